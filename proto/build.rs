@@ -1,0 +1,11 @@
+//! Compiles the `.proto` files without `protoc`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files =
+        ["fettle/v1/trust.proto", "fettle/v1/agents.proto", "fettle/v1/operators.proto"];
+    for file in files {
+        println!("cargo::rerun-if-changed={file}");
+    }
+    tonic_prost_build::configure().bytes(".").compile_fds(protox::compile(files, ["."])?)?;
+    Ok(())
+}

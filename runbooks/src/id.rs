@@ -1,0 +1,182 @@
+//! Identities. Each is a type of its own, and prints what it is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+/// Text that is not the id it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{given}` is not {what}: expected `{prefix}_` and 32 hex digits")]
+pub struct NotAnId {
+    given: String,
+    what: &'static str,
+    prefix: &'static str,
+}
+
+macro_rules! id {
+    ($(#[$meta:meta])* $name:ident, $prefix:literal, $what:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// Wraps a UUID that the caller made (version 7, so that ids sort by time).
+            pub const fn new(uuid: Uuid) -> Self {
+                $name(uuid)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "_{}"), self.0.simple())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAnId;
+
+            fn from_str(given: &str) -> Result<Self, NotAnId> {
+                given
+                    .strip_prefix(concat!($prefix, "_"))
+                    .filter(|hex| hex.len() == 32 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+                    .and_then(|hex| Uuid::try_parse(hex).ok())
+                    .map($name)
+                    .ok_or_else(|| NotAnId { given: given.to_owned(), what: $what, prefix: $prefix })
+            }
+        }
+    };
+}
+
+id!(
+    /// One runbook started once, on one or more hosts. Minted by whoever starts it.
+    RunId, "run", "a run id"
+);
+id!(
+    /// A point where a run waits for people.
+    GateId, "gate", "a gate id"
+);
+id!(
+    /// What the organisation tracks.
+    IncidentId, "inc", "an incident id"
+);
+id!(
+    /// One alert as received.
+    SignalId, "sig", "a signal id"
+);
+
+/// A host's name, which is also its agent's identity: lower-case letters, digits, `-` and `.`, at most 253 characters,
+/// beginning and ending with a letter or digit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host(String);
+
+/// Text that cannot be a host's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a host name: use lower-case letters, digits, `-` and `.`, beginning and ending with a letter or digit, at most 253 characters")]
+pub struct NotAHost(String);
+
+impl Host {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Host {
+    type Err = NotAHost;
+
+    fn from_str(given: &str) -> Result<Self, NotAHost> {
+        let inner = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+        let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let bytes = given.as_bytes();
+        let good = bytes.len() <= 253
+            && edge(bytes.first().copied())
+            && edge(bytes.last().copied())
+            && bytes.iter().copied().all(inner)
+            && !given.contains("..");
+        if good { Ok(Host(given.to_owned())) } else { Err(NotAHost(given.chars().take(80).collect())) }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A SHA-256 digest; prints as `sha256:` and 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+/// Text or bytes that are not a digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a digest: expected `sha256:` and 64 hex digits")]
+pub struct NotADigest(String);
+
+impl Digest {
+    /// Digest of domain-separated bytes: SHA-256 over `fettle`, NUL, the tag, NUL, the version (big-endian u32), the
+    /// length (big-endian u64) and the bytes. The tag keeps one kind of object from standing in for another.
+    pub fn of(tag: &str, version: u32, bytes: &[u8]) -> Digest {
+        use sha2::{Digest as _, Sha256};
+        let mut hash = Sha256::new();
+        hash.update(b"fettle\0");
+        hash.update(tag.as_bytes());
+        hash.update(b"\0");
+        hash.update(version.to_be_bytes());
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+        Digest(hash.finalize().into())
+    }
+
+    /// A digest from the 32 bytes that travel on the wire.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Digest, NotADigest> {
+        bytes.try_into().map(Digest).map_err(|_| NotADigest(format!("{} bytes", bytes.len())))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = NotADigest;
+
+    fn from_str(given: &str) -> Result<Self, NotADigest> {
+        let bad = || NotADigest(given.chars().take(80).collect());
+        let hex = given.strip_prefix("sha256:").ok_or_else(bad)?.as_bytes();
+        let digit = |b: u8| match b {
+            b'0'..=b'9' => Some(b - b'0'),
+            b'a'..=b'f' => Some(b - b'a' + 10),
+            _ => None,
+        };
+        if hex.len() != 64 {
+            return Err(bad());
+        }
+        let mut out = [0; 32];
+        for (byte, pair) in out.iter_mut().zip(hex.chunks_exact(2)) {
+            *byte = digit(pair[0]).zip(digit(pair[1])).map(|(high, low)| high << 4 | low).ok_or_else(bad)?;
+        }
+        Ok(Digest(out))
+    }
+}
