@@ -1,8 +1,7 @@
 //! Compiles the `.proto` files without `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files =
-        ["fettle/v1/trust.proto", "fettle/v1/agents.proto", "fettle/v1/operators.proto"];
+    let files = ["fettle/v1/trust.proto", "fettle/v1/agents.proto", "fettle/v1/operators.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

@@ -78,7 +78,9 @@ pub struct Host(String);
 
 /// Text that cannot be a host's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a host name: use lower-case letters, digits, `-` and `.`, beginning and ending with a letter or digit, at most 253 characters")]
+#[error(
+    "`{0}` is not a host name: use lower-case letters, digits, `-` and `.`, beginning and ending with a letter or digit, at most 253 characters"
+)]
 pub struct NotAHost(String);
 
 impl Host {

@@ -1,6 +1,6 @@
 //! A runbook that passed every check.
 //!
-//! [`Runbook`] has private fields and one maker, [`crate::check`]: whoever holds one may rely on what this module says of
+//! [`Runbook`] has private fields and one maker, the check: whoever holds one may rely on what this module says of
 //! it. Order and acyclicity of steps are one fact: a step names the steps it waits for by their place before it.
 
 use std::collections::BTreeMap;
@@ -106,21 +106,40 @@ pub struct Input {
     pub description: String,
 }
 
-/// What an input may be. Text becomes a value in [`crate::input`].
+/// What an input may be.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the limits are named as in the language reference")]
 pub enum InputType {
-    String { pattern: Option<String>, max_length: usize },
-    Int { min: Option<i64>, max: Option<i64> },
-    Number { min: Option<f64>, max: Option<f64> },
+    String {
+        pattern: Option<String>,
+        max_length: usize,
+    },
+    Int {
+        min: Option<i64>,
+        max: Option<i64>,
+    },
+    Number {
+        min: Option<f64>,
+        max: Option<f64>,
+    },
     Bool,
-    Duration { min: Option<Duration>, max: Option<Duration> },
+    Duration {
+        min: Option<Duration>,
+        max: Option<Duration>,
+    },
     /// An absolute path without `..`, NUL or control characters.
-    Path { pattern: Option<String> },
+    Path {
+        pattern: Option<String>,
+    },
     /// A host's name.
     Host,
-    Enum { of: Vec<String> },
-    List { of: Box<InputType>, max_length: usize },
+    Enum {
+        of: Vec<String>,
+    },
+    List {
+        of: Box<InputType>,
+        max_length: usize,
+    },
     /// The name of a secret, never its value.
     Secret,
 }
