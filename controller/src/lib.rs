@@ -1,1 +1,13 @@
-//! controller
+//! The controller: takes signals in, decides what they ask for, dispatches it, and holds risky actions until people agree.
+//!
+//! Modules stand in the order in which an alert meets them. A stage may import types of the stages before it, never
+//! after it; only the coordinator sees all of them.
+
+pub mod world; // time and randomness, handed in
+pub mod problem; // why a caller does not get what it asked for
+pub mod policy; // what this organisation lets happen by itself
+
+pub mod signal; // something is wrong
+pub mod trigger; // … and these runbooks are about such things
+
+pub mod coordinator; // the one task that knows all of the above

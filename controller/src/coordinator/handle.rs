@@ -1,0 +1,396 @@
+//! A cheap, cloneable way to talk to the coordinator. Channels stay inside.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fettle_proto::v1;
+use fettle_runbooks::id::{GateId, Host, IncidentId, RunId, SignalId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::policy::Policy;
+use crate::problem::Problem;
+use crate::signal::Signal;
+use crate::trigger::Library;
+use crate::world::At;
+
+/// Commands queued before callers wait. A caller that waits is told about the overload by waiting.
+pub(crate) const COMMAND_QUEUE: usize = 1024;
+
+/// Events a watcher of a run may be behind before it is cut off and has to ask again.
+pub(crate) const WATCH_QUEUE: usize = 1024;
+
+/// Who is signed in, proven by the token of [`Handle::session`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The person, by the roster.
+    pub person: String,
+    /// Until when.
+    pub expires_at: At,
+    /// By the roster in force now, not by the one at login.
+    pub groups: Vec<String>,
+    /// As `groups`: `start`, `approve`, `review`, `operate`.
+    pub scopes: Vec<String>,
+}
+
+/// What became of one signal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The signal it is recorded as; of a repetition, the first one's.
+    pub signal: SignalId,
+    /// False for a repetition.
+    pub new: bool,
+    /// The run it started, if any.
+    pub run: Option<RunId>,
+}
+
+/// What a spent token allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolment {
+    /// The host the token was bound to.
+    pub host: Host,
+    /// The labels the token was bound to.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What identifies an agent's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentCertificate {
+    /// Serial number, hex.
+    pub serial: String,
+    /// Until when it is good.
+    pub not_after: At,
+}
+
+/// How an agent's stream ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It said so.
+    Goodbye(String),
+    /// The stream broke; this says nothing about the host.
+    Lost,
+}
+
+/// The roster in force: the signed bytes, verified, and what they say.
+#[derive(Clone, Debug)]
+pub struct RosterInForce {
+    /// Verbatim, as agents get it.
+    pub signed: v1::Signed,
+}
+
+/// Everything that has happened to a run, then what happens next. Ends when the run has ended, or with
+/// [`Problem::Unavailable`] when the watcher is too slow; it then watches again after the last number it saw.
+pub type RunEvents = mpsc::Receiver<Result<v1::RunEvent, Problem>>;
+
+/// Talks to the coordinator. Methods that change something return once the change is durable; queries read what is
+/// durable and never wait for the coordinator.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+}
+
+/// Where an answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
+
+/// Everything the coordinator can be asked to do.
+#[allow(dead_code, reason = "the coordinator reads them")]
+pub(crate) enum Command {
+    Signals {
+        signals: Vec<Signal>,
+        reply: Reply<Vec<Receipt>>,
+    },
+    TestSignals {
+        signals: Vec<Signal>,
+        reply: Reply<Vec<v1::Signal>>,
+    },
+    Start {
+        session: Session,
+        request: v1::StartRunRequest,
+        reply: Reply<v1::StartRunReply>,
+    },
+    Decide {
+        session: Session,
+        request: v1::DecideRequest,
+        reply: Reply<GateId>,
+    },
+    Cancel {
+        session: Session,
+        run: RunId,
+        reason: String,
+        reply: Reply<()>,
+    },
+    Challenge {
+        person: String,
+        reply: Reply<Vec<u8>>,
+    },
+    Answer {
+        challenge: Vec<u8>,
+        signed: v1::Signed,
+        reply: Reply<v1::LoginSession>,
+    },
+    Session {
+        token: String,
+        reply: Reply<Session>,
+    },
+    CreateToken {
+        session: Option<Session>,
+        request: v1::CreateTokenRequest,
+        reply: Reply<(String, At)>,
+    },
+    SpendToken {
+        token: String,
+        reply: Reply<Enrolment>,
+    },
+    Certified {
+        host: Host,
+        certificate: AgentCertificate,
+        reply: Reply<()>,
+    },
+    Connected {
+        host: Host,
+        hello: Box<v1::Hello>,
+        certificate: AgentCertificate,
+        sender: mpsc::Sender<v1::ToAgent>,
+        reply: Reply<v1::Welcome>,
+    },
+    Gone {
+        host: Host,
+        epoch: u64,
+        how: Gone,
+    },
+    Reports {
+        host: Host,
+        epoch: u64,
+        reports: Vec<v1::Report>,
+        reply: Reply<u64>,
+    },
+    Output {
+        host: Host,
+        chunk: v1::OutputChunk,
+    },
+    Revoke {
+        session: Session,
+        host: Host,
+        reason: String,
+        reply: Reply<bool>,
+    },
+    SetLibrary(Arc<Library>),
+    SetPolicy {
+        policy: Arc<Policy>,
+        warnings: Vec<String>,
+    },
+    SetRoster(Option<Arc<RosterInForce>>),
+}
+
+impl Handle {
+    async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(make(reply)).await.map_err(|_| Problem::unavailable())?;
+        answer.await.map_err(|_| Problem::unavailable())?
+    }
+
+    // --- sources ---
+
+    /// Takes in what a source posted. Returns once all of it is durable, in the order given.
+    pub async fn signal(&self, signals: Vec<Signal>) -> Result<Vec<Receipt>, Problem> {
+        self.ask(|reply| Command::Signals { signals, reply }).await
+    }
+
+    /// What [`Handle::signal`] would do now, with the whole decision trail. Changes nothing.
+    pub async fn test_signal(&self, signals: Vec<Signal>) -> Result<Vec<v1::Signal>, Problem> {
+        self.ask(|reply| Command::TestSignals { signals, reply }).await
+    }
+
+    // --- people ---
+
+    /// The bytes (format `login/1`) this person shall sign. Unknown persons get one too; the answer then fails.
+    pub async fn challenge(&self, person: String) -> Result<Vec<u8>, Problem> {
+        self.ask(|reply| Command::Challenge { person, reply }).await
+    }
+
+    /// Opens a session for a correctly signed challenge. A challenge is good once.
+    pub async fn answer(&self, challenge: Vec<u8>, signed: v1::Signed) -> Result<v1::LoginSession, Problem> {
+        self.ask(|reply| Command::Answer { challenge, signed, reply }).await
+    }
+
+    /// Whose bearer token this is.
+    pub async fn session(&self, token: String) -> Result<Session, Problem> {
+        self.ask(|reply| Command::Session { token, reply }).await
+    }
+
+    /// Starts a run that a person signed for. The same start again gives the same run, `created` false.
+    pub async fn start(
+        &self,
+        session: Session,
+        request: v1::StartRunRequest,
+    ) -> Result<v1::StartRunReply, Problem> {
+        self.ask(|reply| Command::Start { session, request, reply }).await
+    }
+
+    /// Records one person's signed decision and returns the gate as it then stands.
+    pub async fn decide(&self, session: Session, request: v1::DecideRequest) -> Result<v1::Gate, Problem> {
+        let gate = self.ask(|reply| Command::Decide { session, request, reply }).await?;
+        self.gate(gate).await
+    }
+
+    /// Asks the hosts of a run to stop it. Needs the scope `operate`, or to be who started it.
+    pub async fn cancel(&self, session: Session, run: RunId, reason: String) -> Result<(), Problem> {
+        self.ask(|reply| Command::Cancel { session, run, reason, reply }).await
+    }
+
+    // --- agents ---
+
+    /// A single-use enrolment token and until when it may be spent. Only its hash is kept. Without a session only for
+    /// the controller's own command line on its own machine.
+    pub async fn create_token(
+        &self,
+        session: Option<Session>,
+        request: v1::CreateTokenRequest,
+    ) -> Result<(String, At), Problem> {
+        self.ask(|reply| Command::CreateToken { session, request, reply }).await
+    }
+
+    /// Spends a token: the second time it is refused.
+    pub async fn spend_token(&self, token: String) -> Result<Enrolment, Problem> {
+        self.ask(|reply| Command::SpendToken { token, reply }).await
+    }
+
+    /// Records the certificate just issued to a host. Call it before the certificate leaves.
+    pub async fn certificate_issued(&self, host: Host, certificate: AgentCertificate) -> Result<(), Problem> {
+        self.ask(|reply| Command::Certified { host, certificate, reply }).await
+    }
+
+    /// An agent said hello. The epoch of the answer is durable. Send the welcome before anything that arrives through
+    /// `sender`: open orders follow at once. When the channel is full or dropped, the agent counts as gone; a newer
+    /// connection of the same host ends the older one by dropping its sender.
+    pub async fn agent_connected(
+        &self,
+        host: Host,
+        hello: v1::Hello,
+        certificate: AgentCertificate,
+        sender: mpsc::Sender<v1::ToAgent>,
+    ) -> Result<v1::Welcome, Problem> {
+        let hello = Box::new(hello);
+        self.ask(|reply| Command::Connected { host, hello, certificate, sender, reply }).await
+    }
+
+    /// A stream ended. Of an older epoch than the current one this changes nothing.
+    pub async fn agent_gone(&self, host: Host, epoch: u64, how: Gone) {
+        // A coordinator that is not there has nothing to update.
+        let _ = self.commands.send(Command::Gone { host, epoch, how }).await;
+    }
+
+    /// Takes reports in. Returns the number up to which all are durable: acknowledge that. The same reports again
+    /// change nothing.
+    pub async fn reports(&self, host: Host, epoch: u64, reports: Vec<v1::Report>) -> Result<u64, Problem> {
+        self.ask(|reply| Command::Reports { host, epoch, reports, reply }).await
+    }
+
+    /// Live output, for whoever watches. Never waits; dropped when nobody can take it.
+    pub fn output(&self, host: Host, chunk: v1::OutputChunk) {
+        let _ = self.commands.try_send(Command::Output { host, chunk });
+    }
+
+    /// Ends an agent: its certificate counts no more and its sender is dropped. True if it was connected.
+    pub async fn revoke(&self, session: Session, host: Host, reason: String) -> Result<bool, Problem> {
+        self.ask(|reply| Command::Revoke { session, host, reason, reply }).await
+    }
+
+    // --- what is in force ---
+
+    /// Puts a library in force.
+    pub async fn set_library(&self, library: Arc<Library>) {
+        let _ = self.commands.send(Command::SetLibrary(library)).await;
+    }
+
+    /// Puts a policy in force; `warnings` name files that were refused, for `Status`.
+    pub async fn set_policy(&self, policy: Arc<Policy>, warnings: Vec<String>) {
+        let _ = self.commands.send(Command::SetPolicy { policy, warnings }).await;
+    }
+
+    /// Puts a verified roster in force; connected agents get it.
+    pub async fn set_roster(&self, roster: Option<Arc<RosterInForce>>) {
+        let _ = self.commands.send(Command::SetRoster(roster)).await;
+    }
+
+    // --- queries: served from the store's read connections ---
+
+    /// What waits, what runs, which hosts are away.
+    pub async fn status(&self) -> Result<v1::Status, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// Runs, newest first.
+    pub async fn runs(&self, _filter: v1::ListRunsRequest) -> Result<Vec<v1::Run>, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// One run, with plans and steps.
+    pub async fn run(&self, _run: RunId) -> Result<v1::Run, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// What has happened to a run after event `after`, then what happens next.
+    pub async fn watch(&self, _run: RunId, _after: u64) -> Result<RunEvents, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// Kept output of a run's steps; `host` and `path` narrow it when not empty.
+    pub async fn logs(&self, _run: RunId, _host: String, _path: String) -> Result<Vec<v1::StepLog>, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// Gates, newest first.
+    pub async fn gates(&self, _open: bool) -> Result<Vec<v1::Gate>, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// A gate with everything its approver needs.
+    pub async fn gate(&self, _gate: GateId) -> Result<v1::Gate, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// Signals, newest first, without their trails.
+    pub async fn signals(&self, _limit: u32) -> Result<Vec<v1::Signal>, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// One signal with its whole decision trail.
+    pub async fn explain(&self, _signal: SignalId) -> Result<v1::Signal, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// Incidents, newest first, without their timelines.
+    pub async fn incidents(&self, _open: bool, _limit: u32) -> Result<Vec<v1::Incident>, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// One incident: timeline, decisions, clocks.
+    pub async fn incident(&self, _incident: IncidentId) -> Result<v1::Incident, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// The fleet.
+    pub async fn agents(&self) -> Result<Vec<v1::Agent>, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// One host's agent.
+    pub async fn agent(&self, _host: Host) -> Result<v1::Agent, Problem> {
+        Err(Problem::unavailable())
+    }
+
+    /// The runbooks in force.
+    pub fn library(&self) -> Arc<Library> {
+        Arc::default()
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::default()
+    }
+
+    /// The roster in force.
+    pub fn roster(&self) -> Option<Arc<RosterInForce>> {
+        None
+    }
+}
