@@ -1,1 +1,3 @@
 //! agent
+
+pub mod message; // what the two halves say to each other

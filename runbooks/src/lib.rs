@@ -14,3 +14,6 @@ pub mod value; // what inputs, outputs and facts are made of
 pub mod expr; // conditions and values
 pub mod template; // text with values in it
 pub mod runbook; // a runbook that passed every check
+pub mod plan; // what remediation would do, exactly
+pub mod segment; // how a host carries part of it out
+pub mod run; // and how all of it moves on one host

@@ -1,0 +1,115 @@
+//! What remediation would do, exactly.
+//!
+//! After diagnosis, the `remediate` and `verify` steps of a runbook are rendered once into a [`Plan`]. Its bytes (the
+//! format is `fettle_proto::signed::plan`) are journaled, reported, shown to people, approved, and run: nothing is
+//! rendered a second time. What cannot be rendered stands in the plan as [`PlannedWork::Impossible`], with the reason,
+//! in its place, so that whoever approves sees what will not happen.
+//!
+//! Conditions (`if`, `that`, `check`, `outputs`) are carried as source: they are evaluated when their step comes, from the
+//! runbook whose digest the plan names.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::id::{Digest, Host, RunId};
+use crate::runbook::{Approval, OnFailure, Repeat, Retry, Risk};
+
+/// The rendered remediation of one host run. Immutable once made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The host it is for, which is also the agent that rendered it.
+    pub agent: Host,
+    /// The run it belongs to.
+    pub run: RunId,
+    /// 32 random bytes as 64 hex digits; a grant names them and spends them.
+    pub nonce: String,
+    /// The kernel's boot id when the plan was made; a grant does not survive a reboot.
+    pub boot: String,
+    /// The runbook's name.
+    pub runbook: String,
+    /// Digest of the runbook's exact bytes.
+    pub runbook_digest: Digest,
+    /// Inputs by name, as text.
+    pub inputs: BTreeMap<String, String>,
+    /// Every output that diagnosis left, `usage.used` → JSON text. Conditions of later segments see these values.
+    pub evidence: BTreeMap<String, String>,
+    /// The `remediate` steps, in order.
+    pub steps: Vec<PlannedStep>,
+    /// The `verify` steps, in order. They have risk `read`, no undo and no approval.
+    pub verify: Vec<PlannedStep>,
+}
+
+/// One rendered step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedStep {
+    /// `remediate/purge`, `verify/below`.
+    pub path: String,
+    /// As the runbook says; what a host demands for it depends on whether the runbook is certified.
+    pub risk: Risk,
+    /// For people.
+    pub name: String,
+    /// What it does.
+    pub work: PlannedWork,
+    /// Environment of the process, beside the fixed one.
+    pub env: BTreeMap<String, String>,
+    /// Working directory.
+    pub cwd: String,
+    /// The user it runs as; empty: the agent's own.
+    pub user: String,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// Further attempts after a failed one.
+    pub retry: Retry,
+    /// Whether it may start again when its outcome is unknown.
+    pub repeat: Repeat,
+    /// Source of `if:`; evaluated again just before the step, it can only skip it.
+    pub condition: Option<String>,
+    /// How it is made as if not done, covered by the same approval.
+    pub undo: PlannedUndo,
+    /// Source of `check:`, which decides after an unknown outcome.
+    pub check: Option<String>,
+    /// What its failure means.
+    pub on_failure: OnFailure,
+    /// Approval the author asks for, beyond what the risk needs.
+    pub approval: Option<Approval>,
+    /// Sources of `outputs:`.
+    pub outputs: BTreeMap<String, String>,
+}
+
+/// What a planned step does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PlannedWork {
+    /// A script, given to its interpreter as a file.
+    Script {
+        /// The exact text.
+        source: String,
+        /// Program and arguments; the script's path is appended.
+        interpreter: Vec<String>,
+    },
+    /// A command, element by element.
+    Argv(Vec<String>),
+    /// Poll until it holds.
+    That {
+        /// Source of what must hold.
+        condition: String,
+        /// How long to keep trying; zero: look once.
+        within: Duration,
+        /// How long it must go on holding.
+        stable_for: Duration,
+        /// Time between looks.
+        every: Duration,
+    },
+    /// Do nothing for a while.
+    Wait(Duration),
+    /// It could not be rendered, and why. Reached, it fails without starting anything.
+    Impossible(String),
+}
+
+/// How a planned step is undone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PlannedUndo {
+    /// There is nothing to undo, or no way to.
+    None,
+    /// This, with the step's own environment, directory, user and timeout.
+    Work(PlannedWork),
+}

@@ -1,0 +1,463 @@
+//! The transitions, one function per event; each names every state.
+
+use super::{
+    Checking, Effect, Ending, Event, Final, Held, HostRun, Illegal, Meanwhile, Passage, Resolution, State,
+    Until, Wait, Work,
+};
+use crate::segment::{How, Outcome, Verification};
+
+/// What to do, or `None`: that cannot happen here.
+type Answer = Option<Vec<Effect>>;
+
+const NOTHING: Answer = Some(Vec::new());
+
+impl HostRun {
+    /// Takes what happened; answers with the run as it is now and what to do. An illegal event changes nothing.
+    pub fn apply(&self, event: &Event) -> Result<(HostRun, Vec<Effect>), Illegal> {
+        let mut next = self.clone();
+        match next.take(event) {
+            Some(effects) => Ok((next, effects)),
+            None => Err(Illegal { state: Box::new(self.state.clone()), event: Box::new(event.clone()) }),
+        }
+    }
+
+    fn take(&mut self, event: &Event) -> Answer {
+        match event {
+            Event::Started => self.started(),
+            Event::Accepted { segment } => self.report(*segment, |_| NOTHING),
+            Event::Refused { segment, code, message } => {
+                self.report(*segment, |run| run.refused(format!("{code}: {message}")))
+            }
+            Event::Planned { segment, first } => self.report(*segment, |run| run.planned(first.as_deref())),
+            Event::Entered { segment, passage } => self.report(*segment, |run| run.entered(*passage)),
+            Event::SegmentEnded { segment, outcome } => {
+                self.report(*segment, |run| run.segment_ended(outcome))
+            }
+            Event::Admitted => self.admitted(),
+            Event::Held(held) => self.held(*held),
+            Event::Barred { reason } => self.barred(reason),
+            Event::GateApproved => self.gate_approved(),
+            Event::GateDenied { reason } => self.gate_refused(Ending::Rejected, reason),
+            Event::GateExpired { reason } => self.gate_refused(Ending::Expired, reason),
+            Event::GateClosed { reason } => self.gate_closed(reason),
+            Event::AlertResolved => self.alert_resolved(),
+            Event::CancelAsked { reason } => self.cancel_asked(reason),
+            Event::Cancelled { interrupted } => self.cancelled(interrupted.as_deref()),
+            Event::Resolved(resolution) => self.resolved(*resolution),
+        }
+    }
+
+    /// Fences a report by its segment: history changes nothing, and a host that is ahead of us is believed.
+    fn report(&mut self, segment: u32, then: impl FnOnce(&mut HostRun) -> Answer) -> Answer {
+        if self.ended().is_some() || segment < self.segment {
+            return NOTHING;
+        }
+        let mut effects = if segment > self.segment { self.catch_up(segment) } else { Vec::new() };
+        effects.extend(then(self)?);
+        Some(effects)
+    }
+
+    fn catch_up(&mut self, segment: u32) -> Vec<Effect> {
+        self.segment = segment;
+        let effects = self.close_gate("the host has gone on");
+        match &self.state {
+            State::Created if segment == 1 => self.state = State::Diagnosing,
+            State::Created
+            | State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Waiting(_)
+            | State::Verifying { .. }
+            | State::Undoing => self.state = State::Remediating,
+            State::Cancelling { .. } | State::Ended(_) => {}
+        }
+        effects
+    }
+
+    fn started(&mut self) -> Answer {
+        match &self.state {
+            State::Created => {
+                self.state = State::Diagnosing;
+                Some(vec![self.send(Work::Diagnose)])
+            }
+            State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Waiting(_)
+            | State::Verifying { .. }
+            | State::Undoing
+            | State::Cancelling { .. }
+            | State::Ended(_) => None,
+        }
+    }
+
+    fn refused(&mut self, why: String) -> Answer {
+        match self.state.clone() {
+            State::Diagnosing => self.end(Final::new(Ending::Refused, why)),
+            State::Remediating | State::Undoing | State::Verifying { otherwise: None } => {
+                self.verify_or_end(Final::new(Ending::Refused, why))
+            }
+            State::Verifying { otherwise: Some(otherwise) } => self.end(otherwise),
+            State::Waiting(Wait::Gate { from, checking: Some(checking) }) => {
+                self.looked(from, checking, false)
+            }
+            State::Cancelling { .. } => NOTHING,
+            State::Created
+            | State::Planned { .. }
+            | State::Waiting(
+                Wait::Gate { checking: None, .. }
+                | Wait::Wave { .. }
+                | Wait::Window { .. }
+                | Wait::Resolve { .. },
+            )
+            | State::Ended(_) => None,
+        }
+    }
+
+    fn planned(&mut self, first: Option<&str>) -> Answer {
+        match (&self.state, first, self.until) {
+            (State::Diagnosing, None, _) => {
+                self.end(Final::new(Ending::Succeeded, "diagnosed; there is nothing to remediate"))
+            }
+            (State::Diagnosing, Some(_), Until::Plan) => {
+                self.end(Final::new(Ending::Succeeded, "stopped at the plan"))
+            }
+            (State::Diagnosing, Some(first), Until::End) => {
+                self.state = State::Planned { first: first.to_owned() };
+                Some(vec![Effect::AskGuards])
+            }
+            (State::Cancelling { .. }, _, _) => NOTHING,
+            (
+                State::Created
+                | State::Planned { .. }
+                | State::Remediating
+                | State::Waiting(_)
+                | State::Verifying { .. }
+                | State::Undoing
+                | State::Ended(_),
+                _,
+                _,
+            ) => None,
+        }
+    }
+
+    fn entered(&mut self, passage: Passage) -> Answer {
+        match &self.state {
+            State::Remediating | State::Undoing | State::Verifying { otherwise: None } => {
+                self.state = match passage {
+                    Passage::Diagnose => return None,
+                    Passage::Remediate => {
+                        self.effects = true;
+                        State::Remediating
+                    }
+                    Passage::Undo => State::Undoing,
+                    Passage::Verify => State::Verifying { otherwise: None },
+                };
+                NOTHING
+            }
+            State::Diagnosing => only(passage, Passage::Diagnose),
+            State::Verifying { otherwise: Some(_) }
+            | State::Waiting(Wait::Gate { checking: Some(_), .. }) => only(passage, Passage::Verify),
+            State::Cancelling { .. } => {
+                self.effects |= passage == Passage::Remediate;
+                NOTHING
+            }
+            State::Created
+            | State::Planned { .. }
+            | State::Waiting(
+                Wait::Gate { checking: None, .. }
+                | Wait::Wave { .. }
+                | Wait::Window { .. }
+                | Wait::Resolve { .. },
+            )
+            | State::Ended(_) => None,
+        }
+    }
+
+    fn segment_ended(&mut self, outcome: &Outcome) -> Answer {
+        self.effects |= outcome.effects;
+        match self.state.clone() {
+            State::Diagnosing => match &outcome.how {
+                How::Failed { path, reason } => {
+                    self.end(Final::new(Ending::Failed, format!("{path}: {reason}")))
+                }
+                How::Stopped { reason } => self.end(Final::new(Ending::Refused, reason)),
+                How::Done | How::Gate { .. } | How::Unknown { .. } => None,
+            },
+            // The end of the diagnosis, whose plan came before it.
+            State::Planned { .. } | State::Waiting(Wait::Wave { .. } | Wait::Window { .. }) => {
+                match &outcome.how {
+                    How::Done => NOTHING,
+                    How::Gate { .. } | How::Failed { .. } | How::Unknown { .. } | How::Stopped { .. } => None,
+                }
+            }
+            State::Remediating | State::Undoing | State::Verifying { otherwise: None } => {
+                self.remediated(outcome)
+            }
+            State::Verifying { otherwise: Some(otherwise) } => match outcome.verification {
+                Verification::Passed => self
+                    .end(Final::new(Ending::Verified, format!("the symptom is gone ({})", otherwise.reason))),
+                Verification::Failed | Verification::NotRun => self.end(otherwise),
+            },
+            State::Waiting(Wait::Gate { from, checking: Some(checking) }) => {
+                self.looked(from, checking, outcome.verification == Verification::Passed)
+            }
+            State::Cancelling { reason, .. } => {
+                let meanwhile = meanwhile(self.segment, outcome);
+                self.state = State::Cancelling { reason, meanwhile };
+                NOTHING
+            }
+            State::Created
+            | State::Waiting(Wait::Gate { checking: None, .. } | Wait::Resolve { .. })
+            | State::Ended(_) => None,
+        }
+    }
+
+    fn remediated(&mut self, outcome: &Outcome) -> Answer {
+        match (&outcome.how, Final::of(outcome)) {
+            (How::Gate { path }, _) => {
+                self.state = State::Waiting(Wait::Gate { from: path.clone(), checking: None });
+                Some(vec![Effect::OpenGate { from: path.clone() }])
+            }
+            (How::Unknown { path, attempt, reason }, _) => self.ask_resolve(path, *attempt, reason, false),
+            (How::Done | How::Failed { .. } | How::Stopped { .. }, how) => self.end(how?),
+        }
+    }
+
+    /// The look at the symptom that a resolved alert asked for is over.
+    fn looked(&mut self, from: String, checking: Checking, gone: bool) -> Answer {
+        match (gone, checking) {
+            (true, Checking::Undecided) => {
+                let mut effects = vec![Effect::CloseGate { reason: "the symptom is gone".to_owned() }];
+                effects.extend(
+                    self.end(Final::new(Ending::Verified, "the symptom went away before anybody decided"))?,
+                );
+                Some(effects)
+            }
+            (true, Checking::Approved) => self
+                .end(Final::new(Ending::Verified, "the symptom went away before the approved steps began")),
+            (false, Checking::Undecided) => {
+                self.state = State::Waiting(Wait::Gate { from, checking: None });
+                NOTHING
+            }
+            (false, Checking::Approved) => self.remediate(from, true),
+        }
+    }
+
+    fn admitted(&mut self) -> Answer {
+        let first = self.at_guards()?;
+        self.remediate(first, false)
+    }
+
+    fn held(&mut self, held: Held) -> Answer {
+        let first = self.at_guards()?;
+        self.state = State::Waiting(match held {
+            Held::Wave => Wait::Wave { first },
+            Held::Window => Wait::Window { first },
+        });
+        NOTHING
+    }
+
+    fn barred(&mut self, reason: &str) -> Answer {
+        if self.state != State::Created {
+            self.at_guards()?;
+        }
+        self.end(Final::new(Ending::Refused, reason))
+    }
+
+    /// The first step of a plan that the guards have not let pass yet.
+    fn at_guards(&self) -> Option<String> {
+        match &self.state {
+            State::Planned { first } | State::Waiting(Wait::Wave { first } | Wait::Window { first }) => {
+                Some(first.clone())
+            }
+            State::Created
+            | State::Diagnosing
+            | State::Remediating
+            | State::Waiting(Wait::Gate { .. } | Wait::Resolve { .. })
+            | State::Verifying { .. }
+            | State::Undoing
+            | State::Cancelling { .. }
+            | State::Ended(_) => None,
+        }
+    }
+
+    /// The open gate: its first step, and whether somebody is looking at the symptom.
+    fn at_gate(&self) -> Option<(String, Option<Checking>)> {
+        match &self.state {
+            State::Waiting(Wait::Gate { from, checking }) => Some((from.clone(), *checking)),
+            State::Created
+            | State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Waiting(Wait::Wave { .. } | Wait::Window { .. } | Wait::Resolve { .. })
+            | State::Verifying { .. }
+            | State::Undoing
+            | State::Cancelling { .. }
+            | State::Ended(_) => None,
+        }
+    }
+
+    fn gate_approved(&mut self) -> Answer {
+        match self.at_gate()? {
+            (from, None) => self.remediate(from, true),
+            (from, Some(Checking::Undecided)) => {
+                self.state = State::Waiting(Wait::Gate { from, checking: Some(Checking::Approved) });
+                NOTHING
+            }
+            (_, Some(Checking::Approved)) => None,
+        }
+    }
+
+    fn gate_refused(&mut self, ending: Ending, reason: &str) -> Answer {
+        let otherwise = Final::new(ending, reason);
+        match self.at_gate()?.1 {
+            None => self.verify_or_end(otherwise),
+            Some(Checking::Undecided | Checking::Approved) => {
+                self.state = State::Verifying { otherwise: Some(otherwise) };
+                NOTHING
+            }
+        }
+    }
+
+    fn gate_closed(&mut self, reason: &str) -> Answer {
+        self.at_gate()?;
+        self.state = State::Cancelling { reason: reason.to_owned(), meanwhile: None };
+        Some(vec![Effect::AskCancel { reason: reason.to_owned() }])
+    }
+
+    fn alert_resolved(&mut self) -> Answer {
+        if let Some((from, None)) = self.at_gate() {
+            self.state = State::Waiting(Wait::Gate { from, checking: Some(Checking::Undecided) });
+            return Some(vec![self.send(Work::Verify)]);
+        }
+        NOTHING
+    }
+
+    fn cancel_asked(&mut self, reason: &str) -> Answer {
+        let meanwhile = match &self.state {
+            State::Created => return self.end(Final::new(Ending::Cancelled, reason)),
+            State::Cancelling { .. } => return NOTHING,
+            State::Ended(_) => return None,
+            State::Waiting(Wait::Resolve { cancelled: true, .. }) => return NOTHING,
+            State::Waiting(Wait::Resolve { path, attempt, cancelled: false }) => {
+                Some(Meanwhile::Unknown { path: path.clone(), attempt: *attempt })
+            }
+            State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
+            | State::Verifying { .. }
+            | State::Undoing => None,
+        };
+        let mut effects = self.close_gate(reason);
+        self.state = State::Cancelling { reason: reason.to_owned(), meanwhile };
+        effects.push(Effect::AskCancel { reason: reason.to_owned() });
+        Some(effects)
+    }
+
+    fn cancelled(&mut self, interrupted: Option<&str>) -> Answer {
+        let (reason, meanwhile) = match self.state.clone() {
+            State::Cancelling { reason, meanwhile } => (reason, meanwhile),
+            State::Ended(_) | State::Waiting(Wait::Resolve { cancelled: true, .. }) => return NOTHING,
+            // A tombstone we did not ask for: from before we were restored.
+            State::Created
+            | State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Waiting(_)
+            | State::Verifying { .. }
+            | State::Undoing => ("the host has a tombstone for the run".to_owned(), None),
+        };
+        let mut effects = self.close_gate(&reason);
+        let after = match (interrupted, meanwhile) {
+            (Some(path), _) => {
+                self.ask_resolve(path, 0, "it was stopped midway and may have had part of its effect", true)
+            }
+            (None, Some(Meanwhile::Unknown { path, attempt })) => {
+                self.ask_resolve(&path, attempt, "its outcome was unknown when the run was cancelled", true)
+            }
+            (None, Some(Meanwhile::Ended(how))) => self.end(how),
+            (None, None) => self.end(Final::new(Ending::Cancelled, reason)),
+        };
+        effects.extend(after?);
+        Some(effects)
+    }
+
+    fn resolved(&mut self, resolution: Resolution) -> Answer {
+        let State::Waiting(Wait::Resolve { path, cancelled, .. }) = self.state.clone() else { return None };
+        let found = match resolution {
+            Resolution::Ran => "did run",
+            Resolution::DidNotRun => "did not run",
+            Resolution::Again => "is to run again",
+        };
+        let reason = format!("{path} {found}, says the person who looked; no step after it was started");
+        match (cancelled, resolution) {
+            (true, Resolution::Ran | Resolution::DidNotRun) => {
+                self.end(Final::new(Ending::Cancelled, reason))
+            }
+            (true, Resolution::Again) => None,
+            (false, Resolution::Ran) => self.verify(Final::new(Ending::Unverified, reason)),
+            (false, Resolution::DidNotRun) => self.verify(Final::new(Ending::Failed, reason)),
+            (false, Resolution::Again) => self.remediate(path, true),
+        }
+    }
+
+    // --- what the transitions are made of ---
+
+    fn send(&mut self, work: Work) -> Effect {
+        self.segment += 1;
+        Effect::SendSegment { segment: self.segment, work }
+    }
+
+    fn remediate(&mut self, from: String, granted: bool) -> Answer {
+        self.state = State::Remediating;
+        Some(vec![self.send(Work::Remediate { from, granted })])
+    }
+
+    fn verify(&mut self, otherwise: Final) -> Answer {
+        self.state = State::Verifying { otherwise: Some(otherwise) };
+        Some(vec![self.send(Work::Verify)])
+    }
+
+    /// Something was done, so the symptom is read again before the run ends; otherwise it ends at once.
+    fn verify_or_end(&mut self, how: Final) -> Answer {
+        if self.effects { self.verify(how) } else { self.end(how) }
+    }
+
+    fn end(&mut self, how: Final) -> Answer {
+        self.state = State::Ended(how.clone());
+        Some(vec![Effect::End(how)])
+    }
+
+    fn ask_resolve(&mut self, path: &str, attempt: u32, reason: &str, cancelled: bool) -> Answer {
+        self.state = State::Waiting(Wait::Resolve { path: path.to_owned(), attempt, cancelled });
+        Some(vec![Effect::AskResolve { path: path.to_owned(), attempt, reason: reason.to_owned() }])
+    }
+
+    /// Tells the people of an undecided gate that it is not needed any more.
+    fn close_gate(&self, reason: &str) -> Vec<Effect> {
+        match self.at_gate() {
+            Some((_, None | Some(Checking::Undecided))) => {
+                vec![Effect::CloseGate { reason: reason.to_owned() }]
+            }
+            Some((_, Some(Checking::Approved))) | None => Vec::new(),
+        }
+    }
+}
+
+fn only(passage: Passage, expected: Passage) -> Answer {
+    if passage == expected { NOTHING } else { None }
+}
+
+/// What a segment that ended while its run is being cancelled means for the run. Segment 1 is the diagnosis.
+fn meanwhile(segment: u32, outcome: &Outcome) -> Option<Meanwhile> {
+    match &outcome.how {
+        How::Unknown { path, attempt, .. } => {
+            Some(Meanwhile::Unknown { path: path.clone(), attempt: *attempt })
+        }
+        How::Gate { .. } | How::Stopped { .. } => None,
+        How::Done | How::Failed { .. } if segment == 1 => None,
+        How::Done | How::Failed { .. } => Final::of(outcome).map(Meanwhile::Ended),
+    }
+}
