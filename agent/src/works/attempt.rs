@@ -1,0 +1,310 @@
+//! One start of one step: its process, its output, its end.
+//!
+//! A step that only reads is a child of the agent ([`Attempts::start_read`]): should the agent die, the step may simply
+//! run again. A step that acts is a child of its own [shim](super::shim), which outlives the agent
+//! ([`Attempts::start_effect`], [`Attempts::reattach`]). Either way whoever started it is told through one closure, and
+//! the step gets a fixed environment, no descriptors but its three, a session of its own, and no more time than it was
+//! given.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fettle_runbooks::id::RunId;
+use serde::{Deserialize, Serialize};
+
+use super::output::{Kept, Stream};
+use super::record::AttemptKey;
+
+/// How long a step has, after TERM, to put itself in order before it is killed.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// One attempt, rendered: nothing in here is interpreted any further.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Which attempt this is.
+    pub key: AttemptKey,
+    /// What to run.
+    pub work: Work,
+    /// Environment beside the fixed one; the values arrive as they are.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; absent is `/`.
+    pub cwd: Option<String>,
+    /// The account to run as; absent is the agent's.
+    pub user: Option<String>,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How long it has after TERM; [`GRACE`] unless told.
+    pub grace: Duration,
+}
+
+/// What a step runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// Text that is written to a file, whose path is appended to the interpreter's words.
+    Script {
+        /// The exact text.
+        source: String,
+        /// Program and arguments.
+        interpreter: Vec<String>,
+    },
+    /// A program and its arguments; no shell.
+    Argv(Vec<String>),
+}
+
+impl Work {
+    /// The program that is started, as the host's veto names it.
+    pub fn program(&self) -> &str {
+        let words = match self {
+            Work::Script { interpreter, .. } => interpreter,
+            Work::Argv(words) => words,
+        };
+        words.first().map_or("", String::as_str)
+    }
+}
+
+/// What must still hold when an attempt starts, which may be long after it was ordered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartBy {
+    /// Wall clock, milliseconds since the Unix epoch; later the attempt does not start.
+    pub not_after_ms: i64,
+    /// The same limit by the boot clock, and the boot it counts in. Another boot: does not start.
+    pub boot: Option<BootLimit>,
+    /// For the host's veto: the runbook's path.
+    pub runbook: String,
+    /// For the host's veto: the step's risk.
+    pub risk: String,
+}
+
+/// A moment of the boot clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootLimit {
+    /// Which boot.
+    pub boot: String,
+    /// Milliseconds since it.
+    pub not_after_ms: u64,
+}
+
+/// What happens to an attempt, told in this order: output any number of times, then one of the others, once.
+#[derive(Debug)]
+pub enum Happening<'a> {
+    /// It wrote something. Whoever comes late (after a re-attach) is told from the beginning.
+    Output {
+        /// Where.
+        stream: Stream,
+        /// Bytes of that stream before these.
+        offset: u64,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// It is over, and this is how.
+    Ended(Ended),
+    /// Its shim died without leaving word: it cannot be told whether the step took effect.
+    Unknown(String),
+}
+
+/// Told what happens to an attempt, on a thread of that attempt. May block: the step's output then waits.
+pub type Observer = Box<dyn FnMut(Happening<'_>) + Send>;
+
+/// How one attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// What ended it.
+    pub outcome: Outcome,
+    /// Its exit code, when it exited.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, when one did.
+    pub signal: Option<i32>,
+    /// What it wrote to descriptor 1.
+    pub stdout: Kept,
+    /// What it wrote to descriptor 2.
+    pub stderr: Kept,
+    /// From the birth of its process to its end.
+    pub took: Duration,
+}
+
+/// What ended an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It exited, or died of a signal that we did not send.
+    Exited,
+    /// It took longer than it may.
+    TimedOut,
+    /// Somebody asked for its end.
+    Killed,
+    /// No process was born, so nothing happened.
+    NotStarted {
+        /// Stable: `expired`, `rebooted`, `cancelled`, `vetoed`, `veto-unreadable`, `spawn-failed`.
+        code: String,
+        /// For people.
+        message: String,
+    },
+}
+
+/// An attempt that did not even get a supervisor. Nothing ran.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The attempt's directory could not be made, or not made durable.
+    #[error("failed to prepare {path}")]
+    Prepare {
+        /// What could not be written.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The attempt was started before. It is never started again; look what became of it.
+    #[error("failed to start {0} because it was started before")]
+    StartedBefore(AttemptKey),
+    /// The program could not be started.
+    #[error("failed to start `{program}`")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A running attempt, as a handle: dropping it changes nothing.
+#[derive(Clone, Debug)]
+pub struct Running {
+    key: AttemptKey,
+    stop: Arc<dyn Stop>,
+}
+
+/// How an attempt is told to end.
+pub(crate) trait Stop: Send + Sync + std::fmt::Debug {
+    /// Asks for TERM, grace, KILL.
+    fn stop(&self) -> std::io::Result<()>;
+}
+
+impl Running {
+    pub(crate) fn new(key: AttemptKey, stop: Arc<dyn Stop>) -> Running {
+        Running { key, stop }
+    }
+
+    /// Which attempt this is.
+    pub fn key(&self) -> &AttemptKey {
+        &self.key
+    }
+
+    /// Asks for its end: TERM to all its processes, KILL after its grace. Returns at once; the end is told as
+    /// [`Happening::Ended`] with [`Outcome::Killed`], unless it ended by itself before.
+    ///
+    /// # Errors
+    /// When the request cannot be left for the shim (a full disk).
+    pub fn kill(&self) -> std::io::Result<()> {
+        self.stop.stop()
+    }
+}
+
+/// All attempts of this host: the directory that remembers them, and the way to start more.
+#[derive(Clone, Debug)]
+pub struct Attempts {
+    dir: PathBuf,
+    program: PathBuf,
+    policy: PathBuf,
+}
+
+impl Attempts {
+    /// The attempts under `state/attempts`, watched over by `state/policy.yaml`.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open(state: &Path) -> std::io::Result<Attempts> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let dir = state.join("attempts");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        super::disk::sync_dir(state)?;
+        Ok(Attempts { dir, program: "/proc/self/exe".into(), policy: state.join("policy.yaml") })
+    }
+
+    /// Supervises with another program than the running one: a test's, for instance. It must call
+    /// [`shim_if_asked`](super::shim::shim_if_asked) first.
+    #[must_use]
+    pub fn supervised_by(self, program: PathBuf) -> Attempts {
+        Attempts { program, ..self }
+    }
+}
+
+impl Attempts {
+    /// Starts a step that only reads, as a child of this process.
+    ///
+    /// # Errors
+    /// When no process was born.
+    pub fn start_read(&self, _spec: &Spec, _observer: Observer) -> Result<Running, StartError> {
+        unimplemented!()
+    }
+
+    /// Starts a step that acts, under a shim. The caller has journaled its intent.
+    ///
+    /// # Errors
+    /// When no shim was born; nothing ran.
+    pub fn start_effect(
+        &self,
+        _spec: &Spec,
+        _start_by: &StartBy,
+        _observer: Observer,
+    ) -> Result<Running, StartError> {
+        unimplemented!()
+    }
+
+    /// Follows an attempt that an earlier agent started and that [`look`](Attempts::look) found running.
+    ///
+    /// # Errors
+    /// When its directory cannot be read.
+    pub fn reattach(&self, _key: &AttemptKey, _observer: Observer) -> std::io::Result<Running> {
+        unimplemented!()
+    }
+
+    /// What became of an attempt that was intended: the first question after a restart.
+    ///
+    /// # Errors
+    /// When its directory cannot be read.
+    pub fn look(&self, _key: &AttemptKey) -> std::io::Result<super::recovery::Found> {
+        unimplemented!()
+    }
+
+    /// Kills what an attempt with an unknown end may have left running. True: nothing of it runs any more, for certain.
+    ///
+    /// # Errors
+    /// When its control group cannot be read or written.
+    pub fn bury(&self, _key: &AttemptKey) -> std::io::Result<bool> {
+        unimplemented!()
+    }
+
+    /// Makes sure that no attempt of the run starts any more, not even one whose shim is already on its way. Durable
+    /// when it returns. What runs already goes on: [`Running::kill`] it.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub fn tombstone(&self, _run: RunId) -> std::io::Result<()> {
+        unimplemented!()
+    }
+
+    /// Removes what is kept of a run's ended attempts, and its tombstone. Call it only when no order for the run can
+    /// be accepted any more: what is removed could start again.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn forget(&self, _run: RunId) -> std::io::Result<()> {
+        unimplemented!()
+    }
+
+    /// The whole output an attempt left on this host, from an offset, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not kept.
+    pub fn output(
+        &self,
+        _key: &AttemptKey,
+        _stream: Stream,
+        _offset: u64,
+        _limit: usize,
+    ) -> std::io::Result<Vec<u8>> {
+        unimplemented!()
+    }
+}

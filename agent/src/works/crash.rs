@@ -1,0 +1,60 @@
+//! Points at which a test may kill the process, so that every recovery is tried and not merely argued.
+//!
+//! `FETTLE_CRASH_AT=shim.started` makes the process that reaches that point kill itself with SIGKILL, which no
+//! destructor, buffer or handler survives; `shim.started#3` waits for the third time. The points exist in debug builds
+//! and with the cargo feature `crash-points`; in a release build [`crash_point`] is nothing.
+
+/// Every point there is, so that a test can go through all of them and a misspelt one is noticed.
+pub const POINTS: &[&str] = &[
+    "journal.before-write",
+    "journal.before-sync",
+    "journal.after-sync",
+    "journal.compact.before-sync",
+    "journal.compact.before-rename",
+    "journal.compact.after-rename",
+    "attempt.before-prepare",
+    "attempt.before-spawn",
+    "attempt.after-spawn",
+    "shim.born",
+    "shim.before-started",
+    "shim.started-unsynced",
+    "shim.started",
+    "shim.before-spawn",
+    "shim.after-spawn",
+    "shim.step-over",
+    "shim.exit-unsynced",
+    "shim.exit-unnamed",
+    "shim.exit-undurable",
+    "shim.exit-durable",
+];
+
+/// Dies here when `FETTLE_CRASH_AT` says so.
+#[cfg(not(any(debug_assertions, feature = "crash-points")))]
+#[inline(always)]
+pub fn crash_point(_name: &'static str) {}
+
+/// Dies here when `FETTLE_CRASH_AT` says so.
+#[cfg(any(debug_assertions, feature = "crash-points"))]
+pub fn crash_point(name: &'static str) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Armed {
+        at: String,
+        left: AtomicU32,
+    }
+    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+
+    let armed = ARMED.get_or_init(|| {
+        let asked = std::env::var("FETTLE_CRASH_AT").ok()?;
+        let (at, times) = asked.split_once('#').unwrap_or((&asked, "1"));
+        Some(Armed { at: at.to_owned(), left: AtomicU32::new(times.parse().unwrap_or(1)) })
+    });
+    let Some(armed) = armed else { return };
+    if armed.at != name || armed.left.fetch_sub(1, Ordering::Relaxed) != 1 {
+        return;
+    }
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    // SIGKILL has been delivered before the call returns; this is for readers of the types.
+    std::process::abort();
+}
