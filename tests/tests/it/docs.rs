@@ -1,0 +1,100 @@
+//! What the documents say is tried.
+
+use std::collections::BTreeMap;
+
+use crate::sources::{self, Source};
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut complaints = Vec::new();
+    for document in documents() {
+        let folder = sources::top().join(&document.path).parent().expect("a file is in a folder").to_owned();
+        for link in links(&document.text) {
+            let target = link.split('#').next().unwrap_or_default();
+            let leads_outside = target.is_empty() || target.contains("://") || target.starts_with("mailto:");
+            if !leads_outside && !folder.join(target).exists() {
+                complaints.push(format!("{}: {link}", document.path));
+            }
+        }
+    }
+    sources::expect_none(&complaints, "Write the document, or take the link out.");
+}
+
+#[test]
+fn the_readme_names_the_two_commands_that_exist() {
+    let readme = documents().into_iter().find(|document| document.path == "README.md").expect("there is a README");
+    let commands: Vec<String> = blocks(&readme.text, "sh").into_iter().flat_map(lines).collect();
+    assert_eq!(commands, ["cargo run --release -- demo", "tests/all"]);
+
+    let ci = sources::all().into_iter().find(|source| source.path == ".ci/run").expect("there is .ci/run");
+    assert_eq!(ci.text.lines().last(), Some("step tests/all"), ".ci/run ends with the second command");
+}
+
+#[test]
+fn the_glossary_has_every_word_once_and_in_order() {
+    let glossary = documents().into_iter().find(|document| document.path == "docs/glossary.md").expect("docs/glossary.md");
+    let words: Vec<String> = glossary.text.lines().filter_map(first_cell).collect();
+    assert!(words.len() > 25, "only {words:?}");
+
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for word in &words {
+        *seen.entry(word).or_default() += 1;
+    }
+    let twice: Vec<String> = seen.into_iter().filter(|(_, times)| *times > 1).map(|(word, _)| word.to_owned()).collect();
+    sources::expect_none(&twice, "One word per thing.");
+}
+
+fn documents() -> Vec<Source> {
+    sources::all().into_iter().filter(|source| source.path.ends_with(".md")).collect()
+}
+
+/// Targets of `[text](target)`, outside of code blocks.
+fn links(markdown: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    let mut in_code = false;
+    for line in markdown.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code {
+            continue;
+        }
+        for (at, _) in line.match_indices("](") {
+            if let Some(end) = line[at + 2..].find(')') {
+                links.push(line[at + 2..at + 2 + end].to_owned());
+            }
+        }
+    }
+    links
+}
+
+/// The fenced blocks of a language.
+pub(crate) fn blocks(markdown: &str, language: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut open: Option<String> = None;
+    for line in markdown.lines() {
+        match (&mut open, line.trim_start().strip_prefix("```")) {
+            (None, Some(found)) if found == language => open = Some(String::new()),
+            (None, _) => {}
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(block), None) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+        }
+    }
+    blocks
+}
+
+/// Its commands: lines that are neither blank nor a comment, continued lines joined.
+pub(crate) fn lines(block: String) -> Vec<String> {
+    let joined = block.replace("\\\n", " ");
+    let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// The first cell of a row of a Markdown table, without head and rule.
+fn first_cell(line: &str) -> Option<String> {
+    let cell = line.strip_prefix('|')?.split('|').next()?.trim();
+    (!cell.is_empty() && !cell.starts_with("---") && !cell.starts_with("Our word")).then(|| cell.to_owned())
+}

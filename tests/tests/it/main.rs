@@ -1,0 +1,12 @@
+//! Every test that looks at the system as a whole, in one binary, because linking it is the slow part.
+//!
+//! Two kinds live here. Those about the house itself (`layering`, `tidy`, `docs`) read the sources and fail when a
+//! rule bends that no compiler holds. Those about the system start real controllers and agents with
+//! [`fettle_tests::Cluster`] and look at what people would see.
+
+#![expect(clippy::disallowed_methods, reason = "tests start cargo, ssh-keygen and whole systems, not steps on a host")]
+
+mod docs;
+mod layering;
+mod sources;
+mod tidy;
