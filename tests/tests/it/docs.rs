@@ -22,7 +22,8 @@ fn every_link_between_documents_leads_somewhere() {
 
 #[test]
 fn the_readme_names_the_two_commands_that_exist() {
-    let readme = documents().into_iter().find(|document| document.path == "README.md").expect("there is a README");
+    let readme =
+        documents().into_iter().find(|document| document.path == "README.md").expect("there is a README");
     let commands: Vec<String> = blocks(&readme.text, "sh").into_iter().flat_map(lines).collect();
     assert_eq!(commands, ["cargo run --release -- demo", "tests/all"]);
 
@@ -32,7 +33,10 @@ fn the_readme_names_the_two_commands_that_exist() {
 
 #[test]
 fn the_glossary_has_every_word_once_and_in_order() {
-    let glossary = documents().into_iter().find(|document| document.path == "docs/glossary.md").expect("docs/glossary.md");
+    let glossary = documents()
+        .into_iter()
+        .find(|document| document.path == "docs/glossary.md")
+        .expect("docs/glossary.md");
     let words: Vec<String> = glossary.text.lines().filter_map(first_cell).collect();
     assert!(words.len() > 25, "only {words:?}");
 
@@ -40,7 +44,8 @@ fn the_glossary_has_every_word_once_and_in_order() {
     for word in &words {
         *seen.entry(word).or_default() += 1;
     }
-    let twice: Vec<String> = seen.into_iter().filter(|(_, times)| *times > 1).map(|(word, _)| word.to_owned()).collect();
+    let twice: Vec<String> =
+        seen.into_iter().filter(|(_, times)| *times > 1).map(|(word, _)| word.to_owned()).collect();
     sources::expect_none(&twice, "One word per thing.");
 }
 

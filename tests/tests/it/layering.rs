@@ -44,7 +44,8 @@ fn crates_depend_on_each_other_as_drawn() {
         found.insert(text(&package["name"]), ours);
     }
 
-    let drawn = ARROWS.iter().map(|(from, to)| ((*from).to_owned(), to.iter().map(|to| (*to).to_owned()).collect()));
+    let drawn =
+        ARROWS.iter().map(|(from, to)| ((*from).to_owned(), to.iter().map(|to| (*to).to_owned()).collect()));
     assert_eq!(found, drawn.collect(), "the arrows between crates are drawn in {}", file!());
 }
 
@@ -72,7 +73,10 @@ fn the_language_knows_no_clock_no_tasks_no_sockets_and_no_files() {
             }
         }
     }
-    sources::expect_none(&complaints, "Hand it in as data, or out as an effect: the crate `runbooks` is pure.");
+    sources::expect_none(
+        &complaints,
+        "Hand it in as data, or out as an effect: the crate `runbooks` is pure.",
+    );
 }
 
 #[test]
@@ -92,14 +96,19 @@ fn a_stage_of_the_controller_knows_only_those_before_it() {
             }
         }
     }
-    sources::expect_none(&complaints, "An alert moves one way. What two stages share belongs to the earlier one.");
+    sources::expect_none(
+        &complaints,
+        "An alert moves one way. What two stages share belongs to the earlier one.",
+    );
 }
 
 #[test]
 fn the_two_halves_of_the_agent_share_nothing_but_messages() {
     let mut complaints = Vec::new();
     for (half, other) in [("link", "works"), ("works", "link")] {
-        for source in sources::rust("agent/src/").into_iter().filter(|s| is_module(&s.path, "agent/src/", half)) {
+        for source in
+            sources::rust("agent/src/").into_iter().filter(|s| is_module(&s.path, "agent/src/", half))
+        {
             for (line, name) in source.names_of_its_crate() {
                 if name == other {
                     complaints.push(format!("{}:{line}: `{half}` knows `{other}`", source.path));
@@ -107,7 +116,10 @@ fn the_two_halves_of_the_agent_share_nothing_but_messages() {
             }
         }
     }
-    sources::expect_none(&complaints, "They will be two processes: say it in `message`, or share it through `main`.");
+    sources::expect_none(
+        &complaints,
+        "They will be two processes: say it in `message`, or share it through `main`.",
+    );
 }
 
 #[test]
@@ -118,7 +130,9 @@ fn the_half_that_acts_speaks_to_no_network_and_the_half_that_speaks_starts_nothi
     ];
     let mut complaints = Vec::new();
     for (half, words) in RULES {
-        for source in sources::rust("agent/src/").into_iter().filter(|s| is_module(&s.path, "agent/src/", half)) {
+        for source in
+            sources::rust("agent/src/").into_iter().filter(|s| is_module(&s.path, "agent/src/", half))
+        {
             for (line, code) in source.code().take_while(|(_, line)| *line != "#[cfg(test)]") {
                 for word in words.iter().filter(|word| code.contains(**word)) {
                     complaints.push(format!("{}:{line}: `{half}` uses {word}", source.path));

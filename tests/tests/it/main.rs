@@ -4,7 +4,10 @@
 //! rule bends that no compiler holds. Those about the system start real controllers and agents with
 //! [`fettle_tests::Cluster`] and look at what people would see.
 
-#![expect(clippy::disallowed_methods, reason = "tests start cargo, ssh-keygen and whole systems, not steps on a host")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests start cargo, ssh-keygen and whole systems, not steps on a host"
+)]
 
 mod docs;
 mod layering;

@@ -25,7 +25,8 @@ impl Source {
         for (at, _) in self.text.match_indices("crate::") {
             let line_start = self.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
             let is_comment = self.text[line_start..at].trim_start().starts_with("//");
-            let is_longer_word = self.text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
+            let is_longer_word =
+                self.text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
             if is_comment || is_longer_word {
                 continue;
             }
@@ -69,7 +70,8 @@ pub(crate) fn top() -> PathBuf {
 /// What lies at the top, without what tools put there.
 pub(crate) fn top_entries() -> Vec<String> {
     let entries = fs::read_dir(top()).expect("the project can be listed");
-    let names = entries.map(|entry| entry.expect("an entry can be read").file_name().to_string_lossy().into_owned());
+    let names =
+        entries.map(|entry| entry.expect("an entry can be read").file_name().to_string_lossy().into_owned());
     let mut names: Vec<String> = names.filter(|name| !matches!(name.as_str(), "target" | ".git")).collect();
     names.sort();
     names
@@ -87,7 +89,10 @@ pub(crate) fn all() -> Vec<Source> {
 
 /// Every Rust file under a folder.
 pub(crate) fn rust(under: &str) -> Vec<Source> {
-    all().into_iter().filter(|source| source.path.starts_with(under) && source.path.ends_with(".rs")).collect()
+    all()
+        .into_iter()
+        .filter(|source| source.path.starts_with(under) && source.path.ends_with(".rs"))
+        .collect()
 }
 
 fn collect(path: &Path, name: &str, into: &mut Vec<Source>) {
@@ -110,8 +115,10 @@ pub(crate) fn expect_none(complaints: &[String], what_to_do: &str) {
 
 #[test]
 fn a_group_of_names_is_seen_as_each_of_them() {
-    let text = "use crate::{\n    a::{b, c},\n    d,\n};\nuse crate::e::f;\n// crate::g\nuse other_crate::h;\n";
+    let text =
+        "use crate::{\n    a::{b, c},\n    d,\n};\nuse crate::e::f;\n// crate::g\nuse other_crate::h;\n";
     let source = Source { path: String::new(), text: text.to_owned() };
-    let names: Vec<String> = source.names_of_its_crate().into_iter().map(|(line, name)| format!("{line} {name}")).collect();
+    let names: Vec<String> =
+        source.names_of_its_crate().into_iter().map(|(line, name)| format!("{line} {name}")).collect();
     assert_eq!(names, ["1 a", "1 d", "5 e"]);
 }

@@ -27,7 +27,8 @@ const TOP: &[&str] = &[
 const LONGEST: usize = 800;
 
 /// Words that mean a line was meant to be looked at again. Split, so that this file passes its own test.
-const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:"), concat!("HA", "CK")];
+const UNFINISHED: &[&str] =
+    &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:"), concat!("HA", "CK")];
 
 /// Words for which the glossary has another, or that say nothing to a reader outside.
 const NOT_OUR_WORDS: &[(&str, &str)] = &[
@@ -40,14 +41,21 @@ const NOT_OUR_WORDS: &[(&str, &str)] = &[
 
 #[test]
 fn the_top_holds_only_what_every_newcomer_should_see() {
-    let strangers: Vec<String> = sources::top_entries().into_iter().filter(|name| !TOP.contains(&name.as_str())).collect();
-    sources::expect_none(&strangers, "Put it into the folder that owns it, or into the list in tests/tests/it/tidy.rs.");
+    let strangers: Vec<String> =
+        sources::top_entries().into_iter().filter(|name| !TOP.contains(&name.as_str())).collect();
+    sources::expect_none(
+        &strangers,
+        "Put it into the folder that owns it, or into the list in tests/tests/it/tidy.rs.",
+    );
 }
 
 #[test]
 fn every_rust_file_opens_with_a_tour() {
     let complaints = complain(rust(), |source| (!source.text.starts_with("//!")).then(String::new));
-    sources::expect_none(&complaints, "Begin the file with `//!`: what it owns, and what is deliberately not in it.");
+    sources::expect_none(
+        &complaints,
+        "Begin the file with `//!`: what it owns, and what is deliberately not in it.",
+    );
 }
 
 #[test]
@@ -61,10 +69,7 @@ fn no_file_is_about_two_things() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    sources::expect_none(
-        &find(UNFINISHED),
-        "Do it, or say in a sentence why it is right as it is.",
-    );
+    sources::expect_none(&find(UNFINISHED), "Do it, or say in a sentence why it is right as it is.");
 }
 
 #[test]
@@ -118,13 +123,16 @@ fn is_data(source: &Source) -> bool {
 }
 
 fn complain(sources: Vec<Source>, complaint: impl Fn(&Source) -> Option<String>) -> Vec<String> {
-    let complaints = sources.iter().filter_map(|source| Some(format!("{} {}", source.path, complaint(source)?)));
+    let complaints =
+        sources.iter().filter_map(|source| Some(format!("{} {}", source.path, complaint(source)?)));
     complaints.map(|complaint| complaint.trim_end().to_owned()).collect()
 }
 
 fn find(words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
-    for source in sources::all().into_iter().filter(|source| source.path != "Cargo.lock" && source.path != "LICENSE") {
+    for source in
+        sources::all().into_iter().filter(|source| source.path != "Cargo.lock" && source.path != "LICENSE")
+    {
         for (at, line) in source.text.lines().enumerate() {
             for word in words.iter().filter(|word| line.contains(**word)) {
                 found.push(format!("{}:{}: {word}", source.path, at + 1));
