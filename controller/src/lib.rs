@@ -5,9 +5,14 @@
 
 pub mod world; // time and randomness, handed in
 pub mod problem; // why a caller does not get what it asked for
+pub mod tasks; // every long-lived task, and what its death means
 pub mod policy; // what this organisation lets happen by itself
 
 pub mod signal; // something is wrong
 pub mod trigger; // … and these runbooks are about such things
 
 pub mod coordinator; // the one task that knows all of the above
+
+pub mod ca; // who is whom
+pub mod tls; // … proven on every connection
+pub mod accept; // connections in
