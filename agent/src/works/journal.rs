@@ -162,3 +162,5 @@ impl Journal {
 }
 
 mod open; // finding, reading, putting aside
+#[cfg(test)]
+mod tests;

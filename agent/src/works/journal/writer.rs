@@ -1,15 +1,309 @@
 //! The thread that owns the file.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
 use super::AppendError;
+use super::frame::{self, Header, LARGEST, Place};
+use crate::works::crash::crash_point;
+use crate::works::disk;
+
+/// The file grows by so much, so that an fsync seldom has to write a new size.
+const GROWTH: u64 = 1 << 20;
+/// Waiting appends go out together until they are this large.
+const GROUP: usize = 4 << 20;
+
+/// Called once, when the fate of an append is known.
 pub(super) type Then = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
+
+enum Job {
+    Append(Vec<Vec<u8>>, Then),
+    Compact(Vec<Vec<u8>>, Then),
+}
+
+/// A way to the thread. The last one to be dropped waits until everything appended is written.
 #[derive(Clone, Debug)]
-pub(super) struct Handle;
+pub(super) struct Handle(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    jobs: Mutex<Option<Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    written: Arc<AtomicU64>,
+}
+
 impl Handle {
-    pub(super) fn append(&self, _records: Vec<Vec<u8>>, _then: Then) {}
-    pub(super) fn compact(&self, _records: Vec<Vec<u8>>, _then: Then) {}
+    pub(super) fn append(&self, records: Vec<Vec<u8>>, then: Then) {
+        self.send(Job::Append(records, then));
+    }
+
+    pub(super) fn compact(&self, records: Vec<Vec<u8>>, then: Then) {
+        self.send(Job::Compact(records, then));
+    }
+
     pub(super) fn written(&self) -> u64 {
-        0
+        self.0.written.load(Ordering::Relaxed)
+    }
+
+    fn send(&self, job: Job) {
+        let jobs = self.0.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let unsent = match jobs.as_ref().map(|jobs| jobs.send(job)) {
+            Some(Ok(())) => return,
+            Some(Err(unsent)) => unsent.0,
+            None => return,
+        };
+        let (Job::Append(_, then) | Job::Compact(_, then)) = unsent;
+        then(Err(gone()));
     }
 }
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.jobs.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let thread = self.thread.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread is not there any more, which only a panic in it explains.
 pub(super) fn gone() -> AppendError {
-    unimplemented!()
+    AppendError::Broken { source: Arc::new(io::Error::other("the journal's thread has ended")) }
+}
+
+/// What a journal is written on: a file, or in tests one that fails.
+pub(super) trait Medium: Send {
+    /// Makes sure that the file has space up to `end`.
+    fn reserve(&mut self, end: u64) -> io::Result<()>;
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()>;
+    fn sync(&mut self) -> io::Result<()>;
+    /// A new file with these bytes, durable and under the right name. The old one is gone afterwards.
+    fn replace(&mut self, generation: u64, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// Files in the journal's directory.
+pub(super) struct Files {
+    pub(super) dir: PathBuf,
+    pub(super) file: File,
+    pub(super) generation: u64,
+    /// Bytes the file has.
+    pub(super) reserved: u64,
+    /// Held as long as the journal is open.
+    pub(super) _lock: File,
+}
+
+/// The name of a generation's file.
+pub(super) fn path(dir: &Path, generation: u64) -> PathBuf {
+    dir.join(format!("{generation:08}.journal"))
+}
+
+/// Creates a generation's file with `bytes`: durable before it has its name.
+pub(super) fn create(dir: &Path, generation: u64, bytes: &[u8]) -> io::Result<File> {
+    let tmp = dir.join("next.tmp");
+    let _ = std::fs::remove_file(&tmp);
+    let file = disk::create_new(&tmp, 0o600)?;
+    let written = file.write_all_at(bytes, 0).and_then(|()| {
+        crash_point("journal.compact.before-sync");
+        file.sync_all()
+    });
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&tmp); // on a full disk it would only keep it full
+        return Err(error);
+    }
+    crash_point("journal.compact.before-rename");
+    std::fs::rename(&tmp, path(dir, generation))?;
+    disk::sync_dir(dir)?;
+    crash_point("journal.compact.after-rename");
+    Ok(file)
+}
+
+impl Medium for Files {
+    fn reserve(&mut self, end: u64) -> io::Result<()> {
+        if end <= self.reserved {
+            return Ok(());
+        }
+        let size = end.next_multiple_of(GROWTH);
+        match fallocate(&self.file, FallocateFlags::empty(), self.reserved, size - self.reserved) {
+            Ok(()) => {}
+            // Some file systems cannot reserve; there, a full disk shows when it is written to.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.file.set_len(size)?,
+            Err(error) => return Err(error.into()),
+        }
+        self.reserved = size;
+        Ok(())
+    }
+
+    fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, at)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn replace(&mut self, generation: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file = create(&self.dir, generation, bytes)?;
+        self.reserved = bytes.len() as u64;
+        let old = std::mem::replace(&mut self.generation, generation);
+        // Should it survive a crash here, opening takes the higher generation and removes the lower.
+        std::fs::remove_file(path(&self.dir, old))?;
+        disk::sync_dir(&self.dir)
+    }
+}
+
+/// Starts the thread, which writes after `next`.
+pub(super) fn spawn(header: Header, next: Place, medium: Box<dyn Medium>) -> io::Result<Handle> {
+    let (jobs, queue) = channel();
+    let written = Arc::new(AtomicU64::new(next.at));
+    let mut writer = Writer { header, next, medium, broken: None, written: Arc::clone(&written) };
+    let thread = std::thread::Builder::new()
+        .name("journal".into())
+        .stack_size(256 * 1024)
+        .spawn(move || writer.run(&queue))?;
+    Ok(Handle(Arc::new(Inner { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), written })))
+}
+
+struct Writer {
+    header: Header,
+    next: Place,
+    medium: Box<dyn Medium>,
+    /// Why nothing is written any more.
+    broken: Option<Arc<io::Error>>,
+    written: Arc<AtomicU64>,
+}
+
+impl Writer {
+    fn run(&mut self, queue: &Receiver<Job>) {
+        let mut held = None;
+        while let Some(job) = held.take().or_else(|| queue.recv().ok()) {
+            match job {
+                Job::Compact(records, then) => then(self.compact(&records)),
+                Job::Append(records, then) => {
+                    let size = frame::payload(&records);
+                    if size > LARGEST {
+                        then(Err(AppendError::TooLarge { bytes: size, limit: LARGEST }));
+                        continue;
+                    }
+                    held = self.commit(records, then, queue);
+                }
+            }
+        }
+    }
+
+    /// Writes one append and all that are waiting behind it. Gives back the job that did not fit.
+    fn commit(&mut self, mut records: Vec<Vec<u8>>, then: Then, queue: &Receiver<Job>) -> Option<Job> {
+        let mut size = frame::payload(&records);
+        let mut thens = vec![then];
+        let mut held = None;
+        while let Ok(job) = queue.try_recv() {
+            match job {
+                Job::Append(more, then) if size + frame::payload(&more) <= GROUP => {
+                    size += frame::payload(&more);
+                    records.extend(more);
+                    thens.push(then);
+                }
+                Job::Append(..) | Job::Compact(..) => {
+                    held = Some(job);
+                    break;
+                }
+            }
+        }
+        let result = self.write(&records);
+        for then in thens {
+            then(result.clone());
+        }
+        held
+    }
+
+    fn write(&mut self, records: &[Vec<u8>]) -> Result<(), AppendError> {
+        self.still_good()?;
+        let (bytes, next) = frame::encode(self.header.generation, &self.next, records);
+        self.medium.reserve(next.at).map_err(|error| self.failed(error))?;
+        crash_point("journal.before-write");
+        self.medium.write_at(&bytes, self.next.at).map_err(|error| self.failed(error))?;
+        crash_point("journal.before-sync");
+        // After a failed fsync the kernel may have forgotten that these pages were dirty: a second one that succeeds
+        // would prove nothing. So there is no second one.
+        self.medium.sync().map_err(|error| self.broken(error))?;
+        crash_point("journal.after-sync");
+        self.next = next;
+        self.written.store(self.next.at, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn compact(&mut self, records: &[Vec<u8>]) -> Result<(), AppendError> {
+        self.still_good()?;
+        let (header, bytes, next) = snapshot(self.header.generation + 1, &self.header.name, records);
+        match self.medium.replace(header.generation, &bytes) {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => return Err(AppendError::Full),
+            // The new file may or may not have its name: only opening tells.
+            Err(error) => return Err(self.broken(error)),
+        }
+        (self.header, self.next) = (header, next);
+        self.written.store(self.next.at, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn still_good(&self) -> Result<(), AppendError> {
+        match &self.broken {
+            None => Ok(()),
+            Some(source) => Err(AppendError::Broken { source: Arc::clone(source) }),
+        }
+    }
+
+    /// A write that failed. A full disk is for the caller; what was half written is overwritten by the next batch.
+    fn failed(&mut self, error: io::Error) -> AppendError {
+        if is_full(&error) { AppendError::Full } else { self.broken(error) }
+    }
+
+    fn broken(&mut self, error: io::Error) -> AppendError {
+        let source = Arc::clone(self.broken.insert(Arc::new(error)));
+        AppendError::Broken { source }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// A whole new file: header and all records, in as many batches as they need.
+pub(super) fn snapshot(generation: u64, name: &str, records: &[Vec<u8>]) -> (Header, Vec<u8>, Place) {
+    let groups = groups(records);
+    let header = Header { generation, sealed: groups.len() as u64, name: name.to_owned() };
+    let mut next = Place::first(&header);
+    let mut bytes = header.encode().to_vec();
+    for group in groups {
+        let batch;
+        (batch, next) = frame::encode(generation, &next, group);
+        bytes.extend(batch);
+    }
+    (header, bytes, next)
+}
+
+/// Cuts records into runs of about [`GROUP`] bytes.
+fn groups(records: &[Vec<u8>]) -> Vec<&[Vec<u8>]> {
+    let mut groups = Vec::new();
+    let mut rest = records;
+    while !rest.is_empty() {
+        let mut size = 0;
+        let fits = rest.iter().take_while(|record| {
+            size += 4 + record.len();
+            size <= GROUP
+        });
+        let (now, later) = rest.split_at(fits.count().max(1));
+        groups.push(now);
+        rest = later;
+    }
+    groups
 }
