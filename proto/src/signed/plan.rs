@@ -1,0 +1,267 @@
+//! What will run on one host: the bytes of a plan.
+//!
+//! The host renders [`Plan`] once and encodes it once, here. Those bytes are journaled, reported, shown, approved and
+//! run; nobody encodes a plan they received.
+//!
+//! Lengths of time are whole milliseconds. A condition that is absent is the empty text, an approval that is absent the
+//! empty list.
+
+use std::time::Duration;
+
+use fettle_runbooks::id::Digest;
+use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
+use fettle_runbooks::runbook::{Approval, Escalate, OnFailure, Repeat, Retry};
+
+use super::json::{Json, Malformed, Members, Writer};
+use super::{Tag, digest, words};
+
+const FORMAT: &str = "plan/1";
+
+/// The bytes of a plan.
+pub fn encode(plan: &Plan) -> Vec<u8> {
+    Writer::format(FORMAT)
+        .text("agent", &plan.agent)
+        .text("run", plan.run)
+        .text("nonce", &plan.nonce)
+        .text("boot", &plan.boot)
+        .text("runbook", &plan.runbook)
+        .text("runbook_digest", plan.runbook_digest)
+        .map("inputs", &plan.inputs)
+        .map("evidence", &plan.evidence)
+        .objects("steps", plan.steps.iter().map(write_step))
+        .objects("verify", plan.verify.iter().map(write_step))
+        .end()
+}
+
+/// What the bytes of a plan say.
+pub fn decode(bytes: &[u8]) -> Result<Plan, Malformed> {
+    let mut members = Members::open(bytes, FORMAT)?;
+    let plan = Plan {
+        agent: members.parsed("agent")?,
+        run: members.parsed("run")?,
+        nonce: members.text("nonce")?,
+        boot: members.text("boot")?,
+        runbook: members.text("runbook")?,
+        runbook_digest: members.parsed("runbook_digest")?,
+        inputs: members.map("inputs")?,
+        evidence: members.map("evidence")?,
+        steps: read_steps(&mut members, "steps")?,
+        verify: read_steps(&mut members, "verify")?,
+    };
+    members.end()?;
+    Ok(plan)
+}
+
+/// The digest of a plan's bytes.
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    digest(Tag::Plan, bytes)
+}
+
+fn ms(duration: Duration) -> u128 {
+    duration.as_millis()
+}
+
+fn write_step(step: &PlannedStep) -> Writer {
+    Writer::object()
+        .text("path", &step.path)
+        .text("risk", words::risk_word(step.risk))
+        .text("name", &step.name)
+        .nested("work", write_work(&step.work))
+        .map("env", &step.env)
+        .text("cwd", &step.cwd)
+        .text("user", &step.user)
+        .text("timeout_ms", ms(step.timeout))
+        .nested(
+            "retry",
+            Writer::object()
+                .text("times", step.retry.times)
+                .text("first_ms", ms(step.retry.first))
+                .text("longest_ms", ms(step.retry.longest)),
+        )
+        .text("repeat", repeat_word(step.repeat))
+        .text("if", step.condition.as_deref().unwrap_or_default())
+        .nested("undo", write_undo(&step.undo))
+        .text("check", step.check.as_deref().unwrap_or_default())
+        .text("on_failure", on_failure_word(step.on_failure))
+        .objects("approval", step.approval.iter().map(write_approval))
+        .map("outputs", &step.outputs)
+}
+
+fn write_work(work: &PlannedWork) -> Writer {
+    match work {
+        PlannedWork::Script { source, interpreter } => {
+            Writer::object().text("kind", "script").text("source", source).texts("interpreter", interpreter)
+        }
+        PlannedWork::Argv(argv) => Writer::object().text("kind", "argv").texts("argv", argv),
+        PlannedWork::That { condition, within, stable_for, every } => Writer::object()
+            .text("kind", "that")
+            .text("condition", condition)
+            .text("within_ms", ms(*within))
+            .text("stable_for_ms", ms(*stable_for))
+            .text("every_ms", ms(*every)),
+        PlannedWork::Wait(length) => Writer::object().text("kind", "wait").text("length_ms", ms(*length)),
+        PlannedWork::Impossible(reason) => Writer::object().text("kind", "impossible").text("reason", reason),
+    }
+}
+
+fn write_undo(undo: &PlannedUndo) -> Writer {
+    match undo {
+        PlannedUndo::None => Writer::object().text("kind", "none"),
+        PlannedUndo::Work(work) => write_work(work),
+    }
+}
+
+fn write_approval(approval: &Approval) -> Writer {
+    Writer::object()
+        .texts("from", &approval.from)
+        .text("need", approval.need)
+        .text("within_ms", ms(approval.within))
+        .objects(
+            "escalate",
+            approval.escalate.iter().map(|escalate| {
+                Writer::object().text("after_ms", ms(escalate.after)).texts("to", &escalate.to)
+            }),
+        )
+}
+
+fn read_steps(members: &mut Members, name: &'static str) -> Result<Vec<PlannedStep>, Malformed> {
+    members.list(name)?.into_iter().map(|step| read_step(Members::of(step, name)?)).collect()
+}
+
+fn read_step(mut members: Members) -> Result<PlannedStep, Malformed> {
+    let step = PlannedStep {
+        path: members.text("path")?,
+        risk: words::risk(&mut members, "risk")?,
+        name: members.text("name")?,
+        work: read_work(Members::of(members.take("work")?, "work")?)?,
+        env: members.map("env")?,
+        cwd: members.text("cwd")?,
+        user: members.text("user")?,
+        timeout: length(&mut members, "timeout_ms")?,
+        retry: read_retry(Members::of(members.take("retry")?, "retry")?)?,
+        repeat: one_of(&mut members, "repeat", [Repeat::Safe, Repeat::Never], repeat_word)?,
+        condition: some(members.text("if")?),
+        undo: read_undo(Members::of(members.take("undo")?, "undo")?)?,
+        check: some(members.text("check")?),
+        on_failure: one_of(
+            &mut members,
+            "on_failure",
+            [OnFailure::Stop, OnFailure::Continue, OnFailure::Undo],
+            on_failure_word,
+        )?,
+        approval: at_most_one(members.list("approval")?, "approval")?
+            .map(|approval| read_approval(Members::of(approval, "approval")?))
+            .transpose()?,
+        outputs: members.map("outputs")?,
+    };
+    members.end()?;
+    Ok(step)
+}
+
+fn read_work(mut members: Members) -> Result<PlannedWork, Malformed> {
+    let kind = members.text("kind")?;
+    let work = work_of_kind(&kind, &mut members)?;
+    members.end()?;
+    Ok(work)
+}
+
+fn work_of_kind(kind: &str, members: &mut Members) -> Result<PlannedWork, Malformed> {
+    match kind {
+        "script" => Ok(PlannedWork::Script {
+            source: members.text("source")?,
+            interpreter: members.texts("interpreter")?,
+        }),
+        "argv" => Ok(PlannedWork::Argv(members.texts("argv")?)),
+        "that" => Ok(PlannedWork::That {
+            condition: members.text("condition")?,
+            within: length(members, "within_ms")?,
+            stable_for: length(members, "stable_for_ms")?,
+            every: length(members, "every_ms")?,
+        }),
+        "wait" => Ok(PlannedWork::Wait(length(members, "length_ms")?)),
+        "impossible" => Ok(PlannedWork::Impossible(members.text("reason")?)),
+        _ => Err(Malformed::value("kind", "expected `script`, `argv`, `that`, `wait` or `impossible`")),
+    }
+}
+
+fn read_undo(mut members: Members) -> Result<PlannedUndo, Malformed> {
+    let kind = members.text("kind")?;
+    let undo = match kind.as_str() {
+        "none" => PlannedUndo::None,
+        other => PlannedUndo::Work(work_of_kind(other, &mut members)?),
+    };
+    members.end()?;
+    Ok(undo)
+}
+
+fn read_retry(mut members: Members) -> Result<Retry, Malformed> {
+    let retry = Retry {
+        times: words::count(members.number("times")?, "times")?,
+        first: length(&mut members, "first_ms")?,
+        longest: length(&mut members, "longest_ms")?,
+    };
+    members.end()?;
+    Ok(retry)
+}
+
+fn read_approval(mut members: Members) -> Result<Approval, Malformed> {
+    let approval = Approval {
+        from: members.texts("from")?,
+        need: words::count(members.number("need")?, "need")?,
+        within: length(&mut members, "within_ms")?,
+        escalate: at_most_one(members.list("escalate")?, "escalate")?
+            .map(|escalate| read_escalate(Members::of(escalate, "escalate")?))
+            .transpose()?,
+    };
+    members.end()?;
+    Ok(approval)
+}
+
+fn read_escalate(mut members: Members) -> Result<Escalate, Malformed> {
+    let escalate = Escalate { after: length(&mut members, "after_ms")?, to: members.texts("to")? };
+    members.end()?;
+    Ok(escalate)
+}
+
+fn length(members: &mut Members, name: &'static str) -> Result<Duration, Malformed> {
+    members.number(name).map(Duration::from_millis)
+}
+
+fn some(text: String) -> Option<String> {
+    if text.is_empty() { None } else { Some(text) }
+}
+
+fn at_most_one(items: Vec<Json>, name: &str) -> Result<Option<Json>, Malformed> {
+    let mut items = items.into_iter();
+    match (items.next(), items.next()) {
+        (only, None) => Ok(only),
+        (_, Some(_)) => Err(Malformed::value(name, "expected at most one")),
+    }
+}
+
+fn one_of<T: Copy, const N: usize>(
+    members: &mut Members,
+    name: &'static str,
+    all: [T; N],
+    word: fn(T) -> &'static str,
+) -> Result<T, Malformed> {
+    let text = members.text(name)?;
+    all.into_iter()
+        .find(|one| word(*one) == text)
+        .ok_or_else(|| Malformed::value(name, format!("expected one of {:?}", all.map(word))))
+}
+
+fn repeat_word(repeat: Repeat) -> &'static str {
+    match repeat {
+        Repeat::Safe => "safe",
+        Repeat::Never => "never",
+    }
+}
+
+fn on_failure_word(on_failure: OnFailure) -> &'static str {
+    match on_failure {
+        OnFailure::Stop => "stop",
+        OnFailure::Continue => "continue",
+        OnFailure::Undo => "undo",
+    }
+}
