@@ -1,7 +1,6 @@
 //! The language and the engine.
 //!
-//! A runbook is read ([`draft`]), checked ([`check`]) and becomes a [`Runbook`], which there is no other way to get. Its
-//! A runbook is read, checked, and becomes a [`runbook::Runbook`], which there is no other way to get. Its `remediate`
+//! A runbook is [`read`], checked, and becomes a [`runbook::Runbook`], which there is no other way to get. Its `remediate`
 //! phase is rendered once into a plan, whose bytes people approve and hosts run. Two pure state machines move it: one
 //! driven by the controller, one by the agent.
 //!
@@ -10,10 +9,33 @@
 //! same code that hosts run.
 
 pub mod id; // what things are called
+pub mod duration; // lengths of time, as written
 pub mod value; // what inputs, outputs and facts are made of
+pub mod problem; // what is wrong, where, and what to write instead
+mod yaml; // bytes to a tree that knows where it stands
+mod draft; // the tree as a runbook that may be wrong everywhere
+mod check; // … and everything that is wrong with it
 pub mod expr; // conditions and values
 pub mod template; // text with values in it
 pub mod runbook; // a runbook that passed every check
+pub mod input; // what is given to it from outside
 pub mod plan; // what remediation would do, exactly
 pub mod segment; // how a host carries part of it out
 pub mod run; // and how all of it moves on one host
+
+use problem::Problem;
+use runbook::Runbook;
+
+/// A runbook that passed every check, and what a person should still look at.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// The runbook.
+    pub runbook: Runbook,
+    /// None of them an error.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads the bytes of a runbook file and checks them; reports every problem at once, warnings included.
+pub fn read(bytes: &[u8]) -> Result<Read, Vec<Problem>> {
+    check::read(bytes)
+}

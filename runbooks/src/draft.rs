@@ -1,0 +1,1 @@
+//! The tree as a runbook that may be wrong everywhere.

@@ -1,0 +1,1 @@
+//! Expressions, each through one funnel.
