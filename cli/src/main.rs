@@ -1,3 +1,7 @@
-//! Entry.
+//! The command line of Fettle.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fettle::main_with(std::env::args_os().collect()).into()
+}

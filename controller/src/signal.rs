@@ -2,6 +2,8 @@
 //!
 //! Deliberately missing: every outside format. Reading those is `signal::intake`.
 
+pub mod intake;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,545 @@
+//! The command line: every command, flag and help text.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Format;
+
+const AFTER: &str = "\
+Exit codes: 0 verified, or succeeded with nothing to verify · 1 failed · 2 usage · 3 not found · 4 sign-in needed ·
+5 not allowed · 7 undone · 8 pending · 9 rejected or expired · 10 not verified · 11 partial · 13 held by a guard ·
+14 controller unreachable · 15 waits for a person to resolve
+
+Examples:
+  fettle login
+  fettle status
+  fettle start host/disk-full --host web-1 -i mount=/var
+  fettle approve gate_0190…
+  fettle signal explain sig_0190…";
+
+/// Runbook automation: agents diagnose and mend hosts, people approve what is risky.
+#[derive(Debug, Parser)]
+#[command(name = "fettle", version, after_help = AFTER, disable_help_subcommand = true, max_term_width = 110)]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// How to print: for people, or for programs. Stdout is data, stderr is talk.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub output: Format,
+    /// The file that says which controller to call, which trust bundle to believe and who you are
+    /// [default: $XDG_CONFIG_HOME/fettle/config.yaml, then ~/.config/fettle/config.yaml].
+    #[arg(long, global = true, env = "FETTLE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The controller's gRPC address, `https://host:port`; overrides the file.
+    #[arg(long, global = true, env = "FETTLE_CONTROLLER", value_name = "URL")]
+    pub controller: Option<String>,
+    /// The trust bundle (`trust.json`); overrides the file. The controller's certificate must chain to it.
+    #[arg(long, global = true, env = "FETTLE_TRUST", value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// Who you are in the roster; overrides the file.
+    #[arg(long, global = true, env = "FETTLE_PERSON", value_name = "NAME")]
+    pub person: Option<String>,
+    /// Your private key file; overrides the file. Without one, ssh-agent is asked.
+    #[arg(long, global = true, env = "FETTLE_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// How long to wait for an answer of the controller, as in `10s`.
+    #[arg(long, global = true, value_parser = duration, default_value = "10s", value_name = "TIME")]
+    pub timeout: Option<Duration>,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a runbook on a host and watch it.
+    #[command(after_help = "\
+Examples:
+  fettle start host/disk-full --host web-1 -i mount=/var -i max_used=80
+  fettle start host/service-down --host web-1 --detach -o json
+  fettle start --file ./draft.yaml --host web-1        (not certified: every remediate step counts as critical)
+
+Ends with the exit code of the run's ending; with --detach, 0 once the run is accepted. Ctrl-C detaches, the run goes on.")]
+    Start(Start),
+    /// Diagnose a host and show what a runbook would do; or show the plan of a run.
+    #[command(after_help = "\
+Examples:
+  fettle plan host/disk-full --host web-1 -i mount=/var      diagnoses, plans, changes nothing
+  fettle plan run_019…                                       the plan of a run that exists")]
+    Plan(Plan),
+    /// Follow a run: what happened, then what happens, live.
+    #[command(after_help = "\
+Examples:
+  fettle watch run_019…
+  fettle watch run_019… -o jsonl | jq .text
+
+Ctrl-C detaches; the run goes on. Ends with the exit code of the run's ending.")]
+    Watch(Watch),
+    /// Print what the steps of a run printed.
+    #[command(
+        after_help = "Examples:\n  fettle logs run_019…\n  fettle logs run_019… --host web-1 --step diagnose/usage"
+    )]
+    Logs(Logs),
+    /// Approve a gate: shows exactly what will run, signs it with your key.
+    #[command(after_help = "\
+Examples:
+  fettle approve gate_019…
+  fettle approve gate_019… --reason 'seen the plan, INC-4711'
+
+What you sign is shown from the very bytes that the host will check. What is not signed is shown apart.")]
+    Approve(Approve),
+    /// Reject a gate, with a reason.
+    #[command(after_help = "Examples:\n  fettle reject gate_019… --reason 'failover is under way'")]
+    Reject(Reject),
+    /// What waits, what runs, which hosts are away.
+    #[command(after_help = "Examples:\n  fettle status\n  fettle status -o json | jq '.gates[].id'")]
+    Status,
+    /// Runs: list, show.
+    #[command(subcommand)]
+    Run(Run),
+    /// Signals: list, explain why something did or did not happen, test a body.
+    #[command(subcommand)]
+    Signal(Signal),
+    /// Incidents: list, show with timeline and the 1-5-10 clocks.
+    #[command(subcommand)]
+    Incident(Incident),
+    /// Agents: list, show, create enrolment tokens, revoke.
+    #[command(subcommand)]
+    Agent(Agent),
+    /// Runbooks: list, show, lint, certify, verify.
+    #[command(subcommand)]
+    Runbook(Runbook),
+    /// The roster: sign, show.
+    #[command(subcommand)]
+    Roster(Roster),
+    /// Sign in: the controller's challenge is signed with your key.
+    #[command(after_help = "Examples:\n  fettle login\n  fettle login --person ana --key ~/.ssh/id_ed25519")]
+    Login(Login),
+    /// Who you are signed in as, until when, and what you may do.
+    #[command(after_help = "Examples:\n  fettle whoami")]
+    Whoami,
+    /// Print a completion script for a shell.
+    #[command(
+        after_help = "Examples:\n  fettle completion bash > /etc/bash_completion.d/fettle\n  source <(fettle completion zsh)"
+    )]
+    Completion(Completion),
+    /// Print the version.
+    Version,
+    /// The agent, embedded.
+    #[command(name = "__agent", hide = true)]
+    EmbeddedAgent(Embedded),
+    /// The controller, embedded.
+    #[command(name = "__controller", hide = true)]
+    EmbeddedController(Embedded),
+}
+
+/// `fettle start`
+#[derive(Clone, Debug, Args)]
+pub struct Start {
+    /// What to start, and where.
+    #[command(flatten)]
+    pub what: What,
+    /// Print the run's id and leave; do not watch.
+    #[arg(short, long)]
+    pub detach: bool,
+}
+
+/// A runbook, its hosts and inputs.
+#[derive(Clone, Debug, Args)]
+pub struct What {
+    /// The runbook's name in the library, as in `host/disk-full`.
+    #[arg(value_name = "RUNBOOK", required_unless_present = "file")]
+    pub runbook: Option<String>,
+    /// A runbook file of your own, not certified, instead of one of the library.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "runbook")]
+    pub file: Option<PathBuf>,
+    /// The host to run on; may be given several times, or separated by commas.
+    #[arg(short = 'H', long = "host", value_name = "HOST", value_delimiter = ',')]
+    pub hosts: Vec<String>,
+    /// An input, `name=value`; may be given several times.
+    #[arg(short, long = "input", value_name = "NAME=VALUE", value_parser = pair)]
+    pub inputs: Vec<(String, String)>,
+}
+
+/// `fettle plan`
+#[derive(Clone, Debug, Args)]
+pub struct Plan {
+    /// What to plan, and where. A run's id shows the plan of that run.
+    #[command(flatten)]
+    pub what: What,
+}
+
+/// `fettle watch`
+#[derive(Clone, Debug, Args)]
+pub struct Watch {
+    /// The run's id.
+    pub run: String,
+    /// Only what came after this event number.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub after: u64,
+    /// Do not print the output of steps.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `fettle logs`
+#[derive(Clone, Debug, Args)]
+pub struct Logs {
+    /// The run's id.
+    pub run: String,
+    /// Only this host.
+    #[arg(short = 'H', long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Only this step, by its path, as in `remediate/purge`.
+    #[arg(short, long, value_name = "PATH")]
+    pub step: Option<String>,
+}
+
+/// `fettle approve`
+#[derive(Clone, Debug, Args)]
+pub struct Approve {
+    /// The gate's id; `fettle status` lists the open ones.
+    pub gate: String,
+    /// Why, for the record; it is signed.
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+    /// Do not ask; for scripts. What is signed is still printed.
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `fettle reject`
+#[derive(Clone, Debug, Args)]
+pub struct Reject {
+    /// The gate's id; `fettle status` lists the open ones.
+    pub gate: String,
+    /// Why, for the record; it is signed.
+    #[arg(short, long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// `fettle run …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Run {
+    /// Runs, newest first.
+    #[command(after_help = "Examples:\n  fettle run list --open\n  fettle run list --host web-1 -o jsonl")]
+    List {
+        /// Only runs on this host.
+        #[arg(short = 'H', long, value_name = "HOST")]
+        host: Option<String>,
+        /// Only runs that have not ended.
+        #[arg(long)]
+        open: bool,
+        /// At most so many.
+        #[arg(short = 'n', long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Only runs older than this one; continues a list.
+        #[arg(long, value_name = "RUN")]
+        before: Option<String>,
+    },
+    /// One run with its steps. Ends with 0 whatever the run's ending.
+    #[command(
+        after_help = "Examples:\n  fettle run show run_019…\n  fettle run show run_019… -o json | jq .hosts[].ending"
+    )]
+    Show {
+        /// The run's id.
+        run: String,
+    },
+}
+
+/// `fettle signal …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Signal {
+    /// Signals, newest first.
+    #[command(after_help = "Examples:\n  fettle signal list -n 10")]
+    List {
+        /// At most so many.
+        #[arg(short = 'n', long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Why a signal did, or did not, start anything.
+    #[command(after_help = "Examples:\n  fettle signal explain sig_019…")]
+    Explain {
+        /// The signal's id.
+        signal: String,
+    },
+    /// What a body would do if a source posted it now. Changes nothing.
+    #[command(
+        after_help = "Examples:\n  fettle signal test alert.json\n  cat alert.json | fettle signal test -"
+    )]
+    Test {
+        /// The body, as the source would post it; `-` reads stdin.
+        file: PathBuf,
+        /// The source that would post it.
+        #[arg(short, long, default_value = "alertmanager")]
+        source: String,
+    },
+}
+
+/// `fettle incident …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Incident {
+    /// Incidents, newest first.
+    #[command(after_help = "Examples:\n  fettle incident list --open")]
+    List {
+        /// Only open ones.
+        #[arg(long)]
+        open: bool,
+        /// At most so many.
+        #[arg(short = 'n', long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// One incident: its timeline, who decided what, the three clocks against 1-5-10.
+    #[command(after_help = "Examples:\n  fettle incident show inc_019…")]
+    Show {
+        /// The incident's id.
+        incident: String,
+    },
+}
+
+/// `fettle agent …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Agent {
+    /// Every agent, and whether it is connected.
+    #[command(after_help = "Examples:\n  fettle agent list")]
+    List,
+    /// One agent.
+    #[command(after_help = "Examples:\n  fettle agent show web-1")]
+    Show {
+        /// The host's name.
+        host: String,
+    },
+    /// Enrolment tokens.
+    #[command(subcommand)]
+    Token(Token),
+    /// End an agent's certificate and its connection.
+    #[command(after_help = "Examples:\n  fettle agent revoke web-1 --reason 'host is gone'")]
+    Revoke {
+        /// The host's name.
+        host: String,
+        /// Why, for the record.
+        #[arg(short, long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
+/// `fettle agent token …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Token {
+    /// A single-use token with which one host may join. Prints the token on stdout, the command to run there on stderr.
+    #[command(
+        after_help = "Examples:\n  fettle agent token create web-1 --label region=ug --label role=web --valid 30m"
+    )]
+    Create {
+        /// The name the host will have.
+        host: String,
+        /// A label the host will have, `name=value`; may be given several times.
+        #[arg(short, long = "label", value_name = "NAME=VALUE", value_parser = pair)]
+        labels: Vec<(String, String)>,
+        /// How long it may be spent; at most 7 days.
+        #[arg(long, default_value = "1h", value_parser = duration, value_name = "TIME")]
+        valid: Duration,
+    },
+}
+
+/// `fettle runbook …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Runbook {
+    /// The library: names, titles, what starts them, whether they are certified; and the files that were refused.
+    #[command(after_help = "Examples:\n  fettle runbook list")]
+    List,
+    /// One runbook of the library.
+    #[command(
+        after_help = "Examples:\n  fettle runbook show host/disk-full\n  fettle runbook show host/disk-full --source > disk-full.yaml"
+    )]
+    Show {
+        /// Its name.
+        runbook: String,
+        /// Print its exact bytes.
+        #[arg(long)]
+        source: bool,
+    },
+    /// Check runbook files, here, without a controller. All problems at once, with line and fix.
+    #[command(after_help = "\
+Examples:
+  fettle runbook lint disk-full.yaml
+  fettle runbook lint library/**/*.yaml -o json
+
+Exit codes: 0 no errors (warnings are printed) · 1 errors · 2 a file cannot be read")]
+    Lint {
+        /// Runbook files; `-` reads stdin.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Warnings are errors.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Sign a runbook as its reviewer; adds to the `.cert` file beside it.
+    #[command(after_help = "Examples:\n  fettle runbook certify host/disk-full.yaml --author ben")]
+    Certify {
+        /// The runbook file.
+        file: PathBuf,
+        /// Who wrote it; the reviewer must be someone else.
+        #[arg(long, value_name = "PERSON")]
+        author: String,
+    },
+    /// Check the certificates of a runbook file against a roster.
+    #[command(
+        after_help = "Examples:\n  fettle runbook verify host/disk-full.yaml\n  fettle runbook verify disk-full.yaml --roster roster.signed.json"
+    )]
+    Verify {
+        /// The runbook file.
+        file: PathBuf,
+        /// A signed roster file; without it, the roster in force is asked for.
+        #[arg(long, value_name = "FILE")]
+        roster: Option<PathBuf>,
+    },
+}
+
+/// `fettle roster …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Roster {
+    /// Sign a roster with a root key.
+    #[command(
+        after_help = "Examples:\n  fettle roster sign roster.yaml --key root_ed25519 --out roster.json"
+    )]
+    Sign {
+        /// The roster as written (YAML or JSON).
+        file: PathBuf,
+        /// Where to write the signed roster; without it, stdout.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// The roster in force, or one in a file: persons, groups, scopes, rules.
+    #[command(after_help = "Examples:\n  fettle roster show\n  fettle roster show roster.json")]
+    Show {
+        /// A signed roster file; without it, the roster in force.
+        file: Option<PathBuf>,
+    },
+}
+
+/// `fettle login`
+#[derive(Clone, Debug, Args)]
+pub struct Login {}
+
+/// `fettle completion`
+#[derive(Clone, Debug, Args)]
+pub struct Completion {
+    /// The shell.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments passed on as they are.
+#[derive(Clone, Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct Embedded {
+    /// What the other binary would have been given.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub rest: Vec<std::ffi::OsString>,
+}
+
+/// `name=value`
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some(("", _)) | None => Err("expected `name=value`".to_owned()),
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+    }
+}
+
+/// `90s`, `10m`, `1h 30m`
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || {
+        format!("`{text}` is not a length of time: expected a number and a unit, as in `90s`, `10m` or `2h`")
+    };
+    let mut total = Duration::ZERO;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+        let count: u64 = rest[..digits].parse().map_err(|_| bad())?;
+        let tail = &rest[digits..];
+        let unit = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let ms: u64 = match &tail[..unit] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(bad()),
+        };
+        total = count
+            .checked_mul(ms)
+            .and_then(|ms| total.checked_add(Duration::from_millis(ms)))
+            .ok_or_else(bad)?;
+        rest = tail[unit..].trim_start();
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_tree_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_people_see_has_an_example() {
+        fn walk(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
+            for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+                let path = format!("{path} {}", sub.get_name());
+                if sub.has_subcommands() {
+                    walk(sub, &path, missing);
+                } else if sub.get_after_help().is_none_or(|help| !help.to_string().contains("fettle")) {
+                    missing.push(path);
+                }
+            }
+        }
+        let mut missing = Vec::new();
+        walk(&Cli::command(), "fettle", &mut missing);
+        assert_eq!(missing, ["fettle version"]);
+    }
+
+    #[test]
+    fn lengths_of_time_have_units() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert!(duration("90").is_err());
+        assert!(duration("").is_err());
+        assert!(duration("1 fortnight").is_err());
+        assert!(duration("99999999999999999999s").is_err());
+        assert!(duration("9999999999999999999d").is_err());
+    }
+
+    #[test]
+    fn an_input_may_hold_anything_after_the_first_equals_sign() {
+        let cli =
+            Cli::try_parse_from(["fettle", "start", "a/b", "--host", "w1,w2", "-i", "q=a=b $(touch x)"]);
+        let Command::Start(start) = cli.unwrap().command else { panic!("not start") };
+        assert_eq!(start.what.hosts, ["w1", "w2"]);
+        assert_eq!(start.what.inputs, [("q".to_owned(), "a=b $(touch x)".to_owned())]);
+    }
+
+    #[test]
+    fn a_runbook_is_named_or_is_a_file_and_never_both() {
+        assert!(Cli::try_parse_from(["fettle", "start", "--host", "w1"]).is_err());
+        assert!(Cli::try_parse_from(["fettle", "start", "a/b", "--file", "x.yaml", "--host", "w1"]).is_err());
+        assert!(Cli::try_parse_from(["fettle", "start", "--file", "x.yaml", "--host", "w1"]).is_ok());
+    }
+}

@@ -1,0 +1,255 @@
+//! `fettle run …`
+
+use fettle_proto::v1;
+
+use crate::client::{answer, connect};
+use crate::config::Context;
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output::{Output, Table, Tone, glyph, span, time, visible, visible_lines};
+use crate::view;
+
+pub(super) async fn list(
+    context: &Context,
+    host: Option<&str>,
+    open: bool,
+    limit: u32,
+    before: Option<&str>,
+) -> Result<Exit> {
+    let mut calls = connect(context).await?;
+    let request = v1::ListRunsRequest {
+        host: host.unwrap_or_default().to_owned(),
+        open,
+        limit,
+        before: before.unwrap_or_default().to_owned(),
+    };
+    let runs = answer(context, calls.list_runs(request)).await?.runs;
+    let data: Vec<_> = runs.iter().map(view::run).collect();
+    context.output.list(&data, || table(&runs, if open { "no open runs" } else { "no runs yet" }))?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn show(context: &Context, id: &str) -> Result<Exit> {
+    let mut calls = connect(context).await?;
+    let run = answer(context, calls.get_run(v1::GetRunRequest { run: id.to_owned() })).await?;
+    context.output.show(&view::run(&run), || page(&context.output, &run))?;
+    Ok(Exit::Done)
+}
+
+/// Runs as a table, one row per host.
+pub(super) fn table(runs: &[v1::Run], empty: &'static str) -> Table {
+    let mut table = Table::new(&["RUN", "STARTED", "RUNBOOK", "HOST", "STATE", "BY"], empty);
+    for run in runs {
+        for host in &run.hosts {
+            table.row([
+                run.id.clone(),
+                time(run.created_at),
+                run.runbook.clone(),
+                host.host.clone(),
+                state(host),
+                run.origin.clone(),
+            ]);
+        }
+    }
+    table
+}
+
+/// The state of a host run in a word and its glyph; the ending when it has ended.
+pub(super) fn state(host: &v1::HostRun) -> String {
+    match host.state.as_str() {
+        "ended" => format!("{} {}", glyph(&host.ending), host.ending),
+        "waiting" if !host.waiting_for.is_empty() => format!("… waiting for {}", host.waiting_for),
+        state => format!("{} {state}", glyph(state)),
+    }
+}
+
+/// A run as a person reads it.
+pub(crate) fn page(out: &Output, run: &v1::Run) -> String {
+    let certified = if run.certified { "certified" } else { "not certified" };
+    let mut text = format!(
+        "{}  {}  {}\n  by:       {}   mode {}\n  started:  {}",
+        out.paint(Tone::Strong, &run.runbook),
+        visible(&run.id),
+        out.paint(if run.certified { Tone::Dim } else { Tone::Warn }, certified),
+        visible(&run.origin),
+        visible(&run.mode),
+        time(run.created_at),
+    );
+    if run.ended_at != 0 {
+        let took = u64::try_from(run.ended_at.saturating_sub(run.created_at)).unwrap_or(0);
+        text.push_str(&format!("   took {}", span(took)));
+    }
+    if !run.incident.is_empty() {
+        text.push_str(&format!("\n  incident: {}", visible(&run.incident)));
+    }
+    let mut inputs: Vec<_> = run.inputs.iter().collect();
+    inputs.sort();
+    for (name, value) in inputs {
+        text.push_str(&format!("\n  {} = {}", out.paint(Tone::Dim, name), visible(value)));
+    }
+    for host in &run.hosts {
+        let word = if host.state == "ended" { &host.ending } else { &host.state };
+        text.push_str(&format!(
+            "\n\n{}  {}{}",
+            out.paint(Tone::Strong, &host.host),
+            out.paint(Tone::of(word), &state(host)),
+            if host.agent_connected { "" } else { "  (its agent is away)" },
+        ));
+        if !host.reason.is_empty() {
+            text.push_str(&format!("\n  {}", visible(&host.reason)));
+        }
+        if !host.gate.is_empty() && host.state == "waiting" {
+            text.push_str(&format!(
+                "\n  gate: {}   → fettle approve {}",
+                visible(&host.gate),
+                visible(&host.gate)
+            ));
+        }
+        if !host.steps.is_empty() {
+            text.push('\n');
+            text.push_str(&steps(out, host));
+        }
+    }
+    text
+}
+
+fn steps(out: &Output, host: &v1::HostRun) -> String {
+    let mut table = Table::new(&["STEP", "RISK", "STATE", "TOOK", "SAYS"], "");
+    for step in &host.steps {
+        let path =
+            if step.attempt > 1 { format!("{} #{}", step.path, step.attempt) } else { step.path.clone() };
+        let took = match (step.started_at, step.ended_at) {
+            (0, _) | (_, 0) => "-".to_owned(),
+            (start, end) => span(u64::try_from(end.saturating_sub(start)).unwrap_or(0)),
+        };
+        let mut says = step.message.clone();
+        let mut outputs: Vec<_> = step.outputs.iter().collect();
+        outputs.sort();
+        for (name, value) in outputs {
+            if !says.is_empty() {
+                says.push(' ');
+            }
+            says.push_str(&format!("{name}={}", value.chars().take(60).collect::<String>()));
+        }
+        table.row([path, step.risk.clone(), format!("{} {}", glyph(&step.state), step.state), took, says]);
+    }
+    table.render(out).lines().map(|line| format!("\n  {line}")).collect::<String>()
+}
+
+/// The plan of each host: what remediation would do, or does.
+pub(crate) fn plans(out: &Output, run: &v1::Run) -> String {
+    let mut text = String::new();
+    for host in &run.hosts {
+        text.push_str(&format!("{}  {}\n", out.paint(Tone::Strong, &host.host), visible(&state(host))));
+        if host.plan.is_empty() {
+            let why = if host.reason.is_empty() { "there is no plan yet" } else { &host.reason };
+            text.push_str(&format!("  {}\n", visible(why)));
+            continue;
+        }
+        text.push_str(&format!("  plan {}\n", view::digest(&host.plan_digest).as_str().unwrap_or("-")));
+        let plan = view::embedded(&host.plan);
+        let none = Vec::new();
+        let steps = plan["steps"].as_array().unwrap_or(&none);
+        if steps.is_empty() {
+            text.push_str("  nothing to remediate\n");
+        }
+        for (number, step) in steps.iter().enumerate() {
+            let word = |name: &str| step[name].as_str().unwrap_or_default().to_owned();
+            text.push_str(&format!(
+                "  {}. {}  {}  {}\n",
+                number + 1,
+                out.paint(Tone::Strong, &word("path")),
+                out.paint(Tone::of(&word("risk")), &word("risk")),
+                visible(&word("name")),
+            ));
+            for (key, value) in step.as_object().into_iter().flatten() {
+                if matches!(key.as_str(), "path" | "risk" | "name") {
+                    continue;
+                }
+                if let Some(shown) = plain(value) {
+                    let lines = visible_lines(&shown).replace('\n', "\n         ");
+                    text.push_str(&format!("       {}: {lines}\n", out.paint(Tone::Dim, key)));
+                }
+            }
+        }
+    }
+    text
+}
+
+/// A value of a plan as text; nothing for an empty one.
+fn plain(value: &serde_json::Value) -> Option<String> {
+    use serde_json::Value;
+    match value {
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) => Some(text.trim_end().to_owned()),
+        Value::Array(items) if items.is_empty() => None,
+        Value::Object(members) if members.is_empty() => None,
+        Value::Array(_) | Value::Object(_) | Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Format;
+
+    fn example() -> v1::Run {
+        v1::Run {
+            id: "run_1".into(),
+            runbook: "host/service-down".into(),
+            certified: true,
+            inputs: [("unit".to_owned(), "$(touch x)\u{1b}".to_owned())].into(),
+            origin: "person ana".into(),
+            mode: "approve".into(),
+            created_at: 1_600_000_000_000,
+            hosts: vec![v1::HostRun {
+                host: "web-1".into(),
+                state: "waiting".into(),
+                waiting_for: "gate".into(),
+                gate: "gate_1".into(),
+                agent_connected: true,
+                plan: br#"{"fettle":"plan/1","steps":[{"path":"remediate/restart","risk":"high","name":"restart","argv":["systemctl","restart","x"],"timeout":"5m","if":""}]}"#.as_slice().into(),
+                steps: vec![v1::StepView {
+                    path: "diagnose/port".into(),
+                    attempt: 1,
+                    risk: "read".into(),
+                    state: "succeeded".into(),
+                    started_at: 1_600_000_000_000,
+                    ended_at: 1_600_000_000_040,
+                    outputs: [("open".to_owned(), "false".to_owned())].into(),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_run_shows_what_it_waits_for_and_how_to_go_on() {
+        insta::assert_snapshot!(page(&Output::plain(Format::Table), &example()), @r"
+        host/service-down  run_1  certified
+          by:       person ana   mode approve
+          started:  2020-09-13 12:26:40Z
+          unit = $(touch x)\u{1b}
+
+        web-1  … waiting for gate
+          gate: gate_1   → fettle approve gate_1
+
+          STEP           RISK  STATE        TOOK   SAYS
+          diagnose/port  read  ✓ succeeded  40 ms  open=false
+        ");
+    }
+
+    #[test]
+    fn a_plan_shows_each_step_whole() {
+        insta::assert_snapshot!(plans(&Output::plain(Format::Table), &example()), @r#"
+        web-1  … waiting for gate
+          plan -
+          1. remediate/restart  high  restart
+               argv: ["systemctl","restart","x"]
+               timeout: 5m
+        "#);
+    }
+}

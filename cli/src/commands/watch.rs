@@ -1,0 +1,206 @@
+//! `fettle watch`: what happened to a run, then what happens, live.
+
+use fettle_proto::v1::{self, run_event::What};
+use serde_json::{Value, json};
+
+use crate::args;
+use crate::client::{Operators, connect, explain};
+use crate::config::Context;
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::output::{Output, Tone, talk, time, time_json, visible, visible_lines};
+use crate::view;
+
+pub(super) async fn run(context: &Context, args: &args::Watch) -> Result<Exit> {
+    let mut calls = connect(context).await?;
+    follow(
+        context,
+        &mut calls,
+        &args.run,
+        args.after,
+        if args.quiet { Show::Events } else { Show::Everything },
+    )
+    .await
+}
+
+/// How much of a run is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// What happens.
+    Events,
+    /// And what the steps print.
+    Everything,
+}
+
+/// How often a broken stream is opened again, at most.
+const RETRIES: u32 = 5;
+
+/// Follows a run to its end and answers with its exit. Ctrl-C detaches: the run goes on.
+pub(crate) async fn follow(
+    context: &Context,
+    calls: &mut Operators,
+    run: &str,
+    after: u64,
+    show: Show,
+) -> Result<Exit> {
+    let mut seen = after;
+    let mut last: Option<v1::Run> = None;
+    let mut broken = 0;
+    loop {
+        let request = v1::WatchRunRequest { run: run.to_owned(), after: seen };
+        let opened = tokio::select! {
+            opened = tokio::time::timeout(context.timeout, calls.watch_run(request)) => opened,
+            _ = tokio::signal::ctrl_c() => return Ok(detached(run, seen)),
+        };
+        let why = match opened {
+            Ok(Ok(stream)) => {
+                let mut stream = stream.into_inner();
+                loop {
+                    let next = tokio::select! {
+                        next = stream.message() => next,
+                        _ = tokio::signal::ctrl_c() => return Ok(detached(run, seen)),
+                    };
+                    match next {
+                        Ok(Some(event)) => {
+                            broken = 0;
+                            seen = seen.max(event.number);
+                            if let Some(What::Run(run)) = &event.what {
+                                last = Some(run.clone());
+                            }
+                            print(&context.output, &event, show)?;
+                        }
+                        Ok(None) => match &last {
+                            Some(run)
+                                if run.hosts.iter().all(|host| host.state == "ended")
+                                    && !run.hosts.is_empty() =>
+                            {
+                                return Ok(ended(run));
+                            }
+                            Some(_) | None => {
+                                break Error::new(Exit::Unreachable, "the controller ended the stream");
+                            }
+                        },
+                        Err(status) => break explain(context, status),
+                    }
+                }
+            }
+            Ok(Err(status)) => explain(context, status),
+            Err(_) => Error::new(Exit::Unreachable, "the controller did not answer in time"),
+        };
+        broken += 1;
+        if why.exit() != Exit::Unreachable || broken > RETRIES {
+            return Err(why.next(format!("fettle watch {run} --after {seen}")));
+        }
+        talk(&format!("lost the controller; trying again ({broken} of {RETRIES})"));
+        tokio::time::sleep(std::time::Duration::from_millis(250 * u64::from(broken))).await;
+    }
+}
+
+fn detached(run: &str, seen: u64) -> Exit {
+    talk(&format!("\ndetached; the run goes on. Come back with: fettle watch {run} --after {seen}"));
+    Exit::Pending
+}
+
+fn ended(run: &v1::Run) -> Exit {
+    let exit = Exit::of_run(&run.hosts);
+    let mut said = format!("{}: {}", run.id, exit.meaning());
+    if exit != Exit::Done {
+        said.push_str(&format!("\n  fettle run show {0}\n  fettle logs {0}", run.id));
+    }
+    talk(&visible_lines(&said));
+    exit
+}
+
+fn print(out: &Output, event: &v1::RunEvent, show: Show) -> Result<()> {
+    match &event.what {
+        Some(What::Output(_)) if show == Show::Events => Ok(()),
+        // People have read the events that led here; programs want the state.
+        Some(What::Run(_)) if out.is_table() => Ok(()),
+        Some(what) => out.line(&data(event, what), || line(out, event, what)),
+        None => Ok(()),
+    }
+}
+
+fn data(event: &v1::RunEvent, what: &What) -> Value {
+    let mut value = match what {
+        What::Happened(happened) => json!({ "kind": happened.kind, "text": happened.text }),
+        What::Output(chunk) => json!({
+            "kind": "output", "path": chunk.path, "attempt": chunk.attempt, "stream": stream(chunk),
+            "offset": chunk.offset, "text": String::from_utf8_lossy(&chunk.data),
+        }),
+        What::Run(run) => json!({ "kind": "run", "run": view::run(run) }),
+    };
+    if let Some(object) = value.as_object_mut() {
+        object.insert("number".to_owned(), json!(event.number));
+        object.insert("at".to_owned(), time_json(event.at));
+        object.insert("host".to_owned(), json!(event.host));
+    }
+    value
+}
+
+fn line(out: &Output, event: &v1::RunEvent, what: &What) -> String {
+    match what {
+        What::Happened(happened) => {
+            let clock = time(event.at);
+            let clock = clock.split_once(' ').map_or(clock.as_str(), |(_, clock)| clock);
+            let host = if event.host.is_empty() { "-" } else { &event.host };
+            format!("{}  {}  {}", out.paint(Tone::Dim, clock), visible(host), visible_lines(&happened.text))
+        }
+        What::Output(chunk) => {
+            let text = String::from_utf8_lossy(&chunk.data).into_owned();
+            let mark = if stream(chunk) == "stderr" { "!" } else { "|" };
+            let at = format!("{} {} {mark}", event.host, chunk.path);
+            text.trim_end_matches('\n')
+                .split('\n')
+                .map(|line| format!("{} {}", out.paint(Tone::Dim, &at), visible(line)))
+                .collect::<Vec<_>>()
+                .join("\n")
+        }
+        What::Run(run) => format!("{} {}", visible(&run.id), visible(&run.runbook)),
+    }
+}
+
+fn stream(chunk: &v1::OutputChunk) -> &'static str {
+    match chunk.kind() {
+        v1::OutputKind::Stderr => "stderr",
+        v1::OutputKind::Stdout | v1::OutputKind::Unspecified => "stdout",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Format;
+
+    #[test]
+    fn lines_say_when_where_and_what_and_never_move_the_cursor() {
+        let out = Output::plain(Format::Table);
+        let happened = v1::RunEvent {
+            number: 1,
+            at: 1_600_000_000_000,
+            host: "web-1".into(),
+            what: Some(What::Happened(v1::Happened {
+                kind: "step-started".into(),
+                text: "diagnose/port starts".into(),
+            })),
+        };
+        let output = v1::RunEvent {
+            host: "web-1".into(),
+            what: Some(What::Output(v1::OutputChunk {
+                path: "diagnose/port".into(),
+                kind: v1::OutputKind::Stderr.into(),
+                data: b"one\r\ntwo\x1b[2J\n".as_slice().into(),
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        let text: Vec<String> = [&happened, &output]
+            .map(|event| line(&out, event, event.what.as_ref().expect("it has one")))
+            .into();
+        insta::assert_snapshot!(text.join("\n"), @r"
+        12:26:40Z  web-1  diagnose/port starts
+        web-1 diagnose/port ! one\r
+        web-1 diagnose/port ! two\u{1b}[2J
+        ");
+    }
+}
