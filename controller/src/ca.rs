@@ -200,11 +200,16 @@ impl Ca {
         })
     }
 
+    /// Whether a certificate request can be used: it can be read, and its signature proves that the sender holds the
+    /// private key.
+    pub fn check_request(csr_der: &[u8]) -> Result<(), CaError> {
+        read_request(csr_der).map(drop)
+    }
+
     /// Makes a certificate for an agent. Of the request only the public key is used, after its signature has proved
     /// that the sender holds the private one.
     pub fn issue(&self, host: &Host, csr_der: &[u8], now: At) -> Result<Issued, CaError> {
-        let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
-            .map_err(|source| CaError::Request { source })?;
+        let request = read_request(csr_der)?;
         let mut params = leaf_params(host.as_str(), now, self.agent_validity)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let uri = format!("{SPIFFE_PREFIX}{host}");
@@ -345,6 +350,11 @@ fn random(bytes: &mut [u8]) -> Result<(), CaError> {
     getrandom::fill(bytes).map_err(|error| CaError::Random(error.to_string()))
 }
 
+fn read_request(csr_der: &[u8]) -> Result<CertificateSigningRequestParams, CaError> {
+    CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
+        .map_err(|source| CaError::Request { source })
+}
+
 fn server_name(name: &str) -> Result<SanType, CaError> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
@@ -361,7 +371,6 @@ fn pem_certificate(pem: &str) -> Option<CertificateDer<'static>> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
-    use std::time::UNIX_EPOCH;
 
     use super::*;
 

@@ -16,3 +16,4 @@ pub mod coordinator; // the one task that knows all of the above
 pub mod ca; // who is whom
 pub mod tls; // … proven on every connection
 pub mod accept; // connections in
+pub mod agents; // hosts: joining, control streams, live output
