@@ -135,6 +135,18 @@ What you sign is shown from the very bytes that the host will check. What is not
     Completion(Completion),
     /// Print the version.
     Version,
+    /// Watch it all happen on this machine: a service breaks, an alert comes, Fettle mends it, with your approval.
+    #[command(after_help = "\
+Examples:
+  fettle demo
+  fettle demo --keep          leaves it running and prints what to try next
+
+Needs no root and no home directory; everything is in one temporary directory, which is removed at the end, also
+after Ctrl-C.")]
+    Demo(crate::demo::Options),
+    /// A part of the demonstration.
+    #[command(name = "__demo", hide = true, subcommand)]
+    DemoPart(crate::demo::Part),
     /// The agent, embedded.
     #[command(name = "__agent", hide = true)]
     EmbeddedAgent(Embedded),

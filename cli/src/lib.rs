@@ -11,6 +11,7 @@ pub mod config; // … and what the file says
 pub mod session; // … and who is signed in
 pub mod client; // the way to the controller
 pub mod commands; // what it does
+pub mod demo; // … and all of it together, to watch
 pub mod people; // … and what a person signs
 pub mod view; // things as programs and people see them
 pub mod output; // where it is printed

@@ -20,7 +20,7 @@ use crate::args::{Agent, Cli, Command, Incident, Roster, Run, Runbook, Signal, T
 use crate::config::Context;
 use crate::error::Result;
 use crate::exit::Exit;
-use crate::{output, people};
+use crate::{demo, output, people};
 
 /// Carries out one command.
 pub fn run(cli: Cli, runtime: &Runtime) -> Result<Exit> {
@@ -76,6 +76,8 @@ pub fn run(cli: Cli, runtime: &Runtime) -> Result<Exit> {
             runtime.block_on(people::roster_show(&context()?, file.as_deref()))
         }
         Command::Login(args) => runtime.block_on(people::login(&context()?, args)),
+        Command::Demo(options) => demo::run(options, runtime),
+        Command::DemoPart(part) => demo::part(part, runtime),
         Command::Whoami => runtime.block_on(whoami::run(&context()?)),
         Command::Completion(args) => {
             let mut script = Vec::new();
