@@ -14,6 +14,12 @@ use std::time::Duration;
 use crate::id::{Digest, Host, RunId};
 use crate::runbook::{Approval, OnFailure, Repeat, Retry, Risk};
 
+pub(crate) mod evidence; // what diagnosis found, as text and back
+mod render; // from a runbook to steps
+
+pub use render::{MAX_PLAN_BYTES, render};
+pub(crate) use render::render_step;
+
 /// The rendered remediation of one host run. Immutable once made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -112,4 +118,41 @@ pub enum PlannedUndo {
     None,
     /// This, with the step's own environment, directory, user and timeout.
     Work(PlannedWork),
+}
+
+/// The part of a plan that comes from the runbook and from diagnosis; the host adds who, when and for what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendering {
+    /// See [`Plan::steps`].
+    pub steps: Vec<PlannedStep>,
+    /// See [`Plan::verify`].
+    pub verify: Vec<PlannedStep>,
+    /// See [`Plan::evidence`].
+    pub evidence: BTreeMap<String, String>,
+}
+
+impl Rendering {
+    /// Steps that cannot be carried out, with the reason.
+    pub fn impossible(&self) -> BTreeMap<String, String> {
+        self.steps
+            .iter()
+            .chain(&self.verify)
+            .filter_map(|step| match &step.work {
+                PlannedWork::Impossible(reason) => Some((step.path.clone(), reason.clone())),
+                PlannedWork::Script { .. } | PlannedWork::Argv(_) | PlannedWork::That { .. } | PlannedWork::Wait(_) => {
+                    None
+                }
+            })
+            .collect()
+    }
+}
+
+/// A plan that nobody could be asked to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("render the plan: it would have {bytes} bytes, at most {limit} are allowed")]
+pub struct TooLarge {
+    /// What it would have.
+    pub bytes: usize,
+    /// What it may have.
+    pub limit: usize,
 }

@@ -1,0 +1,509 @@
+//! Step after step: which one an event is for, and what comes after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::item::{self, Item};
+use super::stage::{self, Cx, Input, Moved, Verdict};
+use super::{
+    At, Effect, Event, Exit, How, Illegal, Note, Program, Stage, State, StepResult, Undoing, Verification,
+    Work,
+};
+use crate::expr::Facts;
+use crate::plan::{self, evidence};
+use crate::runbook::{OnFailure, Phase, Step};
+
+pub(super) fn next(
+    state: &State,
+    program: &Program,
+    now: Duration,
+    event: Event,
+) -> Result<(State, Vec<Effect>), Illegal> {
+    let told = event.describe();
+    let mut machine = Machine { state: state.clone(), program, now, effects: Vec::new() };
+    match machine.take(event) {
+        Heard::Yes => Ok((machine.state, machine.effects)),
+        Heard::History => Ok((state.clone(), Vec::new())),
+        Heard::Never => Err(Illegal { state: state.at.word().to_owned(), event: told }),
+    }
+}
+
+enum Heard {
+    Yes,
+    /// Nobody waits for it any more.
+    History,
+    /// It cannot have happened.
+    Never,
+}
+
+struct Machine<'a> {
+    state: State,
+    program: &'a Program,
+    now: Duration,
+    effects: Vec<Effect>,
+}
+
+/// A step by its place in the machine.
+#[derive(Clone, Copy)]
+enum Place {
+    Diagnose(usize),
+    Remediate(usize),
+    Undo(usize),
+    Verify(usize),
+}
+
+impl<'a> Machine<'a> {
+    fn take(&mut self, event: Event) -> Heard {
+        match event {
+            Event::Begin => self.begin(),
+            Event::Facts { ask, facts } => self.anyone(|_| Some(Input::Facts(ask, &facts))),
+            Event::TimerFired { timer } => self.anyone(|_| Some(Input::Timer(timer))),
+            Event::Exited { path, attempt, exit } => match &self.state.at {
+                At::Stopping { .. } => self.stopped(path, attempt, Some(exit)),
+                At::Ready
+                | At::Diagnosing(_)
+                | At::Remediating { .. }
+                | At::Undoing { .. }
+                | At::Verifying { .. }
+                | At::Ended => self.one(&path, || Input::Exited(attempt, exit.clone())),
+            },
+            Event::Unknown { path, attempt, reason, dead } => match &self.state.at {
+                At::Stopping { .. } => self.stopped(path, attempt, None),
+                At::Ready
+                | At::Diagnosing(_)
+                | At::Remediating { .. }
+                | At::Undoing { .. }
+                | At::Verifying { .. }
+                | At::Ended => self.one(&path, || Input::Unknown { attempt, reason: reason.clone(), dead }),
+            },
+            Event::Barred { path, attempt, reason } => match &self.state.at {
+                At::Stopping { .. } => {
+                    let exit = Exit { by: super::ExitBy::NotStarted(reason), ..Exit::default() };
+                    self.stopped(path, attempt, Some(exit))
+                }
+                At::Ready
+                | At::Diagnosing(_)
+                | At::Remediating { .. }
+                | At::Undoing { .. }
+                | At::Verifying { .. }
+                | At::Ended => self.one(&path, || Input::Barred { attempt, reason: reason.clone() }),
+            },
+            Event::CancelAsked { reason } => self.cancel(reason),
+        }
+    }
+
+    fn begin(&mut self) -> Heard {
+        match &self.state.at {
+            At::Ready => {}
+            At::Diagnosing(_)
+            | At::Remediating { .. }
+            | At::Undoing { .. }
+            | At::Verifying { .. }
+            | At::Stopping { .. }
+            | At::Ended => return Heard::Never,
+        }
+        if let Some(plan) = &self.program.plan {
+            self.state.outputs = evidence::read(&plan.evidence, &self.program.runbook);
+        }
+        match self.program.work {
+            Work::Diagnose => {
+                let steps = self.program.runbook.steps(Phase::Diagnose).len();
+                self.state.at = At::Diagnosing(vec![Stage::Waiting; steps]);
+                self.diagnose();
+            }
+            Work::Remediate { from } => {
+                self.remember(from);
+                self.remediate(from);
+            }
+            Work::Verify => self.verify(0),
+        }
+        Heard::Yes
+    }
+
+    /// Gives an input to whichever step takes it.
+    fn anyone<'e>(&mut self, input: impl Fn(Place) -> Option<Input<'e>>) -> Heard {
+        for place in self.places() {
+            if let Some(input) = input(place)
+                && self.give(place, input)
+            {
+                return Heard::Yes;
+            }
+        }
+        Heard::History
+    }
+
+    /// Gives an input to the step at a path.
+    fn one<'e>(&mut self, path: &str, input: impl Fn() -> Input<'e>) -> Heard {
+        for place in self.places() {
+            if self.item(place).is_some_and(|item| item.path == path) && self.give(place, input()) {
+                return Heard::Yes;
+            }
+        }
+        Heard::Never
+    }
+
+    /// The steps that may wait for something.
+    fn places(&self) -> Vec<Place> {
+        match &self.state.at {
+            At::Diagnosing(stages) => (0..stages.len()).map(Place::Diagnose).collect(),
+            At::Remediating { index, .. } => vec![Place::Remediate(*index)],
+            At::Undoing { index, .. } => vec![Place::Undo(*index)],
+            At::Verifying { index, .. } => vec![Place::Verify(*index)],
+            At::Ready | At::Stopping { .. } | At::Ended => Vec::new(),
+        }
+    }
+
+    fn item(&self, place: Place) -> Option<Item<'a>> {
+        let program = self.program;
+        let planned = |phase, index: usize| -> Option<(&'a Step, &'a plan::PlannedStep)> {
+            Some((program.runbook.steps(phase).get(index)?, program.planned(phase).get(index)?))
+        };
+        match place {
+            Place::Diagnose(index) => program.runbook.steps(Phase::Diagnose).get(index).map(Item::diagnose),
+            Place::Remediate(index) => planned(Phase::Remediate, index).map(|(step, plan)| Item::planned(step, plan)),
+            Place::Undo(index) => planned(Phase::Remediate, index).and_then(|(step, plan)| Item::undo(step, plan)),
+            Place::Verify(index) => planned(Phase::Verify, index).map(|(step, plan)| Item::planned(step, plan)),
+        }
+    }
+
+    fn stage(&mut self, place: Place) -> Option<&mut Stage> {
+        match (&mut self.state.at, place) {
+            (At::Diagnosing(stages), Place::Diagnose(index)) => stages.get_mut(index),
+            (At::Remediating { index, stage }, Place::Remediate(of)) if *index == of => Some(stage),
+            (At::Undoing { index, stage }, Place::Undo(of)) if *index == of => Some(stage),
+            (At::Verifying { index, stage }, Place::Verify(of)) if *index == of => Some(stage),
+            (
+                At::Ready
+                | At::Diagnosing(_)
+                | At::Remediating { .. }
+                | At::Undoing { .. }
+                | At::Verifying { .. }
+                | At::Stopping { .. }
+                | At::Ended,
+                Place::Diagnose(_) | Place::Remediate(_) | Place::Undo(_) | Place::Verify(_),
+            ) => None,
+        }
+    }
+
+    /// Gives an input to a step; false: it is not for it.
+    fn give(&mut self, place: Place, input: Input<'_>) -> bool {
+        let Some(item) = self.item(place) else { return false };
+        let Some(stage) = self.stage(place).map(|stage| std::mem::replace(stage, Stage::Over)) else { return false };
+        let id = item.id().to_owned();
+        let on_failure = item.on_failure();
+        let path = item.path.clone();
+        let mut acted = false;
+        let moved = stage::take(
+            Cx {
+                program: self.program,
+                item,
+                outputs: &self.state.outputs,
+                number: &mut self.state.number,
+                now: self.now,
+                effects: &mut self.effects,
+                acted: &mut acted,
+            },
+            stage,
+            input,
+        );
+        self.state.outcome.effects |= acted;
+        let (moved, took) = match moved {
+            Ok(moved) => (moved, true),
+            Err(stage) => (Moved::To(stage), false),
+        };
+        match moved {
+            Moved::To(stage) => {
+                if let Some(slot) = self.stage(place) {
+                    *slot = stage;
+                }
+            }
+            Moved::Over(verdict) => self.over(place, &id, path, on_failure, verdict),
+        }
+        took
+    }
+
+    fn over(&mut self, place: Place, id: &str, path: String, on_failure: OnFailure, verdict: Verdict) {
+        match place {
+            Place::Diagnose(_) => {
+                match verdict {
+                    Verdict::Succeeded(outputs) | Verdict::Failed { outputs, .. } => self.keep(id, outputs),
+                    Verdict::Skipped | Verdict::Gate | Verdict::Unknown { .. } | Verdict::Barred { .. } => {}
+                }
+                self.diagnose();
+            }
+            Place::Remediate(index) => self.remediated(index, id, path, on_failure, verdict),
+            Place::Undo(index) => match verdict {
+                Verdict::Succeeded(_) | Verdict::Skipped => {
+                    self.state.done.remove(&index);
+                    self.undo();
+                }
+                Verdict::Failed { reason, .. } | Verdict::Unknown { reason, .. } | Verdict::Barred { reason } => {
+                    self.undo_failed(&path, &reason);
+                }
+                Verdict::Gate => self.undo_failed(&path, "it needs an approval of its own"),
+            },
+            Place::Verify(index) => match verdict {
+                Verdict::Succeeded(outputs) => {
+                    self.keep(id, outputs);
+                    self.verify(index + 1);
+                }
+                Verdict::Skipped => self.verify(index + 1),
+                Verdict::Failed { .. } | Verdict::Unknown { .. } | Verdict::Barred { .. } | Verdict::Gate => {
+                    self.state.outcome.verification = Verification::Failed;
+                    self.end();
+                }
+            },
+        }
+    }
+
+    fn keep(&mut self, id: &str, outputs: BTreeMap<String, crate::value::Value>) {
+        if !outputs.is_empty() {
+            self.state.outputs.insert(id.to_owned(), outputs);
+        }
+    }
+
+    // --- diagnose ---
+
+    /// Starts every step whose predecessors are over; when all are over, renders the plan.
+    fn diagnose(&mut self) {
+        let steps = self.program.runbook.steps(Phase::Diagnose);
+        let At::Diagnosing(stages) = &self.state.at else { return };
+        let ready = stages.iter().zip(steps).position(|(stage, step)| {
+            *stage == Stage::Waiting && step.after.iter().all(|before| stages.get(*before) == Some(&Stage::Over))
+        });
+        if let Some(index) = ready {
+            // A step that is over at once comes back here; the others are looked for below.
+            self.give(Place::Diagnose(index), Input::Begin);
+            self.diagnose();
+        } else if stages.iter().all(|stage| *stage == Stage::Over) {
+            self.diagnosed();
+        }
+    }
+
+    fn diagnosed(&mut self) {
+        let scope = item::scope(&self.program.base, &self.state.outputs);
+        match plan::render(&self.program.runbook, &scope, &self.state.outputs) {
+            Ok(rendering) => self.effects.push(Effect::Diagnosed(Box::new(rendering))),
+            Err(too_large) => {
+                self.state.outcome.how = How::Failed { path: "plan".to_owned(), reason: too_large.to_string() };
+            }
+        }
+        self.end();
+    }
+
+    // --- remediate ---
+
+    /// What earlier segments did: needed to undo it, and by conditions.
+    fn remember(&mut self, from: usize) {
+        for index in 0..from {
+            let Some(item) = self.item(Place::Remediate(index)) else { continue };
+            let last = self.program.past.get(&item.path).and_then(|attempts| attempts.last_key_value());
+            let Some((_, Some(exit))) = last else { continue };
+            if stage::judged(exit).is_err() {
+                continue;
+            }
+            self.state.done.insert(index);
+            let scope = stage::exit_scope(item::scope(&self.program.base, &self.state.outputs), exit);
+            let outputs = item
+                .outputs()
+                .filter_map(|(name, expr)| Some((name.clone(), expr.eval(&scope, &Facts::new()).ok()?)))
+                .collect();
+            self.keep(item.id(), outputs);
+        }
+    }
+
+    fn remediate(&mut self, mut index: usize) {
+        let planned = self.program.planned(Phase::Remediate);
+        let intended = |path: &str| self.program.past.contains_key(path);
+        let last = planned.iter().rposition(|step| intended(&step.path));
+        let undone = planned.iter().any(|step| intended(&format!("{}/undo", step.path)));
+        // A step that left no trace before one that did was skipped, or had nothing to journal.
+        while last.is_some_and(|last| index < last) && planned.get(index).is_some_and(|step| !intended(&step.path)) {
+            index += 1;
+        }
+        match planned.get(index) {
+            Some(step) if undone && last.is_none_or(|last| index > last) => {
+                let reason = "it failed before the agent was restarted".to_owned();
+                self.state.outcome.how = How::Failed { path: step.path.clone(), reason };
+                self.undo();
+            }
+            Some(_) => {
+                self.state.at = At::Remediating { index, stage: Stage::Waiting };
+                self.give(Place::Remediate(index), Input::Begin);
+            }
+            None => self.verify(0),
+        }
+    }
+
+    fn remediated(&mut self, index: usize, id: &str, path: String, on_failure: OnFailure, verdict: Verdict) {
+        match verdict {
+            Verdict::Succeeded(outputs) => {
+                self.keep(id, outputs);
+                self.state.done.insert(index);
+                self.remediate(index + 1);
+            }
+            Verdict::Skipped => self.remediate(index + 1),
+            Verdict::Failed { reason, outputs } => {
+                self.keep(id, outputs);
+                match on_failure {
+                    OnFailure::Continue => self.remediate(index + 1),
+                    OnFailure::Stop => self.give_up(How::Failed { path, reason }),
+                    OnFailure::Undo => {
+                        self.state.outcome.how = How::Failed { path, reason };
+                        self.undo();
+                    }
+                }
+            }
+            Verdict::Gate => {
+                self.state.outcome.how = How::Gate { path };
+                self.end();
+            }
+            Verdict::Unknown { attempt, reason } => self.give_up(How::Unknown { path, attempt, reason }),
+            Verdict::Barred { reason } => self.give_up(How::Stopped { reason: format!("{path}: {reason}") }),
+        }
+    }
+
+    /// No later step starts; what was done is verified.
+    fn give_up(&mut self, how: How) {
+        self.state.outcome.how = how;
+        if self.state.outcome.effects || !self.program.past.is_empty() { self.verify(0) } else { self.end() }
+    }
+
+    // --- undo ---
+
+    /// Undoes the latest step that is done and has an undo.
+    fn undo(&mut self) {
+        let next = self.state.done.iter().rev().copied().find(|index| self.item(Place::Undo(*index)).is_some());
+        match next {
+            Some(index) => {
+                self.state.at = At::Undoing { index, stage: Stage::Waiting };
+                self.give(Place::Undo(index), Input::Begin);
+            }
+            None => {
+                self.state.outcome.undoing = Undoing::Done;
+                self.give_up(self.state.outcome.how.clone());
+            }
+        }
+    }
+
+    fn undo_failed(&mut self, path: &str, reason: &str) {
+        self.state.outcome.undoing = Undoing::Failed;
+        let how = match self.state.outcome.how.clone() {
+            How::Failed { path: of, reason: first } => {
+                How::Failed { path: of, reason: format!("{first}; and then {path} failed: {reason}") }
+            }
+            how @ (How::Done | How::Gate { .. } | How::Unknown { .. } | How::Stopped { .. }) => how,
+        };
+        self.give_up(how);
+    }
+
+    // --- verify ---
+
+    fn verify(&mut self, index: usize) {
+        if index < self.program.planned(Phase::Verify).len() {
+            self.state.at = At::Verifying { index, stage: Stage::Waiting };
+            self.give(Place::Verify(index), Input::Begin);
+        } else {
+            if index > 0 {
+                self.state.outcome.verification = Verification::Passed;
+            }
+            self.end();
+        }
+    }
+
+    // --- the end ---
+
+    fn end(&mut self) {
+        self.state.at = At::Ended;
+        self.effects.push(Effect::Ended { outcome: self.state.outcome.clone(), interrupted: None });
+    }
+
+    fn cancel(&mut self, reason: String) -> Heard {
+        let mut interrupted = None;
+        let mut running = BTreeSet::new();
+        match &self.state.at {
+            At::Stopping { .. } | At::Ended => return Heard::History,
+            At::Ready | At::Diagnosing(_) | At::Remediating { .. } | At::Undoing { .. } | At::Verifying { .. } => {}
+        }
+        for place in self.places() {
+            let Some(item) = self.item(place) else { continue };
+            match self.stage(place) {
+                Some(Stage::Running { attempt }) => {
+                    running.insert((item.path, *attempt));
+                }
+                Some(Stage::Checking { .. }) => interrupted = Some(item.path),
+                Some(
+                    Stage::Waiting
+                    | Stage::Deciding { .. }
+                    | Stage::Pausing { .. }
+                    | Stage::Looking { .. }
+                    | Stage::Resting { .. }
+                    | Stage::Reading { .. }
+                    | Stage::Delayed { .. }
+                    | Stage::Over,
+                )
+                | None => {}
+            }
+        }
+        self.state.outcome.how = How::Stopped { reason };
+        for (path, attempt) in &running {
+            self.effects.push(Effect::Kill { path: path.clone(), attempt: *attempt });
+        }
+        self.state.at = At::Stopping { running, interrupted };
+        self.stop_if_still();
+        Heard::Yes
+    }
+
+    /// An attempt that was being killed is over; without an exit, its outcome is unknown.
+    fn stopped(&mut self, path: String, attempt: u32, exit: Option<Exit>) -> Heard {
+        let acts = path.starts_with("remediate/");
+        let At::Stopping { running, interrupted } = &mut self.state.at else { return Heard::Never };
+        if !running.remove(&(path.clone(), attempt)) {
+            return Heard::Never;
+        }
+        let (result, message) = match &exit {
+            None => (StepResult::Unknown, "it was stopped, and nobody saw its end".to_owned()),
+            Some(exit) => match stage::judged(exit) {
+                Ok(()) => (StepResult::Succeeded, String::new()),
+                Err(judged) => judged,
+            },
+        };
+        match result {
+            StepResult::Succeeded | StepResult::NotStarted => {}
+            StepResult::Failed | StepResult::TimedOut | StepResult::Killed | StepResult::Unknown => {
+                if acts {
+                    *interrupted = Some(path.clone());
+                }
+            }
+        }
+        let exit = exit.map(Box::new);
+        let outputs = BTreeMap::new();
+        self.effects.push(Effect::Report(Note::Ended { path, attempt, result, message, exit, outputs }));
+        self.stop_if_still();
+        Heard::Yes
+    }
+
+    fn stop_if_still(&mut self) {
+        let At::Stopping { running, interrupted } = &self.state.at else { return };
+        if running.is_empty() {
+            let interrupted = interrupted.clone();
+            self.state.at = At::Ended;
+            self.effects.push(Effect::Ended { outcome: self.state.outcome.clone(), interrupted });
+        }
+    }
+}
+
+impl Event {
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Event::Begin => "the beginning".to_owned(),
+            Event::Facts { ask, .. } => format!("the answer to question {ask}"),
+            Event::Exited { path, attempt, .. } => format!("the end of {path} attempt {attempt}"),
+            Event::Unknown { path, attempt, .. } => format!("the unknown end of {path} attempt {attempt}"),
+            Event::Barred { path, attempt, .. } => format!("the refusal to start {path} attempt {attempt}"),
+            Event::TimerFired { timer } => format!("the end of timer {timer}"),
+            Event::CancelAsked { .. } => "a wish to cancel".to_owned(),
+        }
+    }
+}
