@@ -10,6 +10,12 @@ pub mod policy; // what this organisation lets happen by itself
 
 pub mod signal; // something is wrong
 pub mod trigger; // … and these runbooks are about such things
+pub mod incident; // … which people track, with three clocks
+pub mod guard; // … unless a limit says no
+pub mod gate; // … and only if people agree
+
+pub mod model; // what is true now
+pub mod store; // what survives us
 
 pub mod coordinator; // the one task that knows all of the above
 

@@ -1,10 +1,13 @@
 //! A cheap, cloneable way to talk to the coordinator. Channels stay inside.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use fettle_proto::signed::Roster;
 use fettle_proto::v1;
 use fettle_runbooks::id::{GateId, Host, IncidentId, RunId, SignalId};
+use futures_util::Stream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::policy::Policy;
@@ -75,11 +78,13 @@ pub enum Gone {
 pub struct RosterInForce {
     /// Verbatim, as agents get it.
     pub signed: v1::Signed,
+    /// What it says; a root key signed it.
+    pub roster: Roster,
 }
 
 /// Everything that has happened to a run, then what happens next. Ends when the run has ended, or with
 /// [`Problem::Unavailable`] when the watcher is too slow; it then watches again after the last number it saw.
-pub type RunEvents = mpsc::Receiver<Result<v1::RunEvent, Problem>>;
+pub type RunEvents = Pin<Box<dyn Stream<Item = Result<v1::RunEvent, Problem>> + Send>>;
 
 /// Talks to the coordinator. Methods that change something return once the change is durable; queries read what is
 /// durable and never wait for the coordinator.

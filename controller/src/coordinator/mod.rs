@@ -3,5 +3,8 @@
 //! [`Handle`] is how everybody else talks to it.
 
 mod handle;
+mod policy_watch;
+
+pub use policy_watch::watch_policy;
 
 pub use handle::{AgentCertificate, Enrolment, Gone, Handle, Receipt, RosterInForce, RunEvents, Session};

@@ -1,0 +1,324 @@
+//! How each change makes the model what it is afterwards.
+
+use fettle_runbooks::id::Host;
+use fettle_runbooks::run::{State, Wait};
+
+use super::row::{AgentRow, HostRunRow, KeptRow, StepRow};
+use super::{Change, Model, Row, RowKey, StepEnd};
+use crate::signal::Status;
+use crate::world::At;
+
+impl Model {
+    /// Folds one change in and names the rows it touched. A change about a row that is not here touches nothing; the
+    /// coordinator makes no such change, and the checker finds one if it ever does.
+    pub fn apply(&mut self, number: u64, at: At, change: &Change) -> Vec<RowKey> {
+        self.last_event = number;
+        match change {
+            Change::SignalReceived(row) => self.put(Row::Signal((**row).clone())),
+            Change::SignalRepeated { signal } => self.signals.get_mut(signal).map_or_else(Vec::new, |row| {
+                row.repeats += 1;
+                vec![RowKey::Signal(*signal)]
+            }),
+            Change::SignalTurned { signal, status, ends_at } => {
+                let Some(row) = self.signals.get_mut(signal) else { return Vec::new() };
+                row.signal.status = *status;
+                row.signal.ends_at = *ends_at;
+                let mut touched = vec![RowKey::Signal(*signal)];
+                if let Some(incident) = row.incident.and_then(|id| self.incidents.get_mut(&id)) {
+                    match status {
+                        Status::Firing => incident.firing.insert(*signal),
+                        Status::Resolved => incident.firing.remove(signal),
+                    };
+                    touched.push(RowKey::Incident(incident.id));
+                }
+                touched
+            }
+            Change::Judged { signal, verdicts } => {
+                self.signals.get_mut(signal).map_or_else(Vec::new, |row| {
+                    row.trail.extend_from_slice(verdicts);
+                    vec![RowKey::Signal(*signal)]
+                })
+            }
+
+            Change::IncidentOpened(row) => self.put(Row::Incident((**row).clone())),
+            Change::IncidentJoined { incident, signal, run } => {
+                let Some(row) = self.incidents.get_mut(incident) else { return Vec::new() };
+                let mut touched = vec![RowKey::Incident(*incident)];
+                if let Some(signal) = signal {
+                    if !row.signals.contains(signal) {
+                        row.signals.push(*signal);
+                    }
+                    row.firing.insert(*signal);
+                    if let Some(signal_row) = self.signals.get_mut(signal) {
+                        signal_row.incident = Some(*incident);
+                        touched.push(RowKey::Signal(*signal));
+                    }
+                }
+                if let Some(run) = run {
+                    row.runs.push(*run);
+                }
+                touched
+            }
+            Change::Investigated { incident } => {
+                self.incidents.get_mut(incident).map_or_else(Vec::new, |row| {
+                    row.readings.investigated.get_or_insert(at);
+                    vec![RowKey::Incident(*incident)]
+                })
+            }
+            Change::Remediated { incident } => {
+                self.incidents.get_mut(incident).map_or_else(Vec::new, |row| {
+                    row.readings.remediated.get_or_insert(at);
+                    vec![RowKey::Incident(*incident)]
+                })
+            }
+            Change::IncidentClosed { incident, reason } => {
+                let Some(row) = self.incidents.get_mut(incident) else { return Vec::new() };
+                row.closed = Some((at, reason.clone()));
+                row.readings.closed = Some(at);
+                if self.open_incidents.get(&row.key) == Some(incident) {
+                    self.open_incidents.remove(&row.key);
+                }
+                vec![RowKey::Incident(*incident)]
+            }
+
+            Change::RunCreated { run, hosts } => {
+                let mut touched = self.put(Row::Run((**run).clone()));
+                if let Some(signal) = run.signal.and_then(|id| self.signals.get_mut(&id)) {
+                    signal.run = Some(run.id);
+                    touched.push(RowKey::Signal(signal.id));
+                }
+                touched.extend(hosts.iter().flat_map(|row| self.put(Row::HostRun(row.clone()))));
+                touched
+            }
+            Change::Moved { run, host, machine, reason } => self.host_run(*run, host, |row| {
+                row.machine = machine.clone();
+                row.reason.clone_from(reason);
+                if matches!(row.machine.state, State::Ended(_)) {
+                    row.ended_at = Some(at);
+                }
+            }),
+            Change::Admitted { run, host } => {
+                let touched = self.host_run(*run, host, |row| row.remediated_at = Some(at));
+                if let Some(row) = self.host_runs.get(&(*run, host.clone())) {
+                    self.remediations
+                        .entry((row.runbook.clone(), host.clone()))
+                        .or_default()
+                        .push((at, *run));
+                }
+                touched
+            }
+            Change::Planned { run, host, plan } => {
+                self.host_run(*run, host, |row| row.plan = Some(plan.clone()))
+            }
+            Change::StepStarted { run, host, path, attempt, at } => self.put(Row::Step(StepRow {
+                run: *run,
+                host: host.clone(),
+                path: path.clone(),
+                attempt: *attempt,
+                state: "running".to_owned(),
+                message: String::new(),
+                started_at: Some(*at),
+                ended_at: None,
+                exit_code: None,
+                outputs: Default::default(),
+                stdout: KeptRow::default(),
+                stderr: KeptRow::default(),
+            })),
+            Change::StepEnded(end) => {
+                let StepEnd { run, host, path, attempt, outcome, message, .. } = (**end).clone();
+                let StepEnd { exit_code, outputs, stdout, stderr, at, began_at, .. } = (**end).clone();
+                let key = (run, host.clone(), path.clone(), attempt);
+                let started_at = self.steps.get(&key).and_then(|row| row.started_at).or(Some(began_at));
+                self.put(Row::Step(StepRow {
+                    run,
+                    host,
+                    path,
+                    attempt,
+                    state: outcome,
+                    message,
+                    started_at,
+                    ended_at: Some(at),
+                    exit_code,
+                    outputs,
+                    stdout,
+                    stderr,
+                }))
+            }
+            Change::StepSkipped { run, host, path, reason, at } => self.put(Row::Step(StepRow {
+                run: *run,
+                host: host.clone(),
+                path: path.clone(),
+                attempt: 0,
+                state: "skipped".to_owned(),
+                message: reason.clone(),
+                started_at: None,
+                ended_at: Some(*at),
+                exit_code: None,
+                outputs: Default::default(),
+                stdout: KeptRow::default(),
+                stderr: KeptRow::default(),
+            })),
+            Change::Noted { .. } => Vec::new(),
+
+            Change::OrderIssued(row) => self.put(Row::Order((**row).clone())),
+            Change::OrderAccepted { run, host, segment } => {
+                self.orders.get_mut(&(*run, host.clone(), *segment)).map_or_else(Vec::new, |row| {
+                    row.accepted_at = Some(at);
+                    vec![RowKey::Order(*run, host.clone(), *segment)]
+                })
+            }
+            Change::OrderClosed { run, host, segment } => {
+                if let Some(open) = self.open_orders.get_mut(host) {
+                    open.remove(&(*run, *segment));
+                    if open.is_empty() {
+                        self.open_orders.remove(host);
+                    }
+                }
+                self.orders.get_mut(&(*run, host.clone(), *segment)).map_or_else(Vec::new, |row| {
+                    row.closed_at = Some(at);
+                    vec![RowKey::Order(*run, host.clone(), *segment)]
+                })
+            }
+            Change::RunEnded { run } => self.runs.get_mut(run).map_or_else(Vec::new, |row| {
+                row.ended_at = Some(at);
+                vec![RowKey::Run(*run)]
+            }),
+
+            Change::GateOpened(row) => {
+                let mut touched = self.put(Row::Gate((**row).clone()));
+                for leaf in &row.leaves {
+                    touched
+                        .extend(self.host_run(row.run, &leaf.host, |host_run| host_run.gate = Some(row.id)));
+                }
+                touched
+            }
+            Change::Decided { gate, decision } => self.gates.get_mut(gate).map_or_else(Vec::new, |row| {
+                row.decisions.push(decision.clone());
+                vec![RowKey::Gate(*gate)]
+            }),
+            Change::Escalated { gate } => self.gates.get_mut(gate).map_or_else(Vec::new, |row| {
+                row.escalated_at = Some(at);
+                vec![RowKey::Gate(*gate)]
+            }),
+            Change::GateClosed { gate, state, reason } => {
+                self.gates.get_mut(gate).map_or_else(Vec::new, |row| {
+                    row.state = *state;
+                    row.reason.clone_from(reason);
+                    row.closed_at = Some(at);
+                    vec![RowKey::Gate(*gate)]
+                })
+            }
+
+            Change::AgentCertified { host, labels, serial, not_after } => {
+                let row = self.agents.entry(host.clone()).or_insert_with(|| unknown_agent(host, at));
+                if let Some(labels) = labels {
+                    row.labels.clone_from(labels);
+                    // Only a token, which an operator made for this name, ends a revocation.
+                    row.revoked = None;
+                }
+                row.serial.clone_from(serial);
+                row.not_after = *not_after;
+                vec![RowKey::Agent(host.clone())]
+            }
+            Change::AgentConnected(row) => self.put(Row::Agent((**row).clone())),
+            Change::AgentGone { host, epoch, .. } => self.agents.get_mut(host).map_or_else(Vec::new, |row| {
+                if row.epoch == *epoch {
+                    row.connected = false;
+                    row.last_seen_at = at;
+                }
+                vec![RowKey::Agent(host.clone())]
+            }),
+            Change::AgentRevoked { host, reason, .. } => {
+                self.agents.get_mut(host).map_or_else(Vec::new, |row| {
+                    row.revoked = Some((at, reason.clone()));
+                    row.connected = false;
+                    vec![RowKey::Agent(host.clone())]
+                })
+            }
+            Change::ReportsTaken { host, journal, upto } => {
+                self.agents.get_mut(host).map_or_else(Vec::new, |row| {
+                    row.acked.insert(journal.clone(), *upto);
+                    row.last_seen_at = at;
+                    vec![RowKey::Agent(host.clone())]
+                })
+            }
+
+            Change::TokenCreated(row) => self.put(Row::Token((**row).clone())),
+            Change::TokenSpent { hash } => self.tokens.get_mut(hash).map_or_else(Vec::new, |row| {
+                row.spent_at = Some(at);
+                vec![RowKey::Token(hash.clone())]
+            }),
+            Change::SessionOpened(row) => self.put(Row::Session(row.clone())),
+
+            Change::NotificationQueued(row) => self.put(Row::Notification((**row).clone())),
+            Change::NotificationTried { id, next_at, note } => {
+                self.notifications.get_mut(id).map_or_else(Vec::new, |row| {
+                    row.tries += 1;
+                    row.next_at = *next_at;
+                    row.note.clone_from(note);
+                    vec![RowKey::Notification(*id)]
+                })
+            }
+        }
+    }
+
+    fn put(&mut self, row: Row) -> Vec<RowKey> {
+        let key = row.key();
+        self.insert(row);
+        vec![key]
+    }
+
+    fn host_run(
+        &mut self,
+        run: fettle_runbooks::id::RunId,
+        host: &Host,
+        change: impl FnOnce(&mut HostRunRow),
+    ) -> Vec<RowKey> {
+        let Some(row) = self.host_runs.get_mut(&(run, host.clone())) else { return Vec::new() };
+        change(row);
+        let row = row.clone();
+        self.retake(&row);
+        vec![RowKey::HostRun(run, host.clone())]
+    }
+
+    /// A host is taken by the run that changes it now. A run that waits for people holds nothing, except where it waits
+    /// because it may have changed something.
+    pub(super) fn retake(&mut self, row: &HostRunRow) {
+        let holds = match &row.machine.state {
+            State::Remediating | State::Undoing => true,
+            State::Verifying { .. } | State::Cancelling { .. } => {
+                row.machine.effects || row.remediated_at.is_some()
+            }
+            State::Waiting(Wait::Resolve { .. }) => true,
+            State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
+            | State::Created
+            | State::Diagnosing
+            | State::Planned { .. }
+            | State::Ended(_) => false,
+        };
+        if holds {
+            self.taken.insert(row.host.clone(), row.run);
+        } else if self.taken.get(&row.host) == Some(&row.run) {
+            self.taken.remove(&row.host);
+        }
+    }
+}
+
+fn unknown_agent(host: &Host, at: At) -> AgentRow {
+    AgentRow {
+        host: host.clone(),
+        labels: Default::default(),
+        epoch: 0,
+        connected: false,
+        version: String::new(),
+        last_seen_at: at,
+        serial: String::new(),
+        not_after: At(0),
+        revoked: None,
+        roster_version: 0,
+        missing: Vec::new(),
+        boot_id: String::new(),
+        acked: Default::default(),
+        journal: String::new(),
+    }
+}

@@ -1,0 +1,277 @@
+//! What is true now: the fold of every change there ever was.
+//!
+//! [`Model::apply`] is the only way anything changes, and is pure: the coordinator uses it to decide, the store's checker
+//! to compare the tables with the history. It answers with the keys of the rows it touched; those are what a
+//! transaction writes beside the changes.
+//!
+//! A coordinator's model need not hold what is over: [`Model::forget_run`] drops an ended run.
+
+mod apply;
+pub mod change;
+pub mod row;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fettle_runbooks::id::{GateId, Host, IncidentId, RunId, SignalId};
+
+pub use change::{Change, StepEnd};
+use row::{
+    AgentRow, GateRow, HostRunRow, IncidentRow, NotificationRow, OrderRow, RunRow, SessionRow, SignalRow,
+    StepRow, TokenRow,
+};
+
+use crate::signal::Key as SignalKey;
+use crate::world::At;
+
+/// Names one row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "each is the key of the row of the same name")]
+pub enum RowKey {
+    Signal(SignalId),
+    Incident(IncidentId),
+    Run(RunId),
+    HostRun(RunId, Host),
+    Step(RunId, Host, String, u32),
+    Order(RunId, Host, u32),
+    Gate(GateId),
+    Agent(Host),
+    Token(String),
+    Session(String),
+    Notification(u64),
+}
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the row of the same name")]
+pub enum Row {
+    Signal(SignalRow),
+    Incident(IncidentRow),
+    Run(RunRow),
+    HostRun(HostRunRow),
+    Step(StepRow),
+    Order(OrderRow),
+    Gate(GateRow),
+    Agent(AgentRow),
+    Token(TokenRow),
+    Session(SessionRow),
+    Notification(NotificationRow),
+}
+
+impl Row {
+    /// Its key.
+    pub fn key(&self) -> RowKey {
+        match self {
+            Row::Signal(row) => RowKey::Signal(row.id),
+            Row::Incident(row) => RowKey::Incident(row.id),
+            Row::Run(row) => RowKey::Run(row.id),
+            Row::HostRun(row) => RowKey::HostRun(row.run, row.host.clone()),
+            Row::Step(row) => RowKey::Step(row.run, row.host.clone(), row.path.clone(), row.attempt),
+            Row::Order(row) => RowKey::Order(row.run, row.host.clone(), row.segment),
+            Row::Gate(row) => RowKey::Gate(row.id),
+            Row::Agent(row) => RowKey::Agent(row.host.clone()),
+            Row::Token(row) => RowKey::Token(row.hash.clone()),
+            Row::Session(row) => RowKey::Session(row.hash.clone()),
+            Row::Notification(row) => RowKey::Notification(row.id),
+        }
+    }
+}
+
+/// What is true now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Model {
+    /// Number of the last event folded in.
+    pub last_event: u64,
+    /// Signals by id.
+    pub signals: BTreeMap<SignalId, SignalRow>,
+    /// Incidents by id.
+    pub incidents: BTreeMap<IncidentId, IncidentRow>,
+    /// Runs by id.
+    pub runs: BTreeMap<RunId, RunRow>,
+    /// Host runs.
+    pub host_runs: BTreeMap<(RunId, Host), HostRunRow>,
+    /// Attempts of steps.
+    pub steps: BTreeMap<(RunId, Host, String, u32), StepRow>,
+    /// The outbox.
+    pub orders: BTreeMap<(RunId, Host, u32), OrderRow>,
+    /// Gates by id.
+    pub gates: BTreeMap<GateId, GateRow>,
+    /// Agents by host.
+    pub agents: BTreeMap<Host, AgentRow>,
+    /// Tokens by hash.
+    pub tokens: BTreeMap<String, TokenRow>,
+    /// Sessions by hash.
+    pub sessions: BTreeMap<String, SessionRow>,
+    /// Notifications by number.
+    pub notifications: BTreeMap<u64, NotificationRow>,
+
+    /// Finds a signal that arrives again.
+    signal_keys: HashMap<SignalKey, SignalId>,
+    /// Finds the open incident of a key.
+    open_incidents: HashMap<String, IncidentId>,
+    /// Orders that have not ended, by host, so that a reconnect does not search all.
+    open_orders: BTreeMap<Host, BTreeSet<(RunId, u32)>>,
+    /// When remediations were let through, by runbook and host; outlives the runs.
+    remediations: BTreeMap<(String, Host), Vec<(At, RunId)>>,
+    /// Which host run remediates on a host now, or is between two segments of that.
+    taken: BTreeMap<Host, RunId>,
+    /// The number of the newest notification.
+    last_notification: u64,
+}
+
+impl Model {
+    /// The signal that arrived before under this key.
+    pub fn signal_by_key(&self, key: &SignalKey) -> Option<&SignalRow> {
+        self.signal_keys.get(key).and_then(|id| self.signals.get(id))
+    }
+
+    /// The open incident that groups this key.
+    pub fn open_incident(&self, key: &str) -> Option<&IncidentRow> {
+        self.open_incidents.get(key).and_then(|id| self.incidents.get(id))
+    }
+
+    /// How many incidents are open.
+    pub fn incidents_open(&self) -> usize {
+        self.open_incidents.len()
+    }
+
+    /// Orders of a host that have not ended, in the order they were issued.
+    pub fn orders_open(&self, host: &Host) -> Vec<&OrderRow> {
+        let keys = self.open_orders.get(host).into_iter().flatten();
+        let mut orders: Vec<&OrderRow> =
+            keys.filter_map(|(run, segment)| self.orders.get(&(*run, host.clone(), *segment))).collect();
+        orders.sort_by_key(|order| (order.issued_at, order.run, order.segment));
+        orders
+    }
+
+    /// When remediations of this runbook on this host were let through, oldest first, but for those of `except`.
+    pub fn remediations(&self, runbook: &str, host: &Host, except: RunId) -> Vec<At> {
+        let all = self.remediations.get(&(runbook.to_owned(), host.clone())).into_iter().flatten();
+        all.filter(|(_, run)| *run != except).map(|(at, _)| *at).collect()
+    }
+
+    /// Which run remediates on this host now.
+    pub fn taken_by(&self, host: &Host) -> Option<RunId> {
+        self.taken.get(host).copied()
+    }
+
+    /// Puts a row in, as read from its table; the way a model comes back after a restart.
+    pub fn insert(&mut self, row: Row) {
+        match row {
+            Row::Signal(row) => {
+                self.signal_keys.insert(row.signal.key(), row.id);
+                self.signals.insert(row.id, row);
+            }
+            Row::Incident(row) => {
+                if row.closed.is_none() {
+                    self.open_incidents.insert(row.key.clone(), row.id);
+                }
+                self.incidents.insert(row.id, row);
+            }
+            Row::Run(row) => {
+                self.runs.insert(row.id, row);
+            }
+            Row::HostRun(row) => {
+                if let Some(at) = row.remediated_at {
+                    let times = self.remediations.entry((row.runbook.clone(), row.host.clone())).or_default();
+                    times.push((at, row.run));
+                    times.sort_unstable();
+                }
+                self.retake(&row);
+                self.host_runs.insert((row.run, row.host.clone()), row);
+            }
+            Row::Step(row) => {
+                let key = (row.run, row.host.clone(), row.path.clone(), row.attempt);
+                self.steps.insert(key, row);
+            }
+            Row::Order(row) => {
+                if row.closed_at.is_none() {
+                    self.open_orders.entry(row.host.clone()).or_default().insert((row.run, row.segment));
+                }
+                self.orders.insert((row.run, row.host.clone(), row.segment), row);
+            }
+            Row::Gate(row) => {
+                self.gates.insert(row.id, row);
+            }
+            Row::Agent(row) => {
+                self.agents.insert(row.host.clone(), row);
+            }
+            Row::Token(row) => {
+                self.tokens.insert(row.hash.clone(), row);
+            }
+            Row::Session(row) => {
+                self.sessions.insert(row.hash.clone(), row);
+            }
+            Row::Notification(row) => {
+                self.last_notification = self.last_notification.max(row.id);
+                self.notifications.insert(row.id, row);
+            }
+        }
+    }
+
+    /// The row of a key, as it stands.
+    pub fn row(&self, key: &RowKey) -> Option<Row> {
+        match key {
+            RowKey::Signal(id) => self.signals.get(id).cloned().map(Row::Signal),
+            RowKey::Incident(id) => self.incidents.get(id).cloned().map(Row::Incident),
+            RowKey::Run(id) => self.runs.get(id).cloned().map(Row::Run),
+            RowKey::HostRun(run, host) => {
+                self.host_runs.get(&(*run, host.clone())).cloned().map(Row::HostRun)
+            }
+            RowKey::Step(run, host, path, attempt) => {
+                self.steps.get(&(*run, host.clone(), path.clone(), *attempt)).cloned().map(Row::Step)
+            }
+            RowKey::Order(run, host, segment) => {
+                self.orders.get(&(*run, host.clone(), *segment)).cloned().map(Row::Order)
+            }
+            RowKey::Gate(id) => self.gates.get(id).cloned().map(Row::Gate),
+            RowKey::Agent(host) => self.agents.get(host).cloned().map(Row::Agent),
+            RowKey::Token(hash) => self.tokens.get(hash).cloned().map(Row::Token),
+            RowKey::Session(hash) => self.sessions.get(hash).cloned().map(Row::Session),
+            RowKey::Notification(id) => self.notifications.get(id).cloned().map(Row::Notification),
+        }
+    }
+
+    /// Every row, by its key.
+    pub fn rows(&self) -> BTreeMap<RowKey, Row> {
+        let mut rows: Vec<Row> = Vec::new();
+        rows.extend(self.signals.values().cloned().map(Row::Signal));
+        rows.extend(self.incidents.values().cloned().map(Row::Incident));
+        rows.extend(self.runs.values().cloned().map(Row::Run));
+        rows.extend(self.host_runs.values().cloned().map(Row::HostRun));
+        rows.extend(self.steps.values().cloned().map(Row::Step));
+        rows.extend(self.orders.values().cloned().map(Row::Order));
+        rows.extend(self.gates.values().cloned().map(Row::Gate));
+        rows.extend(self.agents.values().cloned().map(Row::Agent));
+        rows.extend(self.tokens.values().cloned().map(Row::Token));
+        rows.extend(self.sessions.values().cloned().map(Row::Session));
+        rows.extend(self.notifications.values().cloned().map(Row::Notification));
+        rows.into_iter().map(|row| (row.key(), row)).collect()
+    }
+
+    /// The number the next notification gets.
+    pub fn next_notification(&self) -> u64 {
+        self.last_notification + 1
+    }
+
+    /// Drops an ended run and all that belongs to it from memory; its rows stay in the store. What guards remember of it
+    /// stays too.
+    pub fn forget_run(&mut self, run: RunId) {
+        if self.runs.get(&run).is_none_or(|row| row.ended_at.is_none()) {
+            return;
+        }
+        let Some(row) = self.runs.remove(&run) else { return };
+        self.steps.retain(|key, _| key.0 != run);
+        self.orders.retain(|key, _| key.0 != run);
+        self.gates.retain(|_, gate| gate.run != run);
+        for host in row.hosts {
+            self.host_runs.remove(&(run, host));
+        }
+    }
+
+    /// Drops notifications that are done from memory.
+    pub fn forget_notification(&mut self, id: u64) {
+        if self.notifications.get(&id).is_some_and(|row| row.next_at.is_none()) {
+            self.notifications.remove(&id);
+        }
+    }
+}

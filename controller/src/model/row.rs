@@ -1,0 +1,479 @@
+//! The things the controller keeps, each as one row of its table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use fettle_proto::v1;
+use fettle_runbooks::id::{Digest, GateId, Host, IncidentId, RunId, SignalId};
+use fettle_runbooks::run::HostRun;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::gate::Factor;
+use crate::incident::Readings;
+use crate::policy::Mode;
+use crate::signal::{Signal, Verdict};
+use crate::world::At;
+
+/// Bytes kept exactly as they came, cheap to clone; base64 inside a row.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Blob(pub Bytes);
+
+impl Blob {
+    /// Keeps these bytes.
+    pub fn new(bytes: impl Into<Bytes>) -> Blob {
+        Blob(bytes.into())
+    }
+
+    /// The same bytes, for a message.
+    pub fn bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        STANDARD.decode(text).map(|bytes| Blob(bytes.into())).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Bytes somebody signed, with the signature, verbatim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedBlob {
+    /// What was signed.
+    pub bytes: Blob,
+    /// How.
+    pub signature: Signature,
+}
+
+/// How bytes were signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Signature {
+    /// Not at all; every verifier refuses it.
+    Missing,
+    /// An armored SSHSIG.
+    Sshsig(Blob),
+    /// A WebAuthn assertion.
+    Webauthn(Blob),
+}
+
+impl From<v1::Signed> for SignedBlob {
+    fn from(signed: v1::Signed) -> Self {
+        let signature = match signed.envelope.and_then(|envelope| envelope.signature) {
+            None => Signature::Missing,
+            Some(v1::envelope::Signature::Sshsig(text)) => Signature::Sshsig(Blob::new(text)),
+            Some(v1::envelope::Signature::Webauthn(bytes)) => Signature::Webauthn(Blob::new(bytes)),
+        };
+        SignedBlob { bytes: Blob::new(signed.bytes), signature }
+    }
+}
+
+impl From<&SignedBlob> for v1::Signed {
+    fn from(signed: &SignedBlob) -> Self {
+        let signature = match &signed.signature {
+            Signature::Missing => None,
+            Signature::Sshsig(text) => Some(v1::envelope::Signature::Sshsig(text.bytes())),
+            Signature::Webauthn(bytes) => Some(v1::envelope::Signature::Webauthn(bytes.bytes())),
+        };
+        v1::Signed { bytes: signed.bytes.bytes(), envelope: Some(v1::Envelope { signature }) }
+    }
+}
+
+/// One alert over all its deliveries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalRow {
+    /// Its id here.
+    pub id: SignalId,
+    /// As last received; `received_at` is the first delivery's.
+    pub signal: Signal,
+    /// Deliveries after the first that said nothing new.
+    pub repeats: u32,
+    /// The incident it belongs to.
+    pub incident: Option<IncidentId>,
+    /// The run it started.
+    pub run: Option<RunId>,
+    /// Why what happened happened, and why the rest did not.
+    pub trail: Vec<Verdict>,
+}
+
+/// What the organisation tracks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncidentRow {
+    /// Its id.
+    pub id: IncidentId,
+    /// What is grouped: `alert@host`, or a source's fingerprint where the host is not known.
+    pub key: String,
+    /// One line.
+    pub title: String,
+    /// The host, where it is known.
+    pub host: Option<Host>,
+    /// When it was opened.
+    pub opened_at: At,
+    /// When it was closed, and why.
+    pub closed: Option<(At, String)>,
+    /// All its signals, in order.
+    pub signals: Vec<SignalId>,
+    /// Those that still fire.
+    pub firing: BTreeSet<SignalId>,
+    /// Its runs, in order.
+    pub runs: Vec<RunId>,
+    /// What the three clocks are read from.
+    pub readings: Readings,
+}
+
+/// Who or what started a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A person, who signed for it.
+    Person(String),
+    /// An alert.
+    Alert(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Person(name) => write!(f, "person {name}"),
+            Origin::Alert(name) => write!(f, "alert {name}"),
+        }
+    }
+}
+
+/// One runbook started once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRow {
+    /// Its id, minted by whoever started it.
+    pub id: RunId,
+    /// The runbook's name.
+    pub runbook: String,
+    /// Digest of its exact bytes.
+    pub runbook_digest: Digest,
+    /// The bytes.
+    pub source: Blob,
+    /// The certificates at the start.
+    pub certificates: Vec<SignedBlob>,
+    /// Whether they sufficed.
+    pub certified: bool,
+    /// Inputs as given, by name.
+    pub inputs: BTreeMap<String, String>,
+    /// Who or what started it.
+    pub origin: Origin,
+    /// What a person signed to start it.
+    pub start: Option<SignedBlob>,
+    /// The incident it belongs to.
+    pub incident: Option<IncidentId>,
+    /// The signal that started it.
+    pub signal: Option<SignalId>,
+    /// How far it may go by itself.
+    pub mode: Mode,
+    /// Where it runs.
+    pub hosts: Vec<Host>,
+    /// When it was started.
+    pub created_at: At,
+    /// When its last host run ended.
+    pub ended_at: Option<At>,
+}
+
+/// The plan of one host run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRow {
+    /// Its exact bytes.
+    pub bytes: Blob,
+    /// Their digest.
+    pub digest: Digest,
+    /// What a grant spends.
+    pub nonce: String,
+    /// Steps that cannot be planned, each with the reason.
+    pub impossible: BTreeMap<String, String>,
+}
+
+/// One run's part on one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRunRow {
+    /// The run.
+    pub run: RunId,
+    /// The host.
+    pub host: Host,
+    /// The runbook's name, for guards.
+    pub runbook: String,
+    /// Where it stands.
+    pub machine: HostRun,
+    /// Why it stands or ended there, for people.
+    pub reason: String,
+    /// Its plan.
+    pub plan: Option<PlanRow>,
+    /// Its latest gate.
+    pub gate: Option<GateId>,
+    /// When its remediation was let through the guards.
+    pub remediated_at: Option<At>,
+    /// When it ended.
+    pub ended_at: Option<At>,
+}
+
+/// One attempt of one step, as last reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRow {
+    /// The run.
+    pub run: RunId,
+    /// The host.
+    pub host: Host,
+    /// `phase/step[/iteration][/undo]`.
+    pub path: String,
+    /// Which attempt.
+    pub attempt: u32,
+    /// `running`, `succeeded`, `failed`, `timed-out`, `killed`, `unknown`, `not-started`, `skipped`.
+    pub state: String,
+    /// Why, for people.
+    pub message: String,
+    /// By the host's clock.
+    pub started_at: Option<At>,
+    /// By the host's clock.
+    pub ended_at: Option<At>,
+    /// When the process ended by itself.
+    pub exit_code: Option<i32>,
+    /// Values it left, as JSON texts.
+    pub outputs: BTreeMap<String, String>,
+    /// Head and tail of its output.
+    pub stdout: KeptRow,
+    /// Head and tail of its errors.
+    pub stderr: KeptRow,
+}
+
+/// Head and tail of what a step wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRow {
+    /// The beginning.
+    pub head: Blob,
+    /// The end.
+    pub tail: Blob,
+    /// Bytes between them that were not kept.
+    pub dropped: u64,
+}
+
+impl From<v1::Kept> for KeptRow {
+    fn from(kept: v1::Kept) -> Self {
+        KeptRow { head: Blob::new(kept.head), tail: Blob::new(kept.tail), dropped: kept.dropped }
+    }
+}
+
+impl From<&KeptRow> for v1::Kept {
+    fn from(kept: &KeptRow) -> Self {
+        v1::Kept { head: kept.head.bytes(), tail: kept.tail.bytes(), dropped: kept.dropped }
+    }
+}
+
+/// One order in the outbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderRow {
+    /// The run.
+    pub run: RunId,
+    /// The host.
+    pub host: Host,
+    /// The segment's number.
+    pub segment: u32,
+    /// The exact bytes of the order's content, produced once.
+    pub content: Blob,
+    /// Their digest.
+    pub digest: Digest,
+    /// When it was issued.
+    pub issued_at: At,
+    /// After this the host refuses it.
+    pub not_after: At,
+    /// When the host took it on.
+    pub accepted_at: Option<At>,
+    /// When the segment was over, or the order not needed any more.
+    pub closed_at: Option<At>,
+}
+
+/// How a gate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GateState {
+    /// It waits for people.
+    Open,
+    /// Enough people approved.
+    Approved,
+    /// Someone denied.
+    Denied,
+    /// Nobody decided in time.
+    Expired,
+    /// It was not needed any more.
+    Closed,
+}
+
+impl GateState {
+    /// As people and messages write it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            GateState::Open => "open",
+            GateState::Approved => "approved",
+            GateState::Denied => "denied",
+            GateState::Expired => "expired",
+            GateState::Closed => "closed",
+        }
+    }
+}
+
+/// One host's place in a gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// The host.
+    pub host: Host,
+    /// Its plan.
+    pub plan: Digest,
+    /// The plan's nonce.
+    pub nonce: String,
+    /// The first step that waits.
+    pub from: String,
+}
+
+/// One person's decision on one gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRow {
+    /// Who.
+    pub person: String,
+    /// Approve, or deny.
+    pub approves: bool,
+    /// Why.
+    pub reason: String,
+    /// When it was received.
+    pub at: At,
+    /// What was signed.
+    pub signed: SignedBlob,
+}
+
+/// A point where a run waits for people. Everything but its decisions and state is fixed when it opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateRow {
+    /// Its id.
+    pub id: GateId,
+    /// The run.
+    pub run: RunId,
+    /// The incident, if the run has one.
+    pub incident: Option<IncidentId>,
+    /// The runbook's name.
+    pub runbook: String,
+    /// What approvals name the digest of.
+    pub request: Blob,
+    /// That digest.
+    pub digest: Digest,
+    /// The hosts, in the order of the tree's leaves.
+    pub leaves: Vec<Leaf>,
+    /// Who must approve.
+    pub factors: Vec<Factor>,
+    /// Persons who may not decide: the requester and the authors.
+    pub excluded: BTreeMap<String, String>,
+    /// When it was opened.
+    pub opened_at: At,
+    /// Until when people may decide.
+    pub decide_by: At,
+    /// Until when an approved plan must have begun.
+    pub start_by: At,
+    /// When to tell others that nobody has decided, and whom.
+    pub escalate: Option<(At, Vec<String>)>,
+    /// When that was done.
+    pub escalated_at: Option<At>,
+    /// How it stands.
+    pub state: GateState,
+    /// Why, when it is not open.
+    pub reason: String,
+    /// When it stopped being open.
+    pub closed_at: Option<At>,
+    /// What people decided.
+    pub decisions: Vec<DecisionRow>,
+}
+
+/// A host's agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRow {
+    /// The host.
+    pub host: Host,
+    /// From its token, then from its hello.
+    pub labels: BTreeMap<String, String>,
+    /// The last epoch given.
+    pub epoch: u64,
+    /// Whether that epoch's stream is open here.
+    pub connected: bool,
+    /// Software version.
+    pub version: String,
+    /// When it was last heard of.
+    pub last_seen_at: At,
+    /// Serial number of its newest certificate.
+    pub serial: String,
+    /// Until when that is good.
+    pub not_after: At,
+    /// When and why it was revoked.
+    pub revoked: Option<(At, String)>,
+    /// The version of the roster it trusts.
+    pub roster_version: u64,
+    /// What its host cannot do.
+    pub missing: Vec<String>,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// By journal: the last report that is durable here.
+    pub acked: BTreeMap<String, u64>,
+    /// The journal of the open stream.
+    pub journal: String,
+}
+
+/// A single-use enrolment token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// SHA-256 of the token, hex.
+    pub hash: String,
+    /// The host it is bound to.
+    pub host: Host,
+    /// The labels it is bound to.
+    pub labels: BTreeMap<String, String>,
+    /// Until when it may be spent.
+    pub expires_at: At,
+    /// Who made it.
+    pub by: String,
+    /// When it was spent.
+    pub spent_at: Option<At>,
+}
+
+/// A person's session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// SHA-256 of the bearer token, hex.
+    pub hash: String,
+    /// Whose.
+    pub person: String,
+    /// Until when.
+    pub expires_at: At,
+}
+
+/// One notification on its way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationRow {
+    /// Counts up.
+    pub id: u64,
+    /// The exact body.
+    pub body: String,
+    /// When it was made.
+    pub created_at: At,
+    /// Deliveries tried.
+    pub tries: u32,
+    /// When to try next; absent once it is delivered or given up.
+    pub next_at: Option<At>,
+    /// What became of it, or why the last try failed.
+    pub note: String,
+}
