@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use clap::{CommandFactory as _, Parser as _};
+use fettle::args::Cli;
+
 use crate::sources::{self, Source};
 
 #[test]
@@ -47,6 +50,63 @@ fn the_glossary_has_every_word_once_and_in_order() {
     let twice: Vec<String> =
         seen.into_iter().filter(|(_, times)| *times > 1).map(|(word, _)| word.to_owned()).collect();
     sources::expect_none(&twice, "One word per thing.");
+}
+
+#[test]
+fn every_command_in_the_documents_is_one_that_exists() {
+    let mut complaints = Vec::new();
+    for document in documents() {
+        for line in blocks(&document.text, "sh").into_iter().flat_map(lines) {
+            complaints.extend(mistyped(&line).map(|error| format!("{}: {line}\n{error}", document.path)));
+        }
+    }
+    sources::expect_none(&complaints, "Write what can be typed.");
+}
+
+#[test]
+fn every_example_in_the_help_is_one_that_exists() {
+    fn walk(command: &clap::Command, complaints: &mut Vec<String>) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for line in help.lines().map(str::trim) {
+            // What follows two blanks explains the command.
+            let line = line.split("  ").next().unwrap_or_default();
+            complaints.extend(mistyped(line).map(|error| format!("{}: {line}\n{error}", command.get_name())));
+        }
+        command.get_subcommands().for_each(|sub| walk(sub, complaints));
+    }
+    let mut complaints = Vec::new();
+    walk(&Cli::command(), &mut complaints);
+    sources::expect_none(&complaints, "An example is what people copy.");
+}
+
+/// Why the command line would not take a line, if it is one of `fettle`'s.
+fn mistyped(line: &str) -> Option<String> {
+    let commands = line.split('|').map(str::trim).filter(|command| command.starts_with("fettle "));
+    let mut problems = commands.filter_map(|command| {
+        let mut words = words(command);
+        words.truncate(words.iter().position(|word| word == ">" || word == "<").unwrap_or(words.len()));
+        match Cli::try_parse_from(words) {
+            Ok(_) => None,
+            // `--help` and `--version` are answered as errors that are none.
+            Err(error) => error.use_stderr().then(|| error.to_string()),
+        }
+    });
+    problems.next()
+}
+
+/// The words of a command, as a shell without variables would see them.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+    for c in command.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, ' ') => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+            (Some(_) | None, c) => word.push(c),
+        }
+    }
+    words.extend((!word.is_empty()).then_some(word));
+    words
 }
 
 fn documents() -> Vec<Source> {
