@@ -1,1 +1,20 @@
 //! A Fettle of its own for each test: real controller, real agents, real keys, in a directory that goes away.
+//!
+//! [`Cluster`] starts the programs that are shipped, as processes, on ports of their own, and furnishes them as
+//! `docs/operating.md` says: a roster signed by a root key, certified runbooks, policy files. A test then does what people
+//! do, mostly through the real command line ([`Cluster::fettle`]), and looks at what people see. Programs can be killed and
+//! started again at any point. Nothing survives the test: see [`remains`].
+//!
+//! There are no sleeps: [`eventually`] looks until something is so and says what it saw last when it never is.
+
+#![expect(clippy::disallowed_methods, reason = "tests start programs and know what time it is")]
+
+pub mod people; // who has which key
+pub mod programs; // what is started
+pub mod cluster; // … and how it is put together
+pub mod alerts; // what comes in
+pub mod remains; // what must not be left
+mod wait;
+
+pub use cluster::{Builder, Cluster};
+pub use wait::eventually;

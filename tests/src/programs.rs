@@ -1,0 +1,107 @@
+//! The programs under test: the real binaries, built once, started as processes.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::eventually;
+
+/// Where a binary of the workspace is, freshly built.
+///
+/// Cargo builds binaries for the tests of their own package only, so the first caller builds them, unless `tests/all` has
+/// said that it did.
+pub fn binary(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test knows where it is");
+        // target/debug/deps/it-0123456789abcdef
+        let folder = test.parent().and_then(Path::parent).expect("tests are two folders deep").to_owned();
+        if std::env::var_os("FETTLE_TESTS_BUILT").is_none() {
+            build(&folder);
+        }
+        folder
+    });
+    folder.join(name)
+}
+
+fn build(folder: &Path) {
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--workspace", "--bins", "--profile", profile])
+        .arg("--target-dir")
+        .arg(folder.parent().expect("a profile's folder is in the target folder"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo can be run");
+    assert!(status.success(), "the programs under test are not built");
+}
+
+/// A program that runs until it is told, or made, to end.
+pub struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts it; what it says is appended to a log file. It gets no environment but `PATH`.
+    pub fn start(argv: &[String], log: &Path) -> Program {
+        let (program, arguments) = argv.split_first().expect("a program has a name");
+        let said: File =
+            OpenOptions::new().append(true).create(true).open(log).expect("a log can be written");
+        let child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .stdout(said.try_clone().expect("a file can be shared"))
+            .stderr(said)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
+        Program { child, log: log.to_owned() }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and waits until it is gone.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        eventually("the program ends after a SIGTERM", Duration::from_secs(10), || {
+            self.child.try_wait().ok().flatten().ok_or_else(|| self.said())
+        })
+    }
+
+    /// The end of what it said.
+    pub fn said(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        format!("{}:\n{}", self.log.display(), lines[lines.len().saturating_sub(40)..].join("\n"))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
