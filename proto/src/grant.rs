@@ -103,17 +103,20 @@ pub fn remaining<'p>(plan: &'p Plan, from: &str) -> Result<&'p [PlannedStep], Re
     Ok(&plan.steps[at..])
 }
 
-/// Puts factors together so that the strictest wins: of factors of the same groups the largest; a need of *anyone* is met
-/// by those of particular groups too, and only what is left of it remains.
+/// Puts factors together so that the strictest wins: of factors of the same groups the largest. A number of persons in all
+/// is left out when the particular groups need as many anyway. Doing it again changes nothing, so that what one party put
+/// together may be put together with more by another.
 pub fn strictest(factors: Vec<Factor>) -> Vec<Factor> {
     let mut largest: BTreeMap<BTreeSet<String>, u32> = BTreeMap::new();
     for factor in factors {
         let need = largest.entry(factor.from).or_default();
         *need = factor.need.max(*need);
     }
-    let anyone = largest.remove(&BTreeSet::new()).unwrap_or(0);
+    let in_all = largest.remove(&BTreeSet::new()).unwrap_or(0);
     let particular = largest.values().fold(0u32, |sum, need| sum.saturating_add(*need));
-    largest.insert(BTreeSet::new(), anyone.saturating_sub(particular));
+    if in_all > particular {
+        largest.insert(BTreeSet::new(), in_all);
+    }
     largest.into_iter().filter(|(_, need)| *need > 0).map(|(from, need)| Factor { from, need }).collect()
 }
 
@@ -344,7 +347,7 @@ fn approvers<'a>(
     Ok(persons)
 }
 
-/// Whether the persons meet the factors, each person counted for one of them.
+/// Whether the persons meet the factors, each person counted for one particular group's.
 pub fn quorum(factors: &[Factor], persons: &[&Person]) -> Result<(), Refusal> {
     let missing = missing(factors, persons);
     if missing.is_empty() {
@@ -354,65 +357,70 @@ pub fn quorum(factors: &[Factor], persons: &[&Person]) -> Result<(), Refusal> {
     Err(Refusal::new(Code::Quorum, format!("{} approved; still needed: {wants}", persons.len())))
 }
 
-/// What of the factors these persons do not meet, if each is put where they help most.
-/// `2 of anyone`, `1 of dba-oncall or duty-manager`.
+/// `2 persons in all`, `1 of dba-oncall or duty-manager`.
 pub fn describe(factor: &Factor) -> String {
-    if factor.from.is_empty() {
-        return format!("{} of anyone who may approve", factor.need);
+    match (factor.from.is_empty(), factor.need) {
+        (true, 1) => "1 person".to_owned(),
+        (true, need) => format!("{need} persons in all"),
+        (false, need) => {
+            format!("{need} of {}", factor.from.iter().cloned().collect::<Vec<_>>().join(" or "))
+        }
     }
-    format!("{} of {}", factor.need, factor.from.iter().cloned().collect::<Vec<_>>().join(" or "))
 }
 
-fn may_fill(factor: &Factor, person: &Person) -> bool {
-    factor.from.is_empty() || !factor.from.is_disjoint(&person.groups)
-}
-
-/// What of the factors these persons do not meet, if each is seated where they help most: a maximum matching of persons
-/// to places, by augmenting paths.
+/// What of the factors these persons do not meet. Persons must be distinct.
+///
+/// Each person is seated at one place of one particular group's factor, where they help most: a maximum matching, by
+/// augmenting paths. For a number of persons in all, everyone counts.
 pub fn missing(factors: &[Factor], persons: &[&Person]) -> Vec<Factor> {
+    let present = u32::try_from(persons.len()).unwrap_or(u32::MAX);
+    let mut left: Vec<Factor> = factors.to_vec();
     // More places of one factor than there are persons can't be filled anyway.
-    let limit = u32::try_from(persons.len()).unwrap_or(u32::MAX);
-    let places: Vec<usize> = factors
-        .iter()
-        .enumerate()
-        .flat_map(|(index, factor)| std::iter::repeat_n(index, factor.need.min(limit) as usize))
+    let places: Vec<usize> = (0..factors.len())
+        .filter(|&index| !factors[index].from.is_empty())
+        .flat_map(|index| std::iter::repeat_n(index, factors[index].need.min(present) as usize))
         .collect();
-    let mut holder: Vec<Option<usize>> = vec![None; places.len()];
+    let mut seats = Seats { factors, persons, places: &places, holder: vec![None; places.len()] };
     for person in 0..persons.len() {
-        let mut tried = vec![false; places.len()];
-        seat(person, factors, persons, &places, &mut holder, &mut tried);
+        seats.seat(person, &mut vec![false; places.len()]);
     }
-    let mut left: Vec<u32> = factors.iter().map(|factor| factor.need).collect();
-    for (place, holder) in places.iter().zip(&holder) {
-        if holder.is_some() {
-            left[*place] -= 1;
-        }
+    for (place, holder) in places.iter().zip(&seats.holder) {
+        left[*place].need -= u32::from(holder.is_some());
     }
-    let unmet = factors.iter().zip(left).filter(|(_, need)| *need > 0);
-    unmet.map(|(factor, need)| Factor { from: factor.from.clone(), need }).collect()
+    for factor in left.iter_mut().filter(|factor| factor.from.is_empty()) {
+        factor.need = factor.need.saturating_sub(present);
+    }
+    left.retain(|factor| factor.need > 0);
+    left
 }
 
-fn seat(
-    person: usize,
-    factors: &[Factor],
-    persons: &[&Person],
-    places: &[usize],
-    holder: &mut [Option<usize>],
-    tried: &mut [bool],
-) -> bool {
-    for place in 0..places.len() {
-        if tried[place] || !may_fill(&factors[places[place]], persons[person]) {
-            continue;
+struct Seats<'a> {
+    factors: &'a [Factor],
+    persons: &'a [&'a Person],
+    /// The factor of each place.
+    places: &'a [usize],
+    /// The person at each place.
+    holder: Vec<Option<usize>>,
+}
+
+impl Seats<'_> {
+    /// Finds a place for a person, moving others on if need be.
+    fn seat(&mut self, person: usize, tried: &mut [bool]) -> bool {
+        for place in 0..self.places.len() {
+            let from = &self.factors[self.places[place]].from;
+            if tried[place] || from.is_disjoint(&self.persons[person].groups) {
+                continue;
+            }
+            tried[place] = true;
+            let free = match self.holder[place] {
+                None => true,
+                Some(other) => self.seat(other, tried),
+            };
+            if free {
+                self.holder[place] = Some(person);
+                return true;
+            }
         }
-        tried[place] = true;
-        let free = match holder[place] {
-            None => true,
-            Some(other) => seat(other, factors, persons, places, holder, tried),
-        };
-        if free {
-            holder[place] = Some(person);
-            return true;
-        }
+        false
     }
-    false
 }

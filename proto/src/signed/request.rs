@@ -39,10 +39,11 @@ pub struct Request {
     pub risk: Risk,
 }
 
-/// So many distinct persons of these groups. Empty groups: anyone who may approve.
+/// So many distinct persons of these groups, each person counted for one such factor. Without groups: so many persons in
+/// all, of those who may approve, whatever else they are counted for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Factor {
-    /// Any of these groups.
+    /// Any of these groups; empty: no group in particular.
     pub from: BTreeSet<String>,
     /// How many.
     pub need: u32,
