@@ -293,12 +293,10 @@ impl<'r> Play<'r> {
         self.story.part("A person is asked");
         if self.asks {
             self.story.line("ana", &format!("is asked; what follows is `fettle approve {gate}`"));
-            match self.fettle(&["approve", gate]) {
-                Ok(Exit::Done) => {}
+            let approved = matches!(self.fettle(&["approve", gate]), Ok(Exit::Done));
+            if !approved {
                 // A "no" at the prompt leaves the gate open, for somebody else to decide. Here there is nobody else.
-                Ok(_) | Err(_) => {
-                    drop(self.fettle(&["reject", gate, "--reason", "said no in the demonstration"])?)
-                }
+                self.fettle(&["reject", gate, "--reason", "said no in the demonstration"])?;
             }
         } else {
             let why = "nobody is at a terminal, so the demonstration signs with ana's key, which it has made itself";
