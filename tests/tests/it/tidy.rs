@@ -119,7 +119,7 @@ fn rust() -> Vec<Source> {
 
 /// Recorded material is kept as it was, blanks and all.
 fn is_data(source: &Source) -> bool {
-    source.path.ends_with(".snap") || source.path.contains("/data/") || source.path.contains("/vectors/")
+    source.path.ends_with(".snap") || source.path.contains("/data/") || source.path.contains("/golden/")
 }
 
 fn complain(sources: Vec<Source>, complaint: impl Fn(&Source) -> Option<String>) -> Vec<String> {
