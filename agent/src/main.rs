@@ -1,5 +1,8 @@
-//! Entry.
+//! The agent of a host.
 
-fn main() {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
     fettle_agent::shim_if_asked();
+    fettle_agent::main_with(std::env::args_os().collect())
 }

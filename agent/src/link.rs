@@ -1,0 +1,220 @@
+//! The connection to the controller: dialled from here, proven both ways, kept up, and never trusted further than that.
+//!
+//! It speaks TLS and gRPC and starts no process; what to do with what it hears is decided by the works, through
+//! [`crate::message`]. Nothing is lost when it breaks: accepted work goes on, and reports wait with the works until the
+//! controller has acknowledged them.
+
+pub mod backoff;
+pub mod connect;
+mod output;
+mod renew;
+mod session;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use renew::{is_for_key, request};
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
+
+use fettle_proto::v1;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::chain::Chain;
+use crate::identity::{Identity, IdentityError};
+use crate::message::{FromWorks, ToWorks};
+use backoff::Backoff;
+use connect::ConnectError;
+
+/// The version of the conversation between agent and controller.
+pub const PROTOCOL: u32 = 1;
+
+/// After a refusal that time alone does not mend, tries are this far apart, and up to twice.
+const REFUSED: Duration = Duration::from_secs(30);
+
+/// The link's ends of the channels to the works.
+pub struct Wires {
+    /// To the works. Must not wait.
+    pub to_works: Box<dyn Fn(ToWorks) + Send>,
+    /// From the works. Always read, connected or not; what arrives while disconnected is dropped, since the works send
+    /// it again.
+    pub from_works: mpsc::UnboundedReceiver<FromWorks>,
+    /// Live output of running steps, dropped when it cannot be sent at once.
+    pub output: mpsc::Receiver<v1::OutputChunk>,
+}
+
+/// What the link needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The state folder.
+    pub state: PathBuf,
+    /// The time that certificates are renewed by.
+    pub now: fn() -> SystemTime,
+}
+
+/// How the link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was asked to.
+    Stopped,
+    /// The works are gone; without them there is nothing to connect.
+    WorksGone,
+}
+
+/// How one connection ended.
+#[derive(Debug)]
+enum Ended {
+    /// We were asked to stop, and said goodbye.
+    Stopped,
+    WorksGone,
+    /// The connection broke, or never was.
+    Lost(String),
+    /// The controller asked us to come back after a while.
+    Drained(Duration),
+    /// The certificate was renewed; the next connection uses it.
+    Renewed,
+    /// The controller does not want us, for a reason that time alone does not mend.
+    Refused(String),
+}
+
+/// Why a connection could not be made.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("read the identity")]
+    Identity { source: IdentityError },
+    #[error("reach the controller")]
+    Connect { source: ConnectError },
+}
+
+/// Keeps a connection up until `stop` is cancelled.
+pub async fn run(settings: Settings, mut wires: Wires, stop: CancellationToken) -> Outcome {
+    let mut backoff = Backoff::default();
+    loop {
+        let mut worked = false;
+        let ended = one_connection(&settings, &mut wires, &stop, &mut worked).await;
+        (wires.to_works)(ToWorks::Disconnected);
+        if worked {
+            backoff.worked();
+        }
+        let wait = match ended {
+            Ended::Stopped => return Outcome::Stopped,
+            Ended::WorksGone => return Outcome::WorksGone,
+            Ended::Renewed => Duration::ZERO,
+            Ended::Drained(wait) => wait.mul_f64(backoff::chance()),
+            Ended::Lost(why) => {
+                let wait = backoff.next(backoff::chance());
+                tracing::warn!(why, ?wait, "Not connected.");
+                wait
+            }
+            Ended::Refused(why) => {
+                let wait = REFUSED.mul_f64(1.0 + backoff::chance());
+                tracing::error!(why, ?wait, "The controller refuses this host.");
+                wait
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Outcome::Stopped,
+            gone = wires.discarding(tokio::time::sleep(wait)) => if gone.is_none() {
+                return Outcome::WorksGone;
+            },
+        }
+    }
+}
+
+async fn one_connection(
+    settings: &Settings,
+    wires: &mut Wires,
+    stop: &CancellationToken,
+    worked: &mut bool,
+) -> Ended {
+    let dialled = tokio::select! {
+        () = stop.cancelled() => return Ended::Stopped,
+        dialled = wires.discarding(dial(settings)) => dialled,
+    };
+    let (identity, channel) = match dialled {
+        None => return Ended::WorksGone,
+        Some(Ok(connected)) => connected,
+        Some(Err(error)) => return refused_or_lost(&error),
+    };
+    let Wires { to_works, from_works, output } = wires;
+    let renewing = renew::at_its_time(settings, &identity, channel.clone());
+    let talking = output::forward(channel.clone(), output);
+    let session = session::run(channel, to_works, from_works, stop, worked);
+    let (mut renewing, mut talking) = (pin!(renewing), pin!(talking));
+    tokio::select! {
+        ended = session => ended,
+        () = &mut renewing => Ended::Renewed,
+        () = &mut talking => Ended::WorksGone,
+    }
+}
+
+async fn dial(settings: &Settings) -> Result<(Identity, tonic::transport::Channel), DialError> {
+    let identity = Identity::load(&settings.state).map_err(|source| DialError::Identity { source })?;
+    let connected = async {
+        let tls = connect::mutual_tls(
+            &identity.trust.ca_der,
+            identity.certificate.clone(),
+            identity.key.clone_key(),
+        )?;
+        let stream = connect::dial(&identity.controller, tls).await?;
+        connect::channel(&identity.controller, stream).await
+    };
+    let channel = connected.await.map_err(|source| DialError::Connect { source })?;
+    Ok((identity, channel))
+}
+
+/// A refusal by certificate is not mended by trying soon again.
+fn refused_or_lost(error: &(dyn std::error::Error + 'static)) -> Ended {
+    let text = Chain(error).to_string();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = error
+            .downcast_ref::<rustls::Error>()
+            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
+        if let Some(alert) = tls.and_then(refusal) {
+            return Ended::Refused(format!("{alert} ({text})"));
+        }
+        cause = error.source();
+    }
+    Ended::Lost(text)
+}
+
+fn refusal(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::AlertDescription as Alert;
+    match error {
+        rustls::Error::AlertReceived(Alert::CertificateRevoked) => {
+            Some("this host's certificate was revoked; join it again if that was a mistake")
+        }
+        rustls::Error::AlertReceived(Alert::CertificateExpired) => {
+            Some("this host's certificate has expired; check the clock, or join it again")
+        }
+        rustls::Error::AlertReceived(Alert::UnknownCA | Alert::BadCertificate | Alert::DecryptError) => {
+            Some("this host's certificate is of another controller; join it again")
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            Some("the controller's certificate is not one that this host trusts")
+        }
+        _ => None,
+    }
+}
+
+impl Wires {
+    /// Waits for something while reading and dropping what the works send; `None` when they are gone.
+    async fn discarding<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                report = self.from_works.recv() => if report.is_none() {
+                    return None;
+                },
+                Some(_) = self.output.recv() => {}
+            }
+        }
+    }
+}
