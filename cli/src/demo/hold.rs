@@ -17,12 +17,14 @@ pub(super) struct Hold {
 struct Held {
     keeper: Child,
     input: ChildStdin,
+    directory: Unkept,
 }
 
 impl Hold {
-    /// Starts the keeper of a directory.
+    /// Starts the keeper of a directory, which is removed even if that fails.
     #[expect(clippy::disallowed_methods, reason = "the keeper is this program again, not a step on a host")]
     pub(super) fn take(executable: &Path, directory: &Path) -> io::Result<Hold> {
+        let unkept = Unkept(Some(directory.to_owned()));
         let mut keeper = Command::new(executable)
             .args(["__demo", "keeper"])
             .arg(directory)
@@ -32,7 +34,7 @@ impl Hold {
             .spawn()?;
         let input = keeper.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let pid = keeper.id();
-        Ok(Hold { held: Arc::new(Mutex::new(Some(Held { keeper, input }))), pid })
+        Ok(Hold { held: Arc::new(Mutex::new(Some(Held { keeper, input, directory: unkept }))), pid })
     }
 
     /// The keeper's process id.
@@ -48,16 +50,19 @@ impl Hold {
     /// Lets go without ending anything.
     pub(super) fn keep(&self) -> io::Result<()> {
         self.tell(&Told::Keep)?;
-        drop(self.lock().take());
+        if let Some(held) = self.lock().take() {
+            held.directory.stays();
+        }
         Ok(())
     }
 
     /// Lets go, and waits until nothing is left.
     pub(super) fn end(&self) {
-        if let Some(Held { mut keeper, input }) = self.lock().take() {
+        if let Some(Held { mut keeper, input, directory }) = self.lock().take() {
             drop(input);
             // It can only fail when the keeper has gone already.
             let _ = keeper.wait();
+            drop(directory);
         }
     }
 
@@ -75,17 +80,13 @@ impl Hold {
     }
 }
 
-/// A directory that is removed unless a keeper took it over: the keeper removes it otherwise.
-pub(super) struct Unkept(Option<PathBuf>);
+/// A directory that is removed when this goes. The keeper has done that already, unless it was interrupted before it had
+/// begun.
+struct Unkept(Option<PathBuf>);
 
 impl Unkept {
-    /// Not taken over yet.
-    pub(super) fn new(directory: &Path) -> Unkept {
-        Unkept(Some(directory.to_owned()))
-    }
-
-    /// A keeper has it now.
-    pub(super) fn taken(mut self) {
+    /// The keeper alone has it now.
+    fn stays(mut self) {
         self.0 = None;
     }
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
 use super::cast::Cast;
-use super::hold::{Hold, Unkept};
+use super::hold::Hold;
 use super::place::{HOST, Place, Ports, RUNBOOK_NAME};
 use super::story::Story;
 use super::{Options, alert, kiosk};
@@ -65,7 +65,8 @@ impl<'r> Play<'r> {
         let story = Story::new();
         let executable = std::env::current_exe().map_err(|error| failed(&error))?;
         let place = Place::new().map_err(|error| failed(&error))?;
-        let unkept = Unkept::new(place.directory());
+        let hold = Hold::take(&executable, place.directory()).map_err(|error| failed(&error))?;
+        leave_when_interrupted(hold.clone()).map_err(|error| failed(&error))?;
         story.part(&format!("Setting up in {}", place.directory().display()));
 
         let cast = Cast::new(random);
@@ -77,9 +78,6 @@ impl<'r> Play<'r> {
             "ana is on call, rosa reviewed the runbook that ben wrote; a root key signed the roster",
         );
 
-        let hold = Hold::take(&executable, place.directory()).map_err(|error| failed(&error))?;
-        unkept.taken();
-        leave_when_interrupted(hold.clone()).map_err(|error| failed(&error))?;
         let asks = !yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
         let (run, incident) = (String::new(), String::new());
         Ok(Play { runtime, story, place, ports, hold, executable, token, asks, run, incident })
@@ -285,7 +283,7 @@ impl<'r> Play<'r> {
     }
 
     fn tell(&self, host: &str, happened: &v1::Happened) {
-        self.story.line(if host.is_empty() { "controller" } else { "host" }, &happened.text);
+        self.story.line(if host.is_empty() { "controller" } else { host }, &happened.text);
     }
 
     /// Shows the plan and decides, as the person on call.
