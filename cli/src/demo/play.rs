@@ -128,17 +128,9 @@ impl<'r> Play<'r> {
         let root = Trust::fingerprint(&trust).to_string();
         let state = self.place.path("agent");
         let controller = format!("https://localhost:{}", self.ports.grpc);
-        self.join(&[
-            "join",
-            "--controller",
-            &controller,
-            "--root",
-            &root,
-            "--token",
-            &made.token,
-            "--state",
-            &state.to_string_lossy(),
-        ])?;
+        let arguments =
+            ["join", "--controller", &controller, "--root", &root, "--state", &state.to_string_lossy()];
+        self.join(&arguments, &made.token)?;
         self.start("agent", &["__agent", "run", "--state", &state.to_string_lossy()], false)?;
         self.wait_for("the agent is connected", async || {
             let context = self.context().map_err(|error| error.to_string())?;
@@ -154,10 +146,11 @@ impl<'r> Play<'r> {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the agent is this program again, not a step on a host")]
-    fn join(&self, arguments: &[&str]) -> Result<()> {
+    fn join(&self, arguments: &[&str], token: &str) -> Result<()> {
         let output = std::process::Command::new(&self.executable)
             .arg("__agent")
             .args(arguments)
+            .env("FETTLE_TOKEN", token)
             .stdin(std::process::Stdio::null())
             .output()
             .map_err(|error| broken("failed to start the agent", &error))?;
