@@ -17,8 +17,8 @@ use crate::runbook::{Approval, OnFailure, Repeat, Retry, Risk};
 pub(crate) mod evidence; // what diagnosis found, as text and back
 mod render; // from a runbook to steps
 
-pub use render::{MAX_PLAN_BYTES, render};
 pub(crate) use render::render_step;
+pub use render::{MAX_PLAN_BYTES, render};
 
 /// The rendered remediation of one host run. Immutable once made.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,9 +139,10 @@ impl Rendering {
             .chain(&self.verify)
             .filter_map(|step| match &step.work {
                 PlannedWork::Impossible(reason) => Some((step.path.clone(), reason.clone())),
-                PlannedWork::Script { .. } | PlannedWork::Argv(_) | PlannedWork::That { .. } | PlannedWork::Wait(_) => {
-                    None
-                }
+                PlannedWork::Script { .. }
+                | PlannedWork::Argv(_)
+                | PlannedWork::That { .. }
+                | PlannedWork::Wait(_) => None,
             })
             .collect()
     }

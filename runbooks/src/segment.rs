@@ -127,6 +127,16 @@ impl Program {
         })
     }
 
+    /// The path of the first step to remediate, if this segment remediates.
+    pub fn from(&self) -> Option<&str> {
+        match self.work {
+            Work::Remediate { from } => {
+                self.planned(Phase::Remediate).get(from).map(|step| step.path.as_str())
+            }
+            Work::Diagnose | Work::Verify => None,
+        }
+    }
+
     fn planned(&self, phase: Phase) -> &[PlannedStep] {
         match (&self.plan, phase) {
             (Some(plan), Phase::Remediate) => &plan.steps,
@@ -632,7 +642,12 @@ impl State {
     /// Takes what happened at `now` (any clock that only goes on) and answers with the state after it and what to do.
     /// An illegal event changes nothing; an answer or a timer nobody waits for any more is history and changes nothing
     /// either.
-    pub fn next(&self, program: &Program, now: Duration, event: Event) -> Result<(State, Vec<Effect>), Illegal> {
+    pub fn next(
+        &self,
+        program: &Program,
+        now: Duration,
+        event: Event,
+    ) -> Result<(State, Vec<Effect>), Illegal> {
         phases::next(self, program, now, event)
     }
 }

@@ -10,5 +10,15 @@ pub mod shim; // the process that watches over a step that acts
 pub mod recovery; // what became of an attempt nobody watched
 pub mod clock; // when, and in which boot
 pub mod crash; // where tests may kill us
+pub mod handle; // how the connection talks to all of this
+mod hands; // the host, as the works need it
+mod spool; // what the controller has not acknowledged
+mod orders; // may this host do what the order asks?
+mod driver; // the one thread
+mod carry; // a segment being carried out
+mod restore; // going on after a restart
 mod disk; // so that it is there after a power failure
 mod base64_bytes;
+
+pub use driver::StartError;
+pub use handle::{Config, Handle, Works, spawn};

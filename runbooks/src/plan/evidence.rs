@@ -9,7 +9,9 @@ use crate::value::{Type, Value};
 pub(crate) fn of(outputs: &BTreeMap<String, BTreeMap<String, Value>>) -> BTreeMap<String, String> {
     outputs
         .iter()
-        .flat_map(|(step, values)| values.iter().map(move |(name, value)| (format!("{step}.{name}"), json(value))))
+        .flat_map(|(step, values)| {
+            values.iter().map(move |(name, value)| (format!("{step}.{name}"), json(value)))
+        })
         .collect()
 }
 
@@ -45,9 +47,11 @@ fn as_json(value: &Value) -> serde_json::Value {
         Value::String(value) => value.clone().into(),
         Value::Duration(value) => crate::duration::format(*value).into(),
         Value::List(values) => values.iter().map(as_json).collect(),
-        Value::Map(values) => {
-            values.iter().map(|(name, value)| (name.clone(), as_json(value))).collect::<serde_json::Map<_, _>>().into()
-        }
+        Value::Map(values) => values
+            .iter()
+            .map(|(name, value)| (name.clone(), as_json(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
     }
 }
 
@@ -66,7 +70,9 @@ fn typed(value: serde_json::Value, ty: &Type) -> Value {
             Err(_) => Value::String(text),
         },
         (Json::String(text), _) => Value::String(text),
-        (Json::Array(values), Type::List(of)) => Value::List(values.into_iter().map(|v| typed(v, of)).collect()),
+        (Json::Array(values), Type::List(of)) => {
+            Value::List(values.into_iter().map(|v| typed(v, of)).collect())
+        }
         (Json::Array(values), _) => Value::List(values.into_iter().map(|v| typed(v, &Type::Any)).collect()),
         (Json::Object(members), Type::Map(of)) => {
             Value::Map(members.into_iter().map(|(name, v)| (name, typed(v, of))).collect())

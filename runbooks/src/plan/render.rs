@@ -28,7 +28,11 @@ pub fn render(
         .filter(|(id, name)| !outputs.get(*id).is_some_and(|values| values.contains_key(*name)))
         .collect();
     let phase = |phase: Phase| -> Vec<PlannedStep> {
-        runbook.steps(phase).iter().map(|step| planned(step, segment_path(phase, &step.id), scope, &missing)).collect()
+        runbook
+            .steps(phase)
+            .iter()
+            .map(|step| planned(step, segment_path(phase, &step.id), scope, &missing))
+            .collect()
     };
     let rendering = Rendering {
         steps: phase(Phase::Remediate),
@@ -47,7 +51,9 @@ fn planned(step: &Step, path: String, scope: &Scope, missing: &[(&str, &str)]) -
         .and_then(|condition| missing.iter().find(|(id, name)| condition.reads(&["steps", id, name])));
     let rendered = match unmet {
         None => render_step(step, path.clone(), scope),
-        Some((id, name)) => Err(format!("its condition needs `steps.{id}.{name}`, which diagnosis did not find")),
+        Some((id, name)) => {
+            Err(format!("its condition needs `steps.{id}.{name}`, which diagnosis did not find"))
+        }
     };
     rendered.unwrap_or_else(|reason| PlannedStep {
         work: PlannedWork::Impossible(reason),
@@ -133,8 +139,9 @@ fn work(action: &Action, scope: &Scope, allow_dash: bool) -> Result<PlannedWork,
 }
 
 fn text(template: &Template, scope: &Scope, what: &str) -> Result<crate::template::Rendered, String> {
-    let rendered =
-        template.render(scope).map_err(|error| format!("{what} (`{}`) has no value: {error}", template.source()))?;
+    let rendered = template
+        .render(scope)
+        .map_err(|error| format!("{what} (`{}`) has no value: {error}", template.source()))?;
     if rendered.text.contains('\0') {
         return Err(format!("{what} (`{}`) would contain a NUL", template.source()));
     }
@@ -146,7 +153,9 @@ fn shown(text: &str) -> String {
 }
 
 fn size(rendering: &Rendering) -> usize {
-    let map = |map: &BTreeMap<String, String>| map.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    let map = |map: &BTreeMap<String, String>| {
+        map.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    };
     let work = |work: &PlannedWork| match work {
         PlannedWork::Script { source, .. } => source.len(),
         PlannedWork::Argv(words) => words.iter().map(|word| word.len() + 3).sum(),
@@ -158,6 +167,7 @@ fn size(rendering: &Rendering) -> usize {
         PlannedUndo::None => 0,
         PlannedUndo::Work(undo) => work(undo),
     };
-    let step = |step: &PlannedStep| 256 + work(&step.work) + undo(&step.undo) + map(&step.env) + map(&step.outputs);
+    let step =
+        |step: &PlannedStep| 256 + work(&step.work) + undo(&step.undo) + map(&step.env) + map(&step.outputs);
     map(&rendering.evidence) + rendering.steps.iter().chain(&rendering.verify).map(step).sum::<usize>()
 }

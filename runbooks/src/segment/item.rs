@@ -112,10 +112,12 @@ impl<'a> Item<'a> {
 
     pub(super) fn job(&self, scope: &Scope) -> Job<'a> {
         match self.source {
-            Source::Runbook => match plan::render_step(self.step, path(self.step.phase, &self.step.id), scope) {
-                Ok(rendered) => self.planned_job(&rendered, &rendered.work),
-                Err(reason) => Job::Impossible(reason),
-            },
+            Source::Runbook => {
+                match plan::render_step(self.step, path(self.step.phase, &self.step.id), scope) {
+                    Ok(rendered) => self.planned_job(&rendered, &rendered.work),
+                    Err(reason) => Job::Impossible(reason),
+                }
+            }
             Source::Plan(planned) => self.planned_job(planned, &planned.work),
             Source::Undo(planned) => match &planned.undo {
                 PlannedUndo::None => Job::Impossible("it has no undo".to_owned()),
@@ -154,7 +156,10 @@ impl<'a> Item<'a> {
 }
 
 /// Inputs and host with what the steps so far have left.
-pub(super) fn scope(base: &Scope, outputs: &BTreeMap<String, BTreeMap<String, crate::value::Value>>) -> Scope {
+pub(super) fn scope(
+    base: &Scope,
+    outputs: &BTreeMap<String, BTreeMap<String, crate::value::Value>>,
+) -> Scope {
     use crate::value::Value;
     let mut scope = base.clone();
     let steps = outputs.iter().map(|(id, values)| (id.clone(), Value::Map(values.clone()))).collect();

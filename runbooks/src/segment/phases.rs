@@ -160,9 +160,15 @@ impl<'a> Machine<'a> {
         };
         match place {
             Place::Diagnose(index) => program.runbook.steps(Phase::Diagnose).get(index).map(Item::diagnose),
-            Place::Remediate(index) => planned(Phase::Remediate, index).map(|(step, plan)| Item::planned(step, plan)),
-            Place::Undo(index) => planned(Phase::Remediate, index).and_then(|(step, plan)| Item::undo(step, plan)),
-            Place::Verify(index) => planned(Phase::Verify, index).map(|(step, plan)| Item::planned(step, plan)),
+            Place::Remediate(index) => {
+                planned(Phase::Remediate, index).map(|(step, plan)| Item::planned(step, plan))
+            }
+            Place::Undo(index) => {
+                planned(Phase::Remediate, index).and_then(|(step, plan)| Item::undo(step, plan))
+            }
+            Place::Verify(index) => {
+                planned(Phase::Verify, index).map(|(step, plan)| Item::planned(step, plan))
+            }
         }
     }
 
@@ -188,7 +194,9 @@ impl<'a> Machine<'a> {
     /// Gives an input to a step; false: it is not for it.
     fn give(&mut self, place: Place, input: Input<'_>) -> bool {
         let Some(item) = self.item(place) else { return false };
-        let Some(stage) = self.stage(place).map(|stage| std::mem::replace(stage, Stage::Over)) else { return false };
+        let Some(stage) = self.stage(place).map(|stage| std::mem::replace(stage, Stage::Over)) else {
+            return false;
+        };
         let id = item.id().to_owned();
         let on_failure = item.on_failure();
         let path = item.path.clone();
@@ -237,7 +245,9 @@ impl<'a> Machine<'a> {
                     self.state.done.remove(&index);
                     self.undo();
                 }
-                Verdict::Failed { reason, .. } | Verdict::Unknown { reason, .. } | Verdict::Barred { reason } => {
+                Verdict::Failed { reason, .. }
+                | Verdict::Unknown { reason, .. }
+                | Verdict::Barred { reason } => {
                     self.undo_failed(&path, &reason);
                 }
                 Verdict::Gate => self.undo_failed(&path, "it needs an approval of its own"),
@@ -269,7 +279,8 @@ impl<'a> Machine<'a> {
         let steps = self.program.runbook.steps(Phase::Diagnose);
         let At::Diagnosing(stages) = &self.state.at else { return };
         let ready = stages.iter().zip(steps).position(|(stage, step)| {
-            *stage == Stage::Waiting && step.after.iter().all(|before| stages.get(*before) == Some(&Stage::Over))
+            *stage == Stage::Waiting
+                && step.after.iter().all(|before| stages.get(*before) == Some(&Stage::Over))
         });
         if let Some(index) = ready {
             // A step that is over at once comes back here; the others are looked for below.
@@ -285,7 +296,8 @@ impl<'a> Machine<'a> {
         match plan::render(&self.program.runbook, &scope, &self.state.outputs) {
             Ok(rendering) => self.effects.push(Effect::Diagnosed(Box::new(rendering))),
             Err(too_large) => {
-                self.state.outcome.how = How::Failed { path: "plan".to_owned(), reason: too_large.to_string() };
+                self.state.outcome.how =
+                    How::Failed { path: "plan".to_owned(), reason: too_large.to_string() };
             }
         }
         self.end();
@@ -318,7 +330,9 @@ impl<'a> Machine<'a> {
         let last = planned.iter().rposition(|step| intended(&step.path));
         let undone = planned.iter().any(|step| intended(&format!("{}/undo", step.path)));
         // A step that left no trace before one that did was skipped, or had nothing to journal.
-        while last.is_some_and(|last| index < last) && planned.get(index).is_some_and(|step| !intended(&step.path)) {
+        while last.is_some_and(|last| index < last)
+            && planned.get(index).is_some_and(|step| !intended(&step.path))
+        {
             index += 1;
         }
         match planned.get(index) {
@@ -373,7 +387,8 @@ impl<'a> Machine<'a> {
 
     /// Undoes the latest step that is done and has an undo.
     fn undo(&mut self) {
-        let next = self.state.done.iter().rev().copied().find(|index| self.item(Place::Undo(*index)).is_some());
+        let next =
+            self.state.done.iter().rev().copied().find(|index| self.item(Place::Undo(*index)).is_some());
         match next {
             Some(index) => {
                 self.state.at = At::Undoing { index, stage: Stage::Waiting };
@@ -423,7 +438,11 @@ impl<'a> Machine<'a> {
         let mut running = BTreeSet::new();
         match &self.state.at {
             At::Stopping { .. } | At::Ended => return Heard::History,
-            At::Ready | At::Diagnosing(_) | At::Remediating { .. } | At::Undoing { .. } | At::Verifying { .. } => {}
+            At::Ready
+            | At::Diagnosing(_)
+            | At::Remediating { .. }
+            | At::Undoing { .. }
+            | At::Verifying { .. } => {}
         }
         for place in self.places() {
             let Some(item) = self.item(place) else { continue };

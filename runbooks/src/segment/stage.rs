@@ -30,13 +30,21 @@ pub(super) enum Moved {
 /// How a step ended.
 pub(super) enum Verdict {
     Succeeded(BTreeMap<String, Value>),
-    Failed { reason: String, outputs: BTreeMap<String, Value> },
+    Failed {
+        reason: String,
+        outputs: BTreeMap<String, Value>,
+    },
     Skipped,
     /// It needs people and there is no permit.
     Gate,
-    Unknown { attempt: u32, reason: String },
+    Unknown {
+        attempt: u32,
+        reason: String,
+    },
     /// The host forbids it.
-    Barred { reason: String },
+    Barred {
+        reason: String,
+    },
 }
 
 /// What reached a step.
@@ -54,7 +62,9 @@ pub(super) fn take(mut cx: Cx<'_>, stage: Stage, input: Input<'_>) -> Result<Mov
     match (stage, input) {
         (Stage::Waiting, Input::Begin) => Ok(cx.begin()),
         (Stage::Deciding { ask }, Input::Facts(of, facts)) if of == ask => Ok(cx.decided(facts)),
-        (Stage::Running { attempt }, Input::Exited(of, exit)) if of == attempt => Ok(cx.exited(attempt, exit)),
+        (Stage::Running { attempt }, Input::Exited(of, exit)) if of == attempt => {
+            Ok(cx.exited(attempt, exit))
+        }
         (Stage::Running { attempt }, Input::Unknown { attempt: of, reason, dead }) if of == attempt => {
             Ok(cx.unknown(attempt, reason, dead))
         }
@@ -303,7 +313,13 @@ impl<'a> Cx<'a> {
 
     fn unknown(&mut self, attempt: u32, reason: String, dead: bool) -> Moved {
         if self.item.may_repeat() && dead {
-            self.ended(attempt, StepResult::Unknown, &format!("{reason}; it may repeat"), None, &BTreeMap::new());
+            self.ended(
+                attempt,
+                StepResult::Unknown,
+                &format!("{reason}; it may repeat"),
+                None,
+                &BTreeMap::new(),
+            );
             return self.start(attempt + 1);
         }
         let Some(check) = self.item.check() else { return self.resolve(attempt, reason) };
@@ -326,7 +342,9 @@ impl<'a> Cx<'a> {
                 self.ended(attempt, StepResult::Unknown, &message, None, &BTreeMap::new());
                 self.start(attempt + 1)
             }
-            Ok(false) => self.resolve(attempt, format!("{reason}; its effect is absent, but it may still be running")),
+            Ok(false) => {
+                self.resolve(attempt, format!("{reason}; its effect is absent, but it may still be running"))
+            }
             Err(why) => self.resolve(attempt, format!("{reason}; its check cannot be read: {why}")),
         }
     }
@@ -416,7 +434,10 @@ pub(super) fn judged(exit: &Exit) -> Result<(), (StepResult, String)> {
         (ExitBy::Itself, None, None) => Err((StepResult::Failed, "it ended without an exit code".to_owned())),
         (ExitBy::Timeout, _, _) => Err((
             StepResult::TimedOut,
-            format!("it was ended after {}, which is longer than it may take", crate::duration::format(exit.took)),
+            format!(
+                "it was ended after {}, which is longer than it may take",
+                crate::duration::format(exit.took)
+            ),
         )),
         (ExitBy::Kill, _, _) => Err((StepResult::Killed, "it was told to stop".to_owned())),
         (ExitBy::NotStarted(why), _, _) => Err((StepResult::NotStarted, why.clone())),

@@ -1,0 +1,608 @@
+//! A segment being carried out: what its machine asks for is done here, and what comes of it is told to the machine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fettle_proto::signed::plan as plan_format;
+use fettle_proto::v1;
+use fettle_runbooks::expr::{FactCall, Facts};
+use fettle_runbooks::id::RunId;
+use fettle_runbooks::plan::{Plan, PlannedStep, PlannedWork, Rendering};
+use fettle_runbooks::runbook::{Phase, Risk, Runbook};
+use fettle_runbooks::segment::{
+    Command, Effect, Event, Exit, ExitBy, How, Kept, Kind, Note, Outcome, Past, Program, Spec, State,
+    Undoing, Verification,
+};
+use prost::Message as _;
+
+use super::attempt::{self, BootLimit, Ended, GRACE, Happening, Observer, StartBy, Work};
+use super::clock;
+use super::driver::{Deed, Driver, Launch, Wake};
+use super::orders::{self, OwnPlan};
+use super::output::{self, Stream};
+use super::record::{AttemptKey, Record};
+use super::recovery::Dead;
+
+/// A segment that is not over.
+pub(super) struct Active {
+    pub(super) segment: u32,
+    pub(super) program: Arc<Program>,
+    state: State,
+    runbook: Arc<Runbook>,
+    inputs: BTreeMap<String, String>,
+    /// The boot it was accepted in.
+    boot: String,
+    /// People approved it; a reboot voids that.
+    granted: bool,
+    /// Its first step must start by then, wall clock.
+    begin_by_ms: i64,
+    /// Its first step, when it remediates.
+    from: Option<String>,
+}
+
+impl Active {
+    pub(super) fn new(
+        segment: u32,
+        program: Program,
+        runbook: Arc<Runbook>,
+        inputs: BTreeMap<String, String>,
+        boot: String,
+        begin_by_ms: i64,
+    ) -> Active {
+        let program = Arc::new(program);
+        let from = program.from().map(str::to_owned);
+        Active {
+            segment,
+            program,
+            state: State::ready(),
+            runbook,
+            inputs,
+            boot,
+            granted: false,
+            begin_by_ms,
+            from,
+        }
+    }
+
+    pub(super) fn granted(self, granted: bool) -> Active {
+        Active { granted, ..self }
+    }
+}
+
+/// Everything one event leads to, before any of it is done.
+#[derive(Default)]
+struct Bundle {
+    records: Vec<Record>,
+    deeds: Vec<Deed>,
+    over: bool,
+}
+
+impl Driver {
+    /// Tells a segment what happened, and does what it asks for. `records` belong to the event and go before its own.
+    pub(super) fn drive(&mut self, run: RunId, segment: u32, event: Event, records: Vec<Record>) {
+        let now = self.began.elapsed();
+        let next = self
+            .runs
+            .get_mut(&run)
+            .and_then(|here| here.active.as_mut())
+            .filter(|active| active.segment == segment)
+            .map(|active| {
+                let next = active.state.next(&active.program, now, event);
+                next.map(|(state, effects)| {
+                    active.state = state;
+                    effects
+                })
+            });
+        let mut bundle = Bundle { records, ..Bundle::default() };
+        match next {
+            // It is over; a late fact or timer is history, a late result is still worth keeping.
+            None => {}
+            Some(Err(illegal)) => {
+                tracing::error!(%run, segment, %illegal, "An event made no sense and is ignored.")
+            }
+            Some(Ok(effects)) => {
+                for effect in effects {
+                    self.effect(run, segment, effect, &mut bundle);
+                }
+            }
+        }
+        let over = bundle.over;
+        self.commit_of(run, bundle.records, bundle.deeds);
+        if over && let Some(here) = self.runs.get_mut(&run) {
+            here.active = None;
+            self.timers.retain(|_, (of, at, _)| (*of, *at) != (run, segment));
+        }
+    }
+
+    fn effect(&mut self, run: RunId, segment: u32, effect: Effect, bundle: &mut Bundle) {
+        match effect {
+            Effect::ReadFacts { ask, calls } => self.read_facts(run, segment, ask, calls),
+            Effect::Start { path, attempt, spec, kind } => {
+                self.start(run, segment, path, attempt, spec, kind, bundle)
+            }
+            Effect::SetTimer { timer, after } => {
+                self.timer_number += 1;
+                self.timers.insert((Instant::now() + after, self.timer_number), (run, segment, timer));
+            }
+            Effect::Kill { path, attempt } => self.kill(AttemptKey { run, path, attempt }, segment),
+            Effect::Report(note) => self.note(run, segment, note, bundle),
+            Effect::Diagnosed(rendering) => self.planned(run, segment, *rendering, bundle),
+            Effect::Ended { outcome, interrupted } => {
+                self.segment_over(run, segment, &outcome, interrupted, bundle)
+            }
+        }
+    }
+
+    // --- facts ---
+
+    fn read_facts(&mut self, run: RunId, segment: u32, ask: u32, calls: Vec<FactCall>) {
+        let inbox = self.inbox.clone();
+        if calls.is_empty() {
+            let _ = inbox.send(Wake::Facts { run, segment, ask, facts: Facts::new() });
+            return;
+        }
+        let read = self.hands.facts();
+        let wanted = calls.clone();
+        let answer = {
+            let inbox = inbox.clone();
+            move || {
+                let facts = read(&wanted);
+                let _ = inbox.send(Wake::Facts { run, segment, ask, facts });
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("facts".to_owned()).spawn(answer) {
+            let facts = calls
+                .iter()
+                .map(|call| (call.to_string(), Err(format!("no thread could read it: {error}"))))
+                .collect();
+            let _ = inbox.send(Wake::Facts { run, segment, ask, facts });
+        }
+    }
+
+    // --- attempts ---
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one effect, and where they lead")]
+    fn start(
+        &mut self,
+        run: RunId,
+        segment: u32,
+        path: String,
+        attempt: u32,
+        spec: Spec,
+        kind: Kind,
+        bundle: &mut Bundle,
+    ) {
+        let key = AttemptKey { run, path, attempt };
+        let start_by = match self.may_start(&key, kind) {
+            Ok(start_by) => start_by,
+            Err(reason) => {
+                let AttemptKey { path, attempt, .. } = key;
+                self.tell(run, segment, Event::Barred { path, attempt, reason });
+                return;
+            }
+        };
+        let launch = Launch { segment, spec: host_spec(key.clone(), spec), kind, start_by };
+        match kind {
+            Kind::Read => self.launch(launch),
+            Kind::Act => {
+                if let Some(here) = self.runs.get_mut(&run) {
+                    here.attempts.insert((key.path.clone(), key.attempt), None);
+                }
+                bundle.records.push(Record::Intent { key, segment });
+                bundle.deeds.push(Deed::Start(Box::new(launch)));
+            }
+        }
+    }
+
+    /// What must still hold when the process starts. A step that only reads may always run.
+    fn may_start(&self, key: &AttemptKey, kind: Kind) -> Result<StartBy, String> {
+        let here = self.runs.get(&key.run);
+        let active = here.and_then(|here| here.active.as_ref());
+        let (Some(here), Some(active)) = (here, active) else { return Err("its segment is over".to_owned()) };
+        let mut start_by = StartBy {
+            not_after_ms: i64::MAX,
+            boot: None,
+            runbook: active.runbook.name().to_owned(),
+            risk: "read".to_owned(),
+        };
+        let Some(plan) = here.plan.as_ref().filter(|_| kind == Kind::Act) else { return Ok(start_by) };
+        if active.granted && active.boot != self.boot {
+            return Err("the host was rebooted after people approved".to_owned());
+        }
+        let own_path = key.path.strip_suffix("/undo").unwrap_or(&key.path);
+        let planned = plan.plan.steps.iter().find(|step| step.path == own_path);
+        if let Some(step) = planned {
+            orders::allowed(&self.hands.policy(), &plan.plan, step).map_err(|refusal| refusal.to_string())?;
+        }
+        // The first step must begin by the time people agreed to; each later one by when those before it may have taken
+        // all the time they have.
+        let allowance: Duration = plan.plan.steps.iter().map(longest).sum();
+        let allowance = if own_path == key.path { allowance } else { allowance.saturating_mul(2) };
+        let first = active.from.as_deref() == Some(own_path);
+        let slack = if first { 0 } else { i64::try_from(allowance.as_millis()).unwrap_or(i64::MAX) };
+        let limit = active.begin_by_ms.saturating_add(slack);
+        let left = limit.saturating_sub(self.now_ms());
+        if left < 0 {
+            return Err("the time to start it has passed".to_owned());
+        }
+        start_by.risk = risk_word(planned.map_or(Risk::Critical, |step| step.risk)).to_owned();
+        start_by.not_after_ms = limit;
+        start_by.boot = Some(BootLimit {
+            boot: self.boot.clone(),
+            not_after_ms: u64::try_from(clock::since_boot().as_millis())
+                .unwrap_or(u64::MAX)
+                .saturating_add(u64::try_from(left).unwrap_or(0)),
+        });
+        Ok(start_by)
+    }
+
+    /// Starts a process; whatever comes of it comes back through the inbox.
+    pub(super) fn launch(&mut self, launch: Launch) {
+        let Launch { segment, spec, kind, start_by } = launch;
+        let key = spec.key.clone();
+        if kind == Kind::Act && self.runs.get(&key.run).is_some_and(|here| here.tombstone) {
+            let AttemptKey { run, path, attempt } = key;
+            return self.tell(
+                run,
+                segment,
+                Event::Barred { path, attempt, reason: "the run was cancelled".to_owned() },
+            );
+        }
+        match self.hands.start(&spec, kind, &start_by, self.observer(&key)) {
+            Ok(running) => {
+                self.running.insert(key, (segment, running));
+            }
+            Err(error) => {
+                let message = chain(&error);
+                let outcome = attempt::Outcome::NotStarted { code: "spawn-failed".to_owned(), message };
+                let ended = Ended {
+                    outcome,
+                    exit_code: None,
+                    signal: None,
+                    stdout: output::Kept::default(),
+                    stderr: output::Kept::default(),
+                    took: Duration::ZERO,
+                };
+                self.running_in(&key, segment);
+                let _ = self.inbox.send(Wake::Ended(key, Box::new(ended)));
+            }
+        }
+    }
+
+    /// Remembers which segment an attempt without a process belongs to: its end is told to that segment.
+    fn running_in(&mut self, key: &AttemptKey, segment: u32) {
+        self.running.insert(key.clone(), (segment, attempt::Running::new(key.clone(), Arc::new(NoProcess))));
+    }
+
+    /// Told what happens to an attempt, on its own thread.
+    pub(super) fn observer(&self, key: &AttemptKey) -> Observer {
+        let inbox = self.inbox.clone();
+        let output = self.output.clone();
+        let key = key.clone();
+        Box::new(move |happening| match happening {
+            Happening::Output { stream, offset, bytes } => {
+                let kind = match stream {
+                    Stream::Stdout => v1::OutputKind::Stdout,
+                    Stream::Stderr => v1::OutputKind::Stderr,
+                };
+                // Best effort: what finds no place is still in the result.
+                let _ = output.try_send(v1::OutputChunk {
+                    run: key.run.to_string(),
+                    path: key.path.clone(),
+                    attempt: key.attempt,
+                    kind: kind.into(),
+                    offset,
+                    data: bytes.to_vec().into(),
+                });
+            }
+            Happening::Ended(ended) => drop(inbox.send(Wake::Ended(key.clone(), Box::new(ended)))),
+            Happening::Unknown(reason) => drop(inbox.send(Wake::Unknown(key.clone(), reason))),
+        })
+    }
+
+    pub(super) fn attempt_ended(&mut self, key: AttemptKey, ended: Ended) {
+        let Some((segment, _)) = self.running.remove(&key) else { return };
+        let mut records = Vec::new();
+        if acts(&key) {
+            if let Some(here) = self.runs.get_mut(&key.run) {
+                here.attempts.insert((key.path.clone(), key.attempt), Some(ended.clone()));
+            }
+            records.push(Record::Exited { key: key.clone(), result: ended.clone() });
+        }
+        let AttemptKey { run, path, attempt } = key;
+        let event = match barred(&ended) {
+            Some(reason) => Event::Barred { path, attempt, reason },
+            None => Event::Exited { path, attempt, exit: exit(&ended) },
+        };
+        self.drive(run, segment, event, records);
+    }
+
+    pub(super) fn attempt_unknown(&mut self, key: AttemptKey, reason: String) {
+        let Some((segment, _)) = self.running.remove(&key) else { return };
+        let dead = self.hands.bury(&key).unwrap_or(false);
+        let AttemptKey { run, path, attempt } = key;
+        self.drive(run, segment, Event::Unknown { path, attempt, reason, dead }, Vec::new());
+    }
+
+    /// After a restart: nobody saw the end of an attempt.
+    pub(super) fn was_unknown(&mut self, key: &AttemptKey, segment: u32, reason: String, dead: Dead) {
+        let dead = match dead {
+            Dead::Certainly => true,
+            Dead::StillRunning => self.hands.bury(key).unwrap_or(false),
+            Dead::NotKnown => false,
+        };
+        let AttemptKey { run, path, attempt } = key.clone();
+        self.tell(run, segment, Event::Unknown { path, attempt, reason, dead });
+    }
+
+    fn kill(&mut self, key: AttemptKey, segment: u32) {
+        match self.running.get(&key) {
+            Some((_, running)) => {
+                if let Err(error) = running.kill() {
+                    tracing::error!(%key, %error, "A step could not be told to stop.");
+                }
+            }
+            // Its intent is not durable yet: the launch will find the tombstone, or there never was a process.
+            None => {
+                let AttemptKey { run, path, attempt } = key;
+                tracing::debug!(%run, segment, path, attempt, "A step is to stop that has no process yet.");
+            }
+        }
+    }
+
+    /// Tells a segment something, after what is being done now.
+    pub(super) fn tell(&self, run: RunId, segment: u32, event: Event) {
+        let _ = self.inbox.send(Wake::Event { run, segment, event: Box::new(event) });
+    }
+
+    /// What is known of a run's attempts. One that was intended and never started is not among them: it starts anew.
+    pub(super) fn past(&self, run: RunId) -> Vec<Past> {
+        let attempts = self.runs.get(&run).map(|here| &here.attempts);
+        let known = attempts.into_iter().flatten();
+        known
+            .map(|((path, attempt), ended)| Past {
+                path: path.clone(),
+                attempt: *attempt,
+                exit: ended.as_ref().map(exit),
+            })
+            .collect()
+    }
+
+    // --- reports ---
+
+    fn note(&mut self, run: RunId, segment: u32, note: Note, bundle: &mut Bundle) {
+        let what = match note {
+            Note::Started { path, attempt } => {
+                v1::report::What::StepStarted(v1::StepStarted { path, attempt })
+            }
+            Note::Skipped { path, reason } => v1::report::What::StepSkipped(v1::StepSkipped { path, reason }),
+            Note::Ended { path, attempt, result, message, exit, outputs } => {
+                if self.reported.contains(&(run, path.clone(), attempt)) {
+                    return;
+                }
+                let kept = |kept: &Kept| v1::Kept {
+                    head: kept.head.clone().into(),
+                    tail: kept.tail.clone().into(),
+                    dropped: kept.dropped,
+                };
+                v1::report::What::StepEnded(v1::StepEnded {
+                    path,
+                    attempt,
+                    outcome: result.word().to_owned(),
+                    message,
+                    exit_code: exit.as_ref().and_then(|exit| exit.code),
+                    signal: exit.as_ref().and_then(|exit| exit.signal),
+                    stdout: exit.as_ref().map(|exit| kept(&exit.stdout)),
+                    stderr: exit.as_ref().map(|exit| kept(&exit.stderr)),
+                    outputs: outputs.into_iter().collect(),
+                    took_ms: exit
+                        .as_ref()
+                        .map_or(0, |exit| u64::try_from(exit.took.as_millis()).unwrap_or(u64::MAX)),
+                })
+            }
+        };
+        let at_ms = self.now_ms();
+        let report = self.report(run, segment, at_ms, what);
+        bundle.records.push(report);
+    }
+
+    fn planned(&mut self, run: RunId, segment: u32, rendering: Rendering, bundle: &mut Bundle) {
+        let impossible = rendering.impossible().into_iter().collect();
+        let Some(active) = self.runs.get(&run).and_then(|here| here.active.as_ref()) else { return };
+        let mut bytes = Vec::new();
+        if !active.runbook.steps(Phase::Remediate).is_empty() {
+            let plan = Plan {
+                agent: self.config.host.clone(),
+                run,
+                nonce: nonce(),
+                boot: self.boot.clone(),
+                runbook: active.runbook.name().to_owned(),
+                runbook_digest: active.runbook.digest(),
+                inputs: active.inputs.clone(),
+                evidence: rendering.evidence,
+                steps: rendering.steps,
+                verify: rendering.verify,
+            };
+            bytes = plan_format::encode(&plan);
+            let (nonce, boot) = (plan.nonce.clone(), plan.boot.clone());
+            bundle.records.push(Record::Planned { run, nonce, boot, plan: bytes.clone() });
+            if let Some(here) = self.runs.get_mut(&run) {
+                here.plan =
+                    Some(OwnPlan { bytes: bytes.clone(), plan: Arc::new(plan), nonce_consumed: false });
+            }
+        }
+        let at_ms = self.now_ms();
+        let planned = v1::Planned { plan: bytes.into(), impossible };
+        let report = self.report(run, segment, at_ms, v1::report::What::Planned(planned));
+        bundle.records.push(report);
+    }
+
+    fn segment_over(
+        &mut self,
+        run: RunId,
+        segment: u32,
+        outcome: &Outcome,
+        interrupted: Option<String>,
+        bundle: &mut Bundle,
+    ) {
+        tracing::info!(%run, segment, how = ?outcome.how, "Segment ended.");
+        let at_ms = self.now_ms();
+        let what = v1::report::What::SegmentEnded(ended_message(outcome));
+        let for_later = v1::Report { seq: 0, run: run.to_string(), segment, at_ms, what: Some(what.clone()) };
+        let for_later = for_later.encode_to_vec();
+        let report = self.report(run, segment, at_ms, what);
+        bundle.records.push(report);
+        bundle.records.push(Record::Event { run, segment, event: for_later.clone() });
+        bundle.records.push(Record::Ended { run, segment });
+        let tombstone = self.runs.get_mut(&run).is_some_and(|here| {
+            if let Some(known) = here.segments.get_mut(&segment) {
+                known.ended = Some(for_later);
+                known.is_over = true;
+            }
+            here.tombstone
+        });
+        if tombstone {
+            let interrupted = interrupted.unwrap_or_default();
+            let confirmed = v1::report::What::Cancelled(v1::Cancelled { interrupted });
+            let report = self.report(run, segment, at_ms, confirmed);
+            bundle.records.push(report);
+        }
+        bundle.over = true;
+    }
+}
+
+/// Stands for a process that was never born.
+#[derive(Debug)]
+struct NoProcess;
+
+impl attempt::Stop for NoProcess {
+    fn stop(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(super) fn acts(key: &AttemptKey) -> bool {
+    key.path.starts_with("remediate/")
+}
+
+fn nonce() -> String {
+    let mut bytes = [0; 32];
+    // A nonce that is not random would still be of this plan alone: run, host and boot stand beside it.
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        tracing::error!(%error, "The kernel gave no random bytes.");
+    }
+    fettle_proto::signed::words::hex(&bytes)
+}
+
+fn host_spec(key: AttemptKey, spec: Spec) -> attempt::Spec {
+    attempt::Spec {
+        key,
+        work: match spec.command {
+            Command::Script { source, interpreter } => Work::Script { source, interpreter },
+            Command::Argv(words) => Work::Argv(words),
+        },
+        env: spec.env,
+        cwd: Some(spec.cwd),
+        user: Some(spec.user).filter(|user| !user.is_empty()),
+        timeout: spec.timeout,
+        grace: GRACE,
+    }
+}
+
+/// All the time a step may take, retries included.
+fn longest(step: &PlannedStep) -> Duration {
+    let once = match &step.work {
+        PlannedWork::Script { .. } | PlannedWork::Argv(_) => step.timeout.saturating_add(GRACE),
+        PlannedWork::That { within, stable_for, .. } => {
+            within.saturating_add(*stable_for).saturating_add(GRACE)
+        }
+        PlannedWork::Wait(time) => *time,
+        PlannedWork::Impossible(_) => Duration::ZERO,
+    };
+    let retried = once.saturating_add(step.retry.longest).saturating_mul(step.retry.times);
+    once.saturating_add(retried).saturating_add(Duration::from_secs(10))
+}
+
+fn risk_word(risk: Risk) -> &'static str {
+    fettle_proto::signed::words::risk_word(risk)
+}
+
+/// A start that the host forbade, after all.
+fn barred(ended: &Ended) -> Option<String> {
+    match &ended.outcome {
+        attempt::Outcome::NotStarted { code, message } if code != "spawn-failed" => {
+            Some(format!("{message} ({code})"))
+        }
+        attempt::Outcome::NotStarted { .. }
+        | attempt::Outcome::Exited
+        | attempt::Outcome::TimedOut
+        | attempt::Outcome::Killed => None,
+    }
+}
+
+fn exit(ended: &Ended) -> Exit {
+    let kept = |kept: &output::Kept| Kept {
+        head: kept.head.clone(),
+        tail: kept.tail.clone(),
+        dropped: kept.dropped,
+    };
+    Exit {
+        by: match &ended.outcome {
+            attempt::Outcome::Exited => ExitBy::Itself,
+            attempt::Outcome::TimedOut => ExitBy::Timeout,
+            attempt::Outcome::Killed => ExitBy::Kill,
+            attempt::Outcome::NotStarted { message, .. } => ExitBy::NotStarted(message.clone()),
+        },
+        code: ended.exit_code,
+        signal: ended.signal,
+        stdout: kept(&ended.stdout),
+        stderr: kept(&ended.stderr),
+        took: ended.took,
+    }
+}
+
+/// The outcome of a segment as it travels.
+pub(super) fn ended_message(outcome: &Outcome) -> v1::SegmentEnded {
+    use v1::segment_ended::How as Wire;
+    let how = match &outcome.how {
+        How::Done => Wire::Done(v1::SegmentDone {}),
+        How::Gate { path } => Wire::Gate(v1::GateReached { path: path.clone() }),
+        How::Failed { path, reason } => {
+            Wire::Failed(v1::SegmentFailed { path: path.clone(), reason: reason.clone() })
+        }
+        How::Unknown { path, attempt, reason } => Wire::Unknown(v1::SegmentUnknown {
+            path: path.clone(),
+            attempt: *attempt,
+            reason: reason.clone(),
+        }),
+        How::Stopped { reason } => Wire::Stopped(v1::SegmentStopped { reason: reason.clone() }),
+    };
+    let verification = match outcome.verification {
+        Verification::NotRun => v1::Verification::NotRun,
+        Verification::Passed => v1::Verification::Passed,
+        Verification::Failed => v1::Verification::Failed,
+    };
+    let undoing = match outcome.undoing {
+        Undoing::None => v1::Undoing::None,
+        Undoing::Done => v1::Undoing::Done,
+        Undoing::Failed => v1::Undoing::Failed,
+    };
+    v1::SegmentEnded {
+        how: Some(how),
+        verification: verification.into(),
+        effects: outcome.effects,
+        undoing: undoing.into(),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

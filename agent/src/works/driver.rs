@@ -1,0 +1,667 @@
+//! The works' one thread: everything that happens on this host comes in here, one thing at a time.
+//!
+//! ```text
+//! link ──ToWorks──▶ ┐                      ┌──▶ attempts (shims, children)
+//! attempts ───────▶ ├─ inbox ▶ Driver ─────┼──▶ journal ──durable──▶ inbox
+//! facts, journal ─▶ ┘     (orders, carry)  └──FromWorks──▶ link
+//! ```
+//!
+//! What an event leads to is collected as records and as deeds. The records are appended together, and the deeds are done
+//! when they are durable: that is how *Accepted* precedes the acknowledgement, *Intent* the process, *Exited* the report.
+//! Steps that only read are the exception: they start at once, for they may simply run again.
+//!
+//! Deliberately missing: sockets, and any wait. The thread sleeps on its inbox until something happens or the next timer
+//! is due.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::mpsc as std_mpsc;
+use std::time::{Duration, Instant};
+
+use fettle_proto::signed::{Roster, Signed, Started};
+use fettle_proto::{Code, Refusal, v1};
+use fettle_runbooks::expr::Facts;
+use fettle_runbooks::id::{Digest, RunId};
+use fettle_runbooks::segment::{Event, Kind};
+use tokio::sync::mpsc;
+
+use super::attempt::{self, Running};
+use super::carry::Active;
+use super::handle::Config;
+use super::hands::Hands;
+use super::journal::{AppendError, Journal, OpenError};
+use super::orders::{self, Order, Own, OwnPlan};
+use super::record::{AttemptKey, Record};
+use super::spool::Spool;
+use super::{clock, disk};
+use crate::message::{FromWorks, Greeting, ToWorks};
+
+/// A journal this large is rewritten with what is still needed.
+const COMPACT_AT: u64 = 8 * 1024 * 1024;
+/// How long after its last order could be accepted a run is remembered.
+const REMEMBER: Duration = Duration::from_secs(24 * 3600);
+/// A full disk is tried again after this.
+const RETRY_APPEND: Duration = Duration::from_secs(1);
+
+/// Works that could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal.
+    #[error("failed to open the journal")]
+    Journal(#[source] OpenError),
+    /// The disk, or the system.
+    #[error("failed to {what}")]
+    Io {
+        /// What was to be done.
+        what: String,
+        /// Why it was not.
+        source: std::io::Error,
+    },
+}
+
+/// Everything that can wake the works.
+#[derive(Debug)]
+pub(super) enum Wake {
+    Told(ToWorks),
+    /// An attempt is over, or nobody will ever know.
+    Ended(AttemptKey, Box<attempt::Ended>),
+    Unknown(AttemptKey, String),
+    Facts {
+        run: RunId,
+        segment: u32,
+        ask: u32,
+        facts: Facts,
+    },
+    Appended {
+        batch: u64,
+        result: Result<(), AppendError>,
+    },
+    /// To ourselves: something to be told to a segment.
+    Event {
+        run: RunId,
+        segment: u32,
+        event: Box<Event>,
+    },
+}
+
+/// What is done when its records are durable.
+pub(super) enum Deed {
+    /// Start a process that acts.
+    Start(Box<Launch>),
+    /// Reports up to this one may be sent.
+    Send(u64),
+}
+
+/// A process about to start.
+pub(super) struct Launch {
+    pub(super) segment: u32,
+    pub(super) spec: attempt::Spec,
+    pub(super) kind: Kind,
+    pub(super) start_by: attempt::StartBy,
+}
+
+/// Records on their way to the disk, and what waits for them.
+struct Batch {
+    number: u64,
+    records: Vec<Record>,
+    deeds: Vec<Deed>,
+    /// The disk was full.
+    refused: bool,
+}
+
+/// What this host knows of one run.
+#[derive(Default)]
+pub(super) struct RunHere {
+    /// Accepted segments: their digests, and how they ended.
+    pub(super) segments: BTreeMap<u32, SegmentHere>,
+    /// The last moment at which an order of the run was good.
+    pub(super) not_after_ms: i64,
+    pub(super) plan: Option<OwnPlan>,
+    pub(super) started: Option<Option<Started>>,
+    /// Attempts that were intended, and how they ended.
+    pub(super) attempts: BTreeMap<(String, u32), Option<attempt::Ended>>,
+    pub(super) active: Option<Active>,
+    /// No attempt starts any more.
+    pub(super) tombstone: bool,
+    /// What a new journal must say of this run.
+    pub(super) records: Vec<Record>,
+}
+
+pub(super) struct SegmentHere {
+    pub(super) digest: Digest,
+    /// The encoded report of its end.
+    pub(super) ended: Option<Vec<u8>>,
+    pub(super) is_over: bool,
+}
+
+/// The owner of everything the works know.
+pub(super) struct Driver {
+    pub(super) config: Config,
+    pub(super) hands: Box<dyn Hands>,
+    pub(super) journal: Journal,
+    pub(super) journal_name: String,
+    pub(super) spool: Spool,
+    pub(super) runs: BTreeMap<RunId, RunHere>,
+    pub(super) roster: Option<Roster>,
+    pub(super) boot: String,
+    pub(super) running: BTreeMap<AttemptKey, (u32, Running)>,
+    pub(super) timers: BTreeMap<(Instant, u64), (RunId, u32, u32)>,
+    pub(super) timer_number: u64,
+    pub(super) began: Instant,
+    pub(super) inbox: std_mpsc::Sender<Wake>,
+    pub(super) output: mpsc::Sender<v1::OutputChunk>,
+    /// What this host cannot do, for people.
+    pub(super) missing: Vec<String>,
+    /// Attempts whose end was reported before a restart.
+    pub(super) reported: BTreeSet<(RunId, String, u32)>,
+    link: mpsc::UnboundedSender<FromWorks>,
+    epoch: u64,
+    anchor: (i64, Duration),
+    batches: VecDeque<Batch>,
+    batch_number: u64,
+    retry_at: Option<Instant>,
+    compact_at: u64,
+    pub(super) stop: bool,
+}
+
+impl Driver {
+    pub(super) fn open(
+        config: Config,
+        hands: Box<dyn Hands>,
+        inbox: std_mpsc::Sender<Wake>,
+        link: mpsc::UnboundedSender<FromWorks>,
+        output: mpsc::Sender<v1::OutputChunk>,
+    ) -> Result<Driver, StartError> {
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |source| StartError::Io { what, source }
+        };
+        let opened = Journal::open(&config.state.join("journal")).map_err(StartError::Journal)?;
+        let boot = clock::boot_id().map_err(io("read the kernel's boot id"))?;
+        let epoch = read_epoch(&config.state.join("epoch")).map_err(io("read the epoch"))?;
+        let mut missing = Vec::new();
+        if let Some(damage) = &opened.damage {
+            tracing::error!(file = %damage.file.display(), reason = %damage.reason, "The journal was damaged and is put aside; a person must look.");
+        }
+        for file in &opened.quarantined {
+            missing.push(format!(
+                "a damaged journal is put aside at {}; look at it, then remove it",
+                file.display()
+            ));
+        }
+        let mut driver = Driver {
+            journal_name: opened.journal.name().to_owned(),
+            journal: opened.journal,
+            hands,
+            spool: Spool::default(),
+            runs: BTreeMap::new(),
+            roster: None,
+            boot,
+            running: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            timer_number: 0,
+            began: Instant::now(),
+            inbox,
+            output,
+            missing,
+            reported: BTreeSet::new(),
+            link,
+            epoch,
+            anchor: (clock::wall_ms(), clock::since_boot()),
+            batches: VecDeque::new(),
+            batch_number: 0,
+            retry_at: None,
+            compact_at: COMPACT_AT,
+            stop: false,
+            config,
+        };
+        driver.roster = driver.read_roster();
+        driver.replay(opened.records);
+        Ok(driver)
+    }
+
+    /// Goes on with what is unfinished, then does what comes, until told to stop.
+    pub(super) fn run(mut self, wakes: &std_mpsc::Receiver<Wake>) {
+        self.resume();
+        while !self.stop {
+            let due = self.timers.keys().next().map(|(at, _)| *at).into_iter().chain(self.retry_at).min();
+            let wake = match due {
+                None => wakes.recv().ok(),
+                Some(at) => match wakes.recv_timeout(at.saturating_duration_since(Instant::now())) {
+                    Ok(wake) => Some(wake),
+                    Err(std_mpsc::RecvTimeoutError::Timeout) => {
+                        self.tick();
+                        continue;
+                    }
+                    Err(std_mpsc::RecvTimeoutError::Disconnected) => None,
+                },
+            };
+            match wake {
+                Some(wake) => self.handle(wake),
+                None => return,
+            }
+        }
+    }
+
+    /// One thing that happened. Never waits, but for the disk when a run is cancelled.
+    fn handle(&mut self, wake: Wake) {
+        match wake {
+            Wake::Told(message) => self.told(message),
+            Wake::Ended(key, ended) => self.attempt_ended(key, *ended),
+            Wake::Unknown(key, reason) => self.attempt_unknown(key, reason),
+            Wake::Facts { run, segment, ask, facts } => {
+                self.drive(run, segment, Event::Facts { ask, facts }, Vec::new())
+            }
+            Wake::Appended { batch, result } => self.appended(batch, result),
+            Wake::Event { run, segment, event } => self.drive(run, segment, *event, Vec::new()),
+        }
+    }
+
+    fn told(&mut self, message: ToWorks) {
+        match message {
+            ToWorks::Greet => {
+                let greeting = self.greeting();
+                let _ = self.link.send(FromWorks::Greeting(greeting));
+            }
+            ToWorks::Connected { epoch, credits, acked } => {
+                self.keep_epoch(epoch);
+                self.acked(acked);
+                self.spool.connected(credits);
+                self.pump();
+            }
+            ToWorks::Disconnected => self.spool.disconnected(),
+            ToWorks::Order { content, digest } => self.order(&content, digest),
+            ToWorks::Acked { upto } => {
+                self.acked(upto);
+                self.pump();
+            }
+            ToWorks::Cancel { run, reason } => self.cancel(run, reason),
+            ToWorks::Roster(roster) => self.take_roster(&roster),
+            ToWorks::Stop => self.stop = true,
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.append_again();
+        }
+        while let Some((key, (run, segment, timer))) = self.timers.first_key_value().map(|(k, v)| (*k, *v)) {
+            if key.0 > now {
+                break;
+            }
+            self.timers.remove(&key);
+            self.drive(run, segment, Event::TimerFired { timer }, Vec::new());
+        }
+    }
+
+    // --- orders ---
+
+    fn order(&mut self, content: &[u8], claimed: Digest) {
+        let order = match orders::read(content, claimed) {
+            Ok(order) => order,
+            Err((Some((run, segment)), refusal)) => return self.refuse(run, segment, refusal),
+            Err((None, refusal)) => {
+                tracing::warn!(code = %refusal.code, message = %refusal.message, "An order that names no run was refused.");
+                return;
+            }
+        };
+        let (run, segment) = (order.run, order.content.segment);
+        let known =
+            self.runs.get(&run).and_then(|here| here.segments.get(&segment)).map(|known| known.digest);
+        match known {
+            Some(digest) if digest == order.digest => self.repeat(run, segment),
+            Some(digest) => {
+                let what = format!("segment {segment} came before as {digest}");
+                self.refuse(run, segment, Refusal::new(Code::SegmentConflict, what));
+            }
+            None => match self.accept(&order, content) {
+                Ok(()) => {}
+                Err(refusal) => self.refuse(run, segment, refusal),
+            },
+        }
+    }
+
+    fn accept(&mut self, order: &Order, content: &[u8]) -> Result<(), Refusal> {
+        let (run, segment) = (order.run, order.content.segment);
+        let here = self.runs.get(&run);
+        if here.is_some_and(|here| here.tombstone) {
+            return Err(Refusal::new(Code::RunCancelled, "the run was cancelled on this host"));
+        }
+        if let Some(active) = here.and_then(|here| here.active.as_ref()) {
+            let what = format!("segment {} of the run is still going on", active.segment);
+            return Err(Refusal::new(Code::SegmentConflict, what));
+        }
+        let policy = self.hands.policy();
+        let own = self.own(run, &policy);
+        orders::for_us(order, &own)?;
+        let judged = orders::judge(order, &own)?;
+        let program = judged.program(self.past(run))?;
+        let now_ms = own.now_ms;
+        let permit = match &judged.work {
+            orders::Work::Remediate { permit, .. } => permit.as_ref(),
+            orders::Work::Diagnose | orders::Work::Verify { .. } => None,
+        };
+        let begin_by = orders::begin_by(order);
+        let nonce_consumed = permit.map(|permit| permit.nonce().to_owned());
+        let accepted = Record::Accepted {
+            run,
+            segment,
+            digest: order.digest,
+            content: content.to_vec(),
+            nonce_consumed: nonce_consumed.clone(),
+            boot: self.boot.clone(),
+        };
+        let active =
+            Active::new(segment, program, judged.runbook, judged.inputs, self.boot.clone(), begin_by)
+                .granted(nonce_consumed.is_some());
+        let here = self.runs.entry(run).or_default();
+        here.not_after_ms = here.not_after_ms.max(order.content.not_after_ms);
+        here.started.get_or_insert(judged.started);
+        if let (Some(_), Some(plan)) = (&nonce_consumed, &mut here.plan) {
+            plan.nonce_consumed = true;
+        }
+        here.segments.insert(segment, SegmentHere { digest: order.digest, ended: None, is_over: false });
+        here.active = Some(active);
+        tracing::info!(%run, segment, granted = nonce_consumed.is_some(), "Order accepted.");
+        let report = self.report(run, segment, now_ms, v1::report::What::Accepted(v1::Accepted {}));
+        self.drive(run, segment, Event::Begin, vec![accepted, report]);
+        Ok(())
+    }
+
+    /// The same order again: the controller has not seen what came of it, or has lost it.
+    fn repeat(&mut self, run: RunId, segment: u32) {
+        let Some(here) = self.runs.get(&run) else { return };
+        if self.spool.owes(run, segment) {
+            return self.pump(); // It will hear.
+        }
+        let mut whats = vec![v1::report::What::Accepted(v1::Accepted {})];
+        if segment == 1
+            && let Some(plan) = &here.plan
+        {
+            let plan = plan.bytes.clone().into();
+            whats.push(v1::report::What::Planned(v1::Planned { plan, impossible: Default::default() }));
+        }
+        if let Some(ended) = here.segments.get(&segment).and_then(|here| here.ended.as_deref())
+            && let Ok(v1::Report { what: Some(what), .. }) = prost::Message::decode(ended)
+        {
+            whats.push(what);
+        }
+        let now_ms = self.now_ms();
+        let records = whats.into_iter().map(|what| self.report(run, segment, now_ms, what)).collect();
+        self.commit(records, Vec::new());
+    }
+
+    fn refuse(&mut self, run: RunId, segment: u32, refusal: Refusal) {
+        tracing::warn!(%run, segment, code = %refusal.code, message = %refusal.message, "Order refused.");
+        let now_ms = self.now_ms();
+        let report = self.report(run, segment, now_ms, v1::report::What::Refused(refusal.into()));
+        self.commit(vec![report], Vec::new());
+    }
+
+    pub(super) fn own<'a>(&'a self, run: RunId, policy: &'a super::policy::HostPolicy) -> Own<'a> {
+        let here = self.runs.get(&run);
+        Own {
+            host: &self.config.host,
+            labels: &self.config.labels,
+            roster: self.roster.as_ref(),
+            policy,
+            boot: &self.boot,
+            now_ms: self.now_ms(),
+            plan: here.and_then(|here| here.plan.as_ref()),
+            started: here.and_then(|here| here.started.as_ref()),
+        }
+    }
+
+    fn cancel(&mut self, run: RunId, reason: String) {
+        let known = self.runs.contains_key(&run);
+        let until_ms = self.runs.get(&run).map_or_else(|| self.now_ms(), |here| here.not_after_ms);
+        let horizon = i64::try_from(REMEMBER.as_millis()).unwrap_or(i64::MAX);
+        let until_ms = until_ms.saturating_add(if known { horizon } else { horizon.saturating_mul(8) });
+        if let Err(error) = self.hands.tombstone(run) {
+            tracing::error!(%run, %error, "The tombstone could not be written; the run is not cancelled.");
+            return;
+        }
+        let here = self.runs.entry(run).or_default();
+        here.tombstone = true;
+        here.not_after_ms = here.not_after_ms.max(until_ms.saturating_sub(horizon));
+        let tombstone = Record::Tombstone { run, until_ms };
+        match here.active.as_ref().map(|active| active.segment) {
+            Some(segment) => self.drive(run, segment, Event::CancelAsked { reason }, vec![tombstone]),
+            None => {
+                let segment = here.segments.keys().next_back().copied().unwrap_or(0);
+                let confirmed = v1::report::What::Cancelled(v1::Cancelled { interrupted: String::new() });
+                let now_ms = self.now_ms();
+                let report = self.report(run, segment, now_ms, confirmed);
+                self.commit_of(run, vec![tombstone, report], Vec::new());
+            }
+        }
+    }
+
+    // --- the roster and the epoch ---
+
+    fn read_roster(&self) -> Option<Roster> {
+        let bytes = std::fs::read(self.roster_path()).ok()?;
+        let read = fettle_proto::signed::certificate::decode_signed_file(bytes.trim_ascii_end())
+            .map_err(Refusal::from)
+            .and_then(|signed| Roster::trusted(&signed, &self.config.trust));
+        match read {
+            Ok(roster) => Some(roster),
+            Err(refusal) => {
+                tracing::warn!(code = %refusal.code, message = %refusal.message, "The roster on this host is not trusted.");
+                None
+            }
+        }
+    }
+
+    fn roster_path(&self) -> PathBuf {
+        self.config.state.join("roster.json")
+    }
+
+    fn take_roster(&mut self, message: &v1::Signed) {
+        let taken = Signed::try_from(message.clone()).map_err(Refusal::from).and_then(|signed| {
+            let roster = Roster::trusted(&signed, &self.config.trust)?;
+            roster.may_follow(self.roster.as_ref().map_or(0, |roster| roster.version))?;
+            Ok((signed, roster))
+        });
+        match taken {
+            Ok((signed, roster)) => {
+                let file = fettle_proto::signed::certificate::encode_signed_file(&signed);
+                if let Some(file) = file
+                    && let Err(error) = disk::replace(&self.roster_path(), &file)
+                {
+                    tracing::error!(%error, "The new roster could not be kept; the old one stays in force.");
+                    return;
+                }
+                tracing::info!(version = roster.version, "Roster taken.");
+                self.roster = Some(roster);
+            }
+            Err(refusal) => {
+                tracing::warn!(code = %refusal.code, message = %refusal.message, "A roster was refused.");
+            }
+        }
+    }
+
+    fn keep_epoch(&mut self, epoch: u64) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            if let Err(error) = disk::replace(&self.config.state.join("epoch"), epoch.to_string().as_bytes())
+            {
+                tracing::error!(%error, epoch, "The epoch could not be kept.");
+            }
+        }
+    }
+
+    fn greeting(&self) -> Greeting {
+        let open = self.runs.iter().flat_map(|(run, here)| {
+            here.segments.iter().filter(|(_, segment)| !segment.is_over).map(|(number, segment)| {
+                v1::SegmentRef {
+                    run: run.to_string(),
+                    segment: *number,
+                    digest: segment.digest.0.to_vec().into(),
+                }
+            })
+        });
+        Greeting {
+            epoch_seen: self.epoch,
+            boot_id: self.boot.clone(),
+            journal: self.journal_name.clone(),
+            open: open.collect(),
+            roster_version: self.roster.as_ref().map_or(0, |roster| roster.version),
+            missing: self.missing.clone(),
+            labels: self.config.labels.clone(),
+        }
+    }
+
+    // --- time ---
+
+    /// The wall clock, but never behind what it must be by the boot clock: setting it back revives nothing.
+    pub(super) fn now_ms(&self) -> i64 {
+        let (wall, boot) = self.anchor;
+        let passed = clock::since_boot().saturating_sub(boot);
+        clock::wall_ms().max(wall.saturating_add(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    // --- reports and the journal ---
+
+    pub(super) fn report(&mut self, run: RunId, segment: u32, at_ms: i64, what: v1::report::What) -> Record {
+        self.spool.add(v1::Report { seq: 0, run: run.to_string(), segment, at_ms, what: Some(what) })
+    }
+
+    /// Appends records of a run and keeps those that a new journal file must have.
+    pub(super) fn commit_of(&mut self, run: RunId, records: Vec<Record>, deeds: Vec<Deed>) {
+        let here = self.runs.entry(run).or_default();
+        here.records.extend(records.iter().filter(|record| kept(record)).cloned());
+        self.commit(records, deeds);
+    }
+
+    /// Appends records; does the deeds, and sends the reports among the records, when they are durable.
+    pub(super) fn commit(&mut self, records: Vec<Record>, mut deeds: Vec<Deed>) {
+        if records.is_empty() {
+            deeds.into_iter().for_each(|deed| self.deed(deed));
+            return;
+        }
+        deeds.push(Deed::Send(self.spool.last()));
+        self.batch_number += 1;
+        let number = self.batch_number;
+        append(&self.journal, &self.inbox, number, &records);
+        self.batches.push_back(Batch { number, records, deeds, refused: false });
+    }
+
+    fn appended(&mut self, batch: u64, result: Result<(), AppendError>) {
+        match result {
+            Ok(()) => {
+                // Batches become durable in order; an earlier one that found the disk full waits for its retry.
+                let Some(place) = self.batches.iter().position(|waiting| waiting.number == batch) else {
+                    return;
+                };
+                let Some(done) = self.batches.remove(place) else { return };
+                done.deeds.into_iter().for_each(|deed| self.deed(deed));
+                self.pump();
+                if self.batches.is_empty() {
+                    self.compact_if_due();
+                }
+            }
+            Err(error @ AppendError::Full) => {
+                tracing::error!(%error, "The journal cannot grow; trying again.");
+                self.batches
+                    .iter_mut()
+                    .filter(|waiting| waiting.number == batch)
+                    .for_each(|full| full.refused = true);
+                self.retry_at.get_or_insert(Instant::now() + RETRY_APPEND);
+            }
+            Err(error @ (AppendError::TooLarge { .. } | AppendError::Broken { .. })) => {
+                tracing::error!(error = %error, "The journal takes nothing any more; the agent ends.");
+                self.stop = true;
+            }
+        }
+    }
+
+    fn append_again(&mut self) {
+        for batch in &mut self.batches {
+            if std::mem::take(&mut batch.refused) {
+                append(&self.journal, &self.inbox, batch.number, &batch.records);
+            }
+        }
+    }
+
+    fn deed(&mut self, deed: Deed) {
+        match deed {
+            Deed::Start(launch) => self.launch(*launch),
+            Deed::Send(upto) => self.spool.durable(upto),
+        }
+    }
+
+    fn acked(&mut self, upto: u64) {
+        if self.spool.acked(upto) {
+            self.commit(vec![Record::Acked { upto }], Vec::new());
+        }
+    }
+
+    pub(super) fn pump(&mut self) {
+        while let Some(report) = self.spool.next() {
+            if self.link.send(FromWorks::Report(report)).is_err() {
+                self.spool.disconnected();
+            }
+        }
+    }
+
+    /// Rewrites the journal with what is still needed, once it is much more than that.
+    fn compact_if_due(&mut self) {
+        if self.journal.written() < self.compact_at {
+            return;
+        }
+        let now_ms = self.now_ms();
+        let horizon = i64::try_from(REMEMBER.as_millis()).unwrap_or(i64::MAX);
+        let old: Vec<RunId> = self
+            .runs
+            .iter()
+            .filter(|(_, here)| here.active.is_none() && here.not_after_ms.saturating_add(horizon) < now_ms)
+            .map(|(run, _)| *run)
+            .collect();
+        for run in old {
+            match self.hands.forget(run) {
+                Ok(()) => drop(self.runs.remove(&run)),
+                Err(error) => {
+                    tracing::warn!(%run, %error, "What is kept of an old run could not be removed.")
+                }
+            }
+        }
+        let mut live: Vec<Record> = self.spool.live().collect();
+        live.extend(self.runs.values().flat_map(|here| here.records.iter().cloned()));
+        if let Err(error) = self.journal.compact(&live).wait() {
+            tracing::error!(%error, "The journal could not be rewritten.");
+        }
+        self.compact_at = self.journal.written().saturating_mul(2).max(COMPACT_AT);
+    }
+}
+
+fn append(journal: &Journal, inbox: &std_mpsc::Sender<Wake>, batch: u64, records: &[Record]) {
+    let inbox = inbox.clone();
+    journal.append_then(records, move |result| {
+        let _ = inbox.send(Wake::Appended { batch, result });
+    });
+}
+
+/// What a new journal file must have of a run. Reports are the spool's.
+pub(super) fn kept(record: &Record) -> bool {
+    match record {
+        Record::Accepted { .. }
+        | Record::Planned { .. }
+        | Record::Event { .. }
+        | Record::Intent { .. }
+        | Record::Exited { .. }
+        | Record::Tombstone { .. }
+        | Record::Ended { .. } => true,
+        Record::Report { .. } | Record::Acked { .. } => false,
+    }
+}
+
+fn read_epoch(path: &std::path::Path) -> std::io::Result<u64> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map_err(std::io::Error::other),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
