@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::link::{self, Outcome, Wires};
 use crate::message::ToWorks;
+use crate::works;
 
 /// How the agent ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,39 +126,4 @@ fn log(config: &Config) {
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false).with_target(false);
     // A program that embeds the agent may have set up its own.
     let _ = tracing_subscriber::registry().with(config.log.targets()).with(lines).try_init();
-}
-
-/// Stands where the works will be started.
-mod works {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("find them in this build")]
-    pub(crate) struct StartError;
-
-    #[expect(dead_code, reason = "read by the works")]
-    pub(crate) struct Config {
-        pub(crate) state: std::path::PathBuf,
-        pub(crate) host: fettle_runbooks::id::Host,
-        pub(crate) labels: BTreeMap<String, String>,
-        pub(crate) trust: fettle_proto::signed::Trust,
-        pub(crate) shim: Option<std::path::PathBuf>,
-    }
-    #[derive(Clone)]
-    pub(crate) struct Handle;
-    impl Handle {
-        pub(crate) fn send(&self, _message: ToWorks) -> bool {
-            false
-        }
-    }
-    pub(crate) struct Works {
-        pub(crate) handle: Handle,
-        pub(crate) from: tokio::sync::mpsc::UnboundedReceiver<crate::message::FromWorks>,
-        pub(crate) output: tokio::sync::mpsc::Receiver<fettle_proto::v1::OutputChunk>,
-        pub(crate) thread: JoinHandle<()>,
-    }
-    pub(crate) fn spawn(_config: Config) -> Result<Works, StartError> {
-        Err(StartError)
-    }
 }
