@@ -30,7 +30,7 @@ use ast::Node;
 pub use eval::EvalError;
 pub use facts::{FactCall, Facts};
 pub use source::At;
-pub(crate) use source::Source;
+pub(crate) use source::{Mapped, Source};
 
 use crate::value::{Type, Value};
 

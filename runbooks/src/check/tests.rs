@@ -1,0 +1,1 @@
+//! Every rule of the language, one small case each.

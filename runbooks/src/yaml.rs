@@ -1,1 +1,0 @@
-//! Bytes to a tree that knows where it stands.
