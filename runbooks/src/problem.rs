@@ -195,6 +195,14 @@ mod tests {
             span: 12..18,
             help: Some("did you mean `timeout`?".to_owned()),
         };
-        insta::assert_snapshot!(render("x.yaml", text.as_bytes(), &[problem], false), @"");
+        insta::assert_snapshot!(render("x.yaml", text.as_bytes(), &[problem], false), @"
+        error[unknown-key]: unknown key `timout`
+         --> x.yaml:2:7
+          |
+        2 | prüf: timout
+          |       ^^^^^^
+          |
+          = help: did you mean `timeout`?
+        ");
     }
 }

@@ -76,12 +76,6 @@ impl Template {
         Ok(Rendered { text, leads_with_value })
     }
 
-    /// Text without any value.
-    pub(crate) fn literal(text: &str) -> Template {
-        let parts = if text.is_empty() { vec![] } else { vec![Part::Text(text.to_owned())] };
-        Template { source: text.to_owned(), parts }
-    }
-
     /// Parses and checks; `$${{` stands for the three characters themselves.
     pub(crate) fn parse(source: &Source<'_>, env: &Env) -> Result<Template, Vec<ExprProblem>> {
         let text = source.text();

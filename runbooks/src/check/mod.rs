@@ -22,7 +22,7 @@ use crate::runbook::Runbook;
 use crate::yaml::{self, Entry, NodeKind, Scalar, ScalarValue};
 
 /// The version of the language this code knows.
-pub const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 1;
 
 /// Reads and checks.
 pub(crate) fn read(bytes: &[u8]) -> Result<Read, Vec<Problem>> {

@@ -18,9 +18,9 @@ use crate::expr::Mapped;
 use crate::problem::{Problem, Severity};
 
 /// The largest file, in bytes.
-pub const MAX_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_BYTES: usize = 256 * 1024;
 /// The deepest nesting; a runbook needs six.
-pub const MAX_NESTING: usize = 32;
+pub(crate) const MAX_NESTING: usize = 32;
 
 /// One value of the file.
 #[derive(Clone, Debug)]
