@@ -4,7 +4,6 @@ use crate::sources::{self, Source};
 
 /// What the top of the project may hold. A new entry is one more thing that every newcomer reads first.
 const TOP: &[&str] = &[
-    ".cargo",
     ".ci",
     ".clippy.toml",
     ".config",
