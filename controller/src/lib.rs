@@ -23,3 +23,9 @@ pub mod ca; // who is whom
 pub mod tls; // … proven on every connection
 pub mod accept; // connections in
 pub mod agents; // hosts: joining, control streams, live output
+
+pub mod metrics; // what is counted
+pub mod library; // the folder of runbooks, and the roster
+pub mod http; // signals in, and what monitors read
+pub mod api; // what people's clients call
+pub mod config; // what it needs to know before it starts

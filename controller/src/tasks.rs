@@ -28,6 +28,8 @@ pub enum TaskKind {
     HttpAccept,
     /// Serves the HTTP port.
     HttpServer,
+    /// One connection of the HTTP port.
+    HttpConnection,
     /// One TLS handshake.
     Handshake,
     /// Reads one agent's control stream.
@@ -71,7 +73,8 @@ impl TaskKind {
             | TaskKind::CertificateRenewal
             | TaskKind::Notifier
             | TaskKind::FolderWatch => OnDeath::StopController,
-            TaskKind::Handshake
+            TaskKind::HttpConnection
+            | TaskKind::Handshake
             | TaskKind::AgentReader
             | TaskKind::AgentSession
             | TaskKind::AgentOutput

@@ -57,15 +57,32 @@ pub struct Intake {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct Refused {
+    /// How far the reading came.
+    pub fault: Fault,
     /// What is the matter, for the people who run the source.
     pub why: String,
     /// What to change there.
     pub fix: String,
 }
 
+/// How far the reading of a body came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is too large to be looked at.
+    TooLarge,
+    /// It is not even JSON.
+    Unreadable,
+    /// It is JSON, but not a body we read, or says what it must not.
+    NotOurs,
+}
+
 impl Refused {
     fn new(why: impl Into<String>, fix: impl Into<String>) -> Refused {
-        Refused { why: why.into(), fix: fix.into() }
+        Refused { fault: Fault::NotOurs, why: why.into(), fix: fix.into() }
+    }
+
+    fn with(self, fault: Fault) -> Refused {
+        Refused { fault, ..self }
     }
 }
 
@@ -75,9 +92,10 @@ pub fn read(source: &str, body: &[u8], received_at: At) -> Result<Intake, Refuse
         return Err(Refused::new(
             format!("the body is {} bytes long, more than {LARGEST_BODY}", body.len()),
             "set `max_alerts` of the receiver, so that a body holds fewer alerts",
-        ));
+        )
+        .with(Fault::TooLarge));
     }
-    let document = parse(body)?;
+    let document = parse(body).map_err(|refused| refused.with(Fault::Unreadable))?;
     let Value::Object(group) = &document else {
         return Err(lookalike::refusal(&document));
     };

@@ -13,7 +13,7 @@ pub(super) fn refusal(document: &Value) -> Refused {
         Some(product) => format!("this looks like {product}, which is not read"),
         None => format!("this is not a body of Alertmanager: {}", shape(document)),
     };
-    Refused { why, fix: FIX.to_owned() }
+    Refused::new(why, FIX)
 }
 
 fn shape(document: &Value) -> String {

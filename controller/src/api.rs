@@ -1,0 +1,372 @@
+//! What people's clients call: the `Operators` service.
+//!
+//! Every call but `Login` carries a bearer session in its metadata; what the session may do follows from the roster in
+//! force now. This module checks who asks and reads what they sent; the coordinator decides.
+
+mod login;
+mod refusal;
+mod view;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fettle_proto::signed::Trust;
+use fettle_proto::v1;
+use fettle_proto::v1::operators_server::OperatorsServer;
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::Semaphore;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::coordinator::{Handle, Session};
+use crate::library::Notices;
+use crate::metrics::Metrics;
+use crate::signal::intake;
+use crate::tasks::Tasks;
+use crate::world::World;
+use refusal::{invalid, no, parse};
+
+/// The largest message a client may send: a runbook is at most 1 MiB.
+const LARGEST: usize = 2 * 1024 * 1024;
+/// People signing in at once.
+const LOGINS: usize = 64;
+/// Items of a list when the caller does not say, and at most.
+const LIMITS: (u32, u32) = (50, 1000);
+/// An enrolment token that does not say how long it is good.
+const TOKEN_VALID: Duration = Duration::from_secs(3600);
+/// How long one may be good at most.
+const TOKEN_LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What the service is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// Decides.
+    pub handle: Handle,
+    /// The exact bytes of the trust bundle.
+    pub trust: Bytes,
+    /// Files that are not in force.
+    pub notices: Notices,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Where its tasks go.
+    pub tasks: Tasks,
+    /// When a tested signal "arrived".
+    pub world: Arc<dyn World>,
+}
+
+/// The service.
+pub struct Operators {
+    parts: Parts,
+    logins: Arc<Semaphore>,
+}
+
+/// The service, ready to be added to a server.
+pub fn service(parts: Parts) -> OperatorsServer<Operators> {
+    OperatorsServer::new(Operators { parts, logins: Arc::new(Semaphore::new(LOGINS)) })
+        .max_decoding_message_size(LARGEST)
+}
+
+/// What a call needs its caller to be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Anybody who is signed in.
+    Any,
+    /// `start`
+    Start,
+    /// `approve`
+    Approve,
+    /// `operate`
+    Operate,
+}
+
+impl Scope {
+    const fn word(self) -> Option<&'static str> {
+        match self {
+            Scope::Any => None,
+            Scope::Start => Some("start"),
+            Scope::Approve => Some("approve"),
+            Scope::Operate => Some("operate"),
+        }
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Operators {
+    /// Who calls, if they may.
+    async fn caller<T>(&self, request: &Request<T>, needs: Scope) -> Result<Session, Status> {
+        let token = refusal::bearer(request.metadata())?;
+        let session = self.parts.handle.session(token).await.map_err(|problem| no(&problem))?;
+        match needs.word() {
+            Some(word) if !session.scopes.iter().any(|scope| scope == word) => {
+                Err(refusal::scope(&session.person, word, &session.scopes))
+            }
+            Some(_) | None => Ok(session),
+        }
+    }
+
+    /// Checks the caller, does the work, and counts the answer.
+    async fn answer<Q, T, F>(
+        &self,
+        method: &'static str,
+        request: Request<Q>,
+        needs: Scope,
+        work: impl FnOnce(Session, Q) -> F,
+    ) -> Answer<T>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let answer = match self.caller(&request, needs).await {
+            Ok(session) => work(session, request.into_inner()).await,
+            Err(status) => Err(status),
+        };
+        self.parts.metrics.called(method, answer.as_ref().err().map_or(Code::Ok, Status::code));
+        answer.map(Response::new)
+    }
+}
+
+fn limit(asked: u32) -> u32 {
+    if asked == 0 { LIMITS.0 } else { asked.min(LIMITS.1) }
+}
+
+#[tonic::async_trait]
+impl v1::operators_server::Operators for Operators {
+    type LoginStream = Events<v1::LoginReply>;
+    type WatchRunStream = Events<v1::RunEvent>;
+
+    async fn login(&self, request: Request<Streaming<v1::LoginRequest>>) -> Answer<Self::LoginStream> {
+        let Ok(place) = Arc::clone(&self.logins).try_acquire_owned() else {
+            return Err(Status::resource_exhausted(
+                "too many people are signing in at once\nnext: try again in a moment",
+            ));
+        };
+        Ok(Response::new(login::start(&self.parts, request.into_inner(), place)))
+    }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIReply> {
+        self.answer("WhoAmI", request, Scope::Any, async |session, _| {
+            Ok(v1::WhoAmIReply {
+                person: session.person,
+                groups: session.groups,
+                scopes: session.scopes,
+                expires_at: session.expires_at.0,
+            })
+        })
+        .await
+    }
+
+    async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Answer<v1::Status> {
+        self.answer("GetStatus", request, Scope::Any, async |_, _| {
+            let mut status = self.parts.handle.status().await.map_err(|problem| no(&problem))?;
+            for notice in self.parts.notices.get() {
+                if !status.warnings.contains(&notice) {
+                    status.warnings.push(notice);
+                }
+            }
+            Ok(status)
+        })
+        .await
+    }
+
+    async fn start_run(&self, request: Request<v1::StartRunRequest>) -> Answer<v1::StartRunReply> {
+        self.answer("StartRun", request, Scope::Start, async |session, request| {
+            self.parts.handle.start(session, request).await.map_err(|problem| no(&problem))
+        })
+        .await
+    }
+
+    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Answer<v1::ListRunsReply> {
+        self.answer("ListRuns", request, Scope::Any, async |_, mut filter| {
+            filter.limit = limit(filter.limit);
+            if !filter.before.is_empty() {
+                parse::<fettle_runbooks::id::RunId>(&filter.before)?;
+            }
+            let runs = self.parts.handle.runs(filter).await.map_err(|problem| no(&problem))?;
+            Ok(v1::ListRunsReply { runs })
+        })
+        .await
+    }
+
+    async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Answer<v1::Run> {
+        self.answer("GetRun", request, Scope::Any, async |_, request| {
+            self.parts.handle.run(parse(&request.run)?).await.map_err(|problem| no(&problem))
+        })
+        .await
+    }
+
+    async fn watch_run(&self, request: Request<v1::WatchRunRequest>) -> Answer<Self::WatchRunStream> {
+        self.answer("WatchRun", request, Scope::Any, async |_, request| {
+            let run = parse(&request.run)?;
+            let events = self.parts.handle.watch(run, request.after).await.map_err(|problem| no(&problem))?;
+            let stopping = self.parts.tasks.stopping();
+            let events = events
+                .map(|event| event.map_err(|problem| no(&problem)))
+                .take_until(async move { stopping.cancelled().await });
+            Ok(Box::pin(events) as Self::WatchRunStream)
+        })
+        .await
+    }
+
+    async fn get_logs(&self, request: Request<v1::GetLogsRequest>) -> Answer<v1::GetLogsReply> {
+        self.answer("GetLogs", request, Scope::Any, async |_, request| {
+            let run = parse(&request.run)?;
+            let logs = self.parts.handle.logs(run, request.host, request.path).await;
+            Ok(v1::GetLogsReply { steps: logs.map_err(|problem| no(&problem))? })
+        })
+        .await
+    }
+
+    async fn list_gates(&self, request: Request<v1::ListGatesRequest>) -> Answer<v1::ListGatesReply> {
+        self.answer("ListGates", request, Scope::Any, async |_, request| {
+            let gates = self.parts.handle.gates(request.open).await.map_err(|problem| no(&problem))?;
+            Ok(v1::ListGatesReply { gates })
+        })
+        .await
+    }
+
+    async fn get_gate(&self, request: Request<v1::GetGateRequest>) -> Answer<v1::Gate> {
+        self.answer("GetGate", request, Scope::Any, async |_, request| {
+            self.parts.handle.gate(parse(&request.gate)?).await.map_err(|problem| no(&problem))
+        })
+        .await
+    }
+
+    async fn decide(&self, request: Request<v1::DecideRequest>) -> Answer<v1::DecideReply> {
+        self.answer("Decide", request, Scope::Approve, async |session, request| {
+            parse::<fettle_runbooks::id::GateId>(&request.gate)?;
+            let gate = self.parts.handle.decide(session, request).await.map_err(|problem| no(&problem))?;
+            Ok(v1::DecideReply { gate: Some(gate) })
+        })
+        .await
+    }
+
+    async fn list_signals(&self, request: Request<v1::ListSignalsRequest>) -> Answer<v1::ListSignalsReply> {
+        self.answer("ListSignals", request, Scope::Any, async |_, request| {
+            let signals = self.parts.handle.signals(limit(request.limit)).await;
+            Ok(v1::ListSignalsReply { signals: signals.map_err(|problem| no(&problem))? })
+        })
+        .await
+    }
+
+    async fn explain_signal(&self, request: Request<v1::ExplainSignalRequest>) -> Answer<v1::Signal> {
+        self.answer("ExplainSignal", request, Scope::Any, async |_, request| {
+            self.parts.handle.explain(parse(&request.signal)?).await.map_err(|problem| no(&problem))
+        })
+        .await
+    }
+
+    async fn test_signal(&self, request: Request<v1::TestSignalRequest>) -> Answer<v1::TestSignalReply> {
+        self.answer("TestSignal", request, Scope::Any, async |_, request| {
+            if !self.parts.handle.policy().sources.contains_key(&request.source) {
+                return Err(Status::not_found(format!(
+                    "the policy names no source `{}`\nfix: add it under `sources:`, or name another with --source",
+                    request.source.escape_debug()
+                )));
+            }
+            let now = self.parts.world.now();
+            let read = intake::read(&request.source, &request.body, now).map_err(|refused| {
+                invalid("the body would be refused", &refused.why, &refused.fix)
+            })?;
+            let signals = self.parts.handle.test_signal(read.signals).await.map_err(|problem| no(&problem))?;
+            Ok(v1::TestSignalReply { signals })
+        })
+        .await
+    }
+
+    async fn list_incidents(
+        &self,
+        request: Request<v1::ListIncidentsRequest>,
+    ) -> Answer<v1::ListIncidentsReply> {
+        self.answer("ListIncidents", request, Scope::Any, async |_, request| {
+            let incidents = self.parts.handle.incidents(request.open, limit(request.limit)).await;
+            Ok(v1::ListIncidentsReply { incidents: incidents.map_err(|problem| no(&problem))? })
+        })
+        .await
+    }
+
+    async fn get_incident(&self, request: Request<v1::GetIncidentRequest>) -> Answer<v1::Incident> {
+        self.answer("GetIncident", request, Scope::Any, async |_, request| {
+            self.parts.handle.incident(parse(&request.incident)?).await.map_err(|problem| no(&problem))
+        })
+        .await
+    }
+
+    async fn list_agents(&self, request: Request<v1::ListAgentsRequest>) -> Answer<v1::ListAgentsReply> {
+        self.answer("ListAgents", request, Scope::Any, async |_, _| {
+            let agents = self.parts.handle.agents().await.map_err(|problem| no(&problem))?;
+            Ok(v1::ListAgentsReply { agents })
+        })
+        .await
+    }
+
+    async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Answer<v1::Agent> {
+        self.answer("GetAgent", request, Scope::Any, async |_, request| {
+            self.parts.handle.agent(parse(&request.host)?).await.map_err(|problem| no(&problem))
+        })
+        .await
+    }
+
+    async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Answer<v1::CreateTokenReply> {
+        self.answer("CreateToken", request, Scope::Operate, async |session, mut request| {
+            parse::<fettle_runbooks::id::Host>(&request.host)?;
+            if request.valid_ms == 0 {
+                request.valid_ms = u64::try_from(TOKEN_VALID.as_millis()).unwrap_or(u64::MAX);
+            }
+            if u128::from(request.valid_ms) > TOKEN_LONGEST.as_millis() {
+                return Err(invalid("a token is valid for at most 7 days", "", "ask for a shorter time"));
+            }
+            let (token, expires) = self
+                .parts
+                .handle
+                .create_token(Some(session), request)
+                .await
+                .map_err(|problem| no(&problem))?;
+            let root = Trust::fingerprint(&self.parts.trust).to_string();
+            Ok(v1::CreateTokenReply { token, expires_at: expires.0, root })
+        })
+        .await
+    }
+
+    async fn revoke_agent(&self, request: Request<v1::RevokeAgentRequest>) -> Answer<v1::RevokeAgentReply> {
+        self.answer("RevokeAgent", request, Scope::Operate, async |session, request| {
+            let host = parse(&request.host)?;
+            let revoked = self.parts.handle.revoke(session, host, request.reason).await;
+            Ok(v1::RevokeAgentReply { was_connected: revoked.map_err(|problem| no(&problem))? })
+        })
+        .await
+    }
+
+    async fn list_runbooks(
+        &self,
+        request: Request<v1::ListRunbooksRequest>,
+    ) -> Answer<v1::ListRunbooksReply> {
+        self.answer("ListRunbooks", request, Scope::Any, async |_, _| {
+            let (library, policy) = (self.parts.handle.library(), self.parts.handle.policy());
+            let runbooks = library.entries.values().map(|entry| view::listed(entry, &policy)).collect();
+            let refused = library.refused.iter().map(|(file, why)| (file.clone(), why.clone())).collect();
+            Ok(v1::ListRunbooksReply { runbooks, refused })
+        })
+        .await
+    }
+
+    async fn get_runbook(&self, request: Request<v1::GetRunbookRequest>) -> Answer<v1::Runbook> {
+        self.answer("GetRunbook", request, Scope::Any, async |_, request| {
+            let (library, policy) = (self.parts.handle.library(), self.parts.handle.policy());
+            match library.entries.get(&request.runbook) {
+                Some(entry) => Ok(view::whole(entry, &policy)),
+                None => Err(refusal::no_runbook(&request.runbook, &library)),
+            }
+        })
+        .await
+    }
+
+    async fn get_roster(&self, request: Request<v1::GetRosterRequest>) -> Answer<v1::Roster> {
+        self.answer("GetRoster", request, Scope::Any, async |_, _| match self.parts.handle.roster() {
+            Some(roster) => Ok(v1::Roster { roster: Some(roster.signed.clone()) }),
+            None => Err(Status::not_found("no roster is in force\nnext: fettle status")),
+        })
+        .await
+    }
+}
