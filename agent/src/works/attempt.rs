@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fettle_runbooks::id::RunId;
+use fettle_runbooks::runbook::Risk;
 use serde::{Deserialize, Serialize};
 
 use super::output::{Kept, Stream};
@@ -75,7 +75,8 @@ pub struct StartBy {
     /// For the host's veto: the runbook's path.
     pub runbook: String,
     /// For the host's veto: the step's risk.
-    pub risk: String,
+    #[serde(with = "super::shim::risk_text")]
+    pub risk: Risk,
 }
 
 /// A moment of the boot clock.
@@ -210,7 +211,8 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// The attempts under `state/attempts`, watched over by `state/policy.yaml`.
+    /// The attempts under `state/attempts`, watched over by `state/policy.yaml`. Only whoever holds the journal's lock
+    /// may open them.
     ///
     /// # Errors
     /// When the directory cannot be made.
@@ -219,7 +221,8 @@ impl Attempts {
         let dir = state.join("attempts");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         super::disk::sync_dir(state)?;
-        Ok(Attempts { dir, program: "/proc/self/exe".into(), policy: state.join("policy.yaml") })
+        read::sweep(&dir)?;
+        Ok(Attempts { dir, program: super::shim::itself().into(), policy: state.join("policy.yaml") })
     }
 
     /// Supervises with another program than the running one: a test's, for instance. It must call
@@ -230,81 +233,5 @@ impl Attempts {
     }
 }
 
-impl Attempts {
-    /// Starts a step that only reads, as a child of this process.
-    ///
-    /// # Errors
-    /// When no process was born.
-    pub fn start_read(&self, _spec: &Spec, _observer: Observer) -> Result<Running, StartError> {
-        unimplemented!()
-    }
-
-    /// Starts a step that acts, under a shim. The caller has journaled its intent.
-    ///
-    /// # Errors
-    /// When no shim was born; nothing ran.
-    pub fn start_effect(
-        &self,
-        _spec: &Spec,
-        _start_by: &StartBy,
-        _observer: Observer,
-    ) -> Result<Running, StartError> {
-        unimplemented!()
-    }
-
-    /// Follows an attempt that an earlier agent started and that [`look`](Attempts::look) found running.
-    ///
-    /// # Errors
-    /// When its directory cannot be read.
-    pub fn reattach(&self, _key: &AttemptKey, _observer: Observer) -> std::io::Result<Running> {
-        unimplemented!()
-    }
-
-    /// What became of an attempt that was intended: the first question after a restart.
-    ///
-    /// # Errors
-    /// When its directory cannot be read.
-    pub fn look(&self, _key: &AttemptKey) -> std::io::Result<super::recovery::Found> {
-        unimplemented!()
-    }
-
-    /// Kills what an attempt with an unknown end may have left running. True: nothing of it runs any more, for certain.
-    ///
-    /// # Errors
-    /// When its control group cannot be read or written.
-    pub fn bury(&self, _key: &AttemptKey) -> std::io::Result<bool> {
-        unimplemented!()
-    }
-
-    /// Makes sure that no attempt of the run starts any more, not even one whose shim is already on its way. Durable
-    /// when it returns. What runs already goes on: [`Running::kill`] it.
-    ///
-    /// # Errors
-    /// When it cannot be made durable.
-    pub fn tombstone(&self, _run: RunId) -> std::io::Result<()> {
-        unimplemented!()
-    }
-
-    /// Removes what is kept of a run's ended attempts, and its tombstone. Call it only when no order for the run can
-    /// be accepted any more: what is removed could start again.
-    ///
-    /// # Errors
-    /// When something cannot be removed.
-    pub fn forget(&self, _run: RunId) -> std::io::Result<()> {
-        unimplemented!()
-    }
-
-    /// The whole output an attempt left on this host, from an offset, at most `limit` bytes.
-    ///
-    /// # Errors
-    /// When it cannot be read, or is not kept.
-    pub fn output(
-        &self,
-        _key: &AttemptKey,
-        _stream: Stream,
-        _offset: u64,
-        _limit: usize,
-    ) -> std::io::Result<Vec<u8>> {
-        unimplemented!()
-    }
-}
+mod effect; // steps that act
+mod read; // steps that only read

@@ -5,6 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+/// The most of each output of a step that stays on the host; the rest is counted.
+pub(crate) const SPOOL: u64 = 16 << 20;
+
 /// Makes the entries of a directory durable: files created, renamed and removed in it.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

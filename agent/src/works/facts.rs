@@ -1,4 +1,140 @@
 //! Facts: what the agent itself reads on its host.
 //!
 //! Only what is asked for is read. Each fact is read on a thread of its own, within a time: a mount that hangs makes one
-//! fact an error, not the agent a corpse. A fact that cannot be read is an error with its reason, never a zero.
+//! fact an error, not the agent a corpse. Such a thread stays behind, because nothing can end it; so there are never
+//! more than a few, and a question that is still stuck is not asked again. A fact that cannot be read is an error with
+//! its reason, never a zero, and what does not exist (the size of a file that is not there) is null.
+
+mod disk; // disk(mount)
+mod file; // file(path)
+mod machine; // memory, cpu, load
+mod processes; // processes(name)
+mod tcp; // tcp(address)
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fettle_runbooks::expr::facts::{FactCall, FactKind, Facts};
+use fettle_runbooks::value::Value;
+
+/// Threads that may be reading facts at once, stuck ones included.
+const THREADS: usize = 32;
+
+/// One reading: the fields of a fact, or why it cannot be read.
+type Reading = Result<Value, String>;
+
+/// Reads these facts, all at once, and waits no longer than `timeout`. Blocks.
+pub fn read(calls: &[FactCall], timeout: Duration) -> Facts {
+    read_with(calls, timeout, answer)
+}
+
+fn read_with(calls: &[FactCall], timeout: Duration, answer: fn(&FactCall, Duration) -> Reading) -> Facts {
+    let deadline = Instant::now() + timeout;
+    let mut facts = Facts::new();
+    let (answers, inbox) = channel();
+    let mut open = 0;
+    for call in calls {
+        let text = call.to_string();
+        if facts.contains_key(&text) {
+            continue;
+        }
+        let (call, answers) = (call.clone(), answers.clone());
+        let begun = begin(&text, deadline).and_then(|asked| {
+            let thread = std::thread::Builder::new().name("fact".into()).stack_size(512 * 1024);
+            let read = move || {
+                let text = asked.text.clone();
+                let reading = answer(&call, timeout);
+                drop(asked);
+                let _ = answers.send((text, reading));
+            };
+            thread.spawn(read).map(drop).map_err(|error| format!("no thread for it: {error}"))
+        });
+        let until_then = match begun {
+            Ok(()) => {
+                open += 1;
+                Err(format!("did not answer within {timeout:?}"))
+            }
+            Err(why) => Err(why),
+        };
+        facts.insert(text, until_then);
+    }
+    while open > 0 {
+        match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok((text, reading)) => {
+                facts.insert(text, reading);
+                open -= 1;
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    facts
+}
+
+/// Reads one fact, however long it takes.
+fn answer(call: &FactCall, patience: Duration) -> Reading {
+    let arg = || match call.args.first() {
+        Some(Value::String(text)) => Ok(text.as_str()),
+        Some(_) | None => Err(format!("{} takes a text", call.name)),
+    };
+    match FactKind::named(&call.name) {
+        Some(FactKind::Disk) => disk::read(arg()?),
+        Some(FactKind::Memory) => machine::memory(),
+        Some(FactKind::Cpu) => machine::cpu(),
+        Some(FactKind::Load) => machine::load(),
+        Some(FactKind::Processes) => processes::read(arg()?),
+        Some(FactKind::Tcp) => tcp::read(arg()?, patience),
+        Some(FactKind::File) => file::read(arg()?),
+        None => Err(format!("this agent knows no fact `{}`", call.name)),
+    }
+}
+
+/// A fact's fields.
+fn record<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    Value::Map(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// A count as the language has it.
+fn int(number: u64) -> Value {
+    Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// A part of a whole, in percent; of nothing there is no part.
+fn percent(part: u64, whole: u64) -> Value {
+    if whole == 0 { Value::Null } else { Value::Number(part as f64 * 100.0 / whole as f64) }
+}
+
+/// Questions that have no answer yet: since when they should have had one, by a number of their own.
+static OPEN: Mutex<(u64, BTreeMap<u64, (String, Instant)>)> = Mutex::new((0, BTreeMap::new()));
+
+/// A question that is being asked, until it is dropped.
+struct Asked {
+    number: u64,
+    text: String,
+}
+
+/// Registers a question, unless it is stuck already or too many are.
+fn begin(text: &str, deadline: Instant) -> Result<Asked, String> {
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    if open.1.values().any(|(asked, due)| asked == text && *due < now) {
+        return Err("did not answer when it was asked before, and still has not".into());
+    }
+    if open.1.len() >= THREADS {
+        return Err(format!("{THREADS} other facts are being read or stuck"));
+    }
+    open.0 += 1;
+    let number = open.0;
+    open.1.insert(number, (text.to_owned(), deadline));
+    Ok(Asked { number, text: text.to_owned() })
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        OPEN.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests;

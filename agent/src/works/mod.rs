@@ -17,6 +17,11 @@ mod orders; // may this host do what the order asks?
 mod driver; // the one thread
 mod carry; // a segment being carried out
 mod restore; // going on after a restart
+mod place; // the directory of one attempt
+mod launch; // from a rendered step to a process
+mod kin; // which processes belong to a step
+pub mod cgroup; // … named by the kernel
+mod unix; // the only unsafe code
 mod disk; // so that it is there after a power failure
 mod base64_bytes;
 

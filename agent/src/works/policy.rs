@@ -13,10 +13,13 @@
 //! reading is always allowed. A file that cannot be read or understood denies every step that acts: a veto must not
 //! disappear through a typing error.
 
+use std::fmt;
 use std::path::Path;
 
 use fettle_runbooks::runbook::Risk;
 use serde::Deserialize;
+
+use super::shim::risk_text;
 
 /// What a step that acts must pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,17 +76,226 @@ pub struct Veto {
     pub message: String,
 }
 
+/// The file as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(rename = "fettle-host-policy")]
+    version: u32,
+    #[serde(default)]
+    freeze: bool,
+    #[serde(default)]
+    deny: Vec<Deny>,
+}
+
 impl HostPolicy {
     /// Reads `policy.yaml`. A file that is not there denies nothing.
-    pub fn read(_path: &Path) -> HostPolicy {
-        unimplemented!()
+    pub fn read(path: &Path) -> HostPolicy {
+        match std::fs::read(path) {
+            Ok(bytes) => HostPolicy::parse(&bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => HostPolicy::Read(Rules::default()),
+            Err(error) => HostPolicy::Unreadable(error.to_string()),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> HostPolicy {
+        let written: Written = match serde_yaml::from_slice(bytes) {
+            Ok(written) => written,
+            Err(error) => return HostPolicy::Unreadable(error.to_string()),
+        };
+        if written.version != 1 {
+            return HostPolicy::Unreadable(format!("`fettle-host-policy: {}` is not 1", written.version));
+        }
+        match written.deny.iter().find_map(Deny::problem) {
+            Some(problem) => HostPolicy::Unreadable(problem),
+            None => HostPolicy::Read(Rules { freeze: written.freeze, deny: written.deny }),
+        }
     }
 
     /// Whether a step may act here.
     ///
     /// # Errors
     /// When it may not, with the reason.
-    pub fn allows(&self, _asked: Asked<'_>) -> Result<(), Veto> {
-        unimplemented!()
+    pub fn allows(&self, asked: Asked<'_>) -> Result<(), Veto> {
+        if asked.risk == Risk::Read {
+            return Ok(());
+        }
+        let rules = match self {
+            HostPolicy::Read(rules) => rules,
+            HostPolicy::Unreadable(why) => {
+                let message = format!("this host's policy.yaml cannot be read, so nothing acts here: {why}");
+                return Err(Veto { code: "veto-unreadable", message });
+            }
+        };
+        let veto = |message| Err(Veto { code: "vetoed", message });
+        if rules.freeze {
+            return veto("this host's policy.yaml says `freeze: true`".into());
+        }
+        match rules.deny.iter().position(|deny| deny.covers(asked)) {
+            None => Ok(()),
+            Some(place) => veto(format!(
+                "this host's policy.yaml denies it (entry {} of `deny`: {})",
+                place + 1,
+                rules.deny[place]
+            )),
+        }
+    }
+}
+
+impl Deny {
+    fn problem(&self) -> Option<String> {
+        if self.runbook.is_none() && self.risk_above.is_none() && self.program.is_none() {
+            return Some("an entry of `deny` says nothing: give runbook, risk_above or program".into());
+        }
+        let risk = self.risk_above.as_deref()?;
+        risk_text::parse(risk)
+            .is_none()
+            .then(|| format!("`risk_above: {risk}` is not a risk: read, low, medium, high, critical"))
+    }
+
+    /// All that the entry names must fit.
+    fn covers(&self, asked: Asked<'_>) -> bool {
+        let base = asked.program.rsplit('/').next().unwrap_or_default();
+        let runbook = self.runbook.as_ref().is_none_or(|globs| globs.fit(asked.runbook));
+        let program = self.program.as_ref().is_none_or(|globs| globs.fit(asked.program) || globs.fit(base));
+        let above = self.risk_above.as_deref().and_then(risk_text::parse);
+        runbook && program && above.is_none_or(|above| asked.risk > above)
+    }
+}
+
+impl fmt::Display for Deny {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |globs: &Option<OneOrMore>| globs.as_ref().map(|globs| globs.all().join(", "));
+        let parts = [
+            ("runbook", list(&self.runbook)),
+            ("risk_above", self.risk_above.clone()),
+            ("program", list(&self.program)),
+        ];
+        let parts = parts.into_iter().filter_map(|(key, value)| Some(format!("{key}: {}", value?)));
+        f.write_str(&parts.collect::<Vec<_>>().join("; "))
+    }
+}
+
+impl OneOrMore {
+    fn all(&self) -> &[String] {
+        match self {
+            OneOrMore::One(glob) => std::slice::from_ref(glob),
+            OneOrMore::More(globs) => globs,
+        }
+    }
+
+    fn fit(&self, text: &str) -> bool {
+        self.all().iter().any(|glob| fits(glob.as_bytes(), text.as_bytes()))
+    }
+}
+
+/// `*` is any text, `/` included; everything else is itself.
+fn fits(glob: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut from) = (0, 0);
+    // Where to go on when it turns out that the last star must take one byte more.
+    let mut star: Option<(usize, usize)> = None;
+    while from < text.len() {
+        match glob.get(at) {
+            Some(b'*') => {
+                star = Some((at + 1, from));
+                at += 1;
+            }
+            Some(byte) if *byte == text[from] => {
+                at += 1;
+                from += 1;
+            }
+            Some(_) | None => {
+                let Some((after, taken)) = star else { return false };
+                star = Some((after, taken + 1));
+                (at, from) = (after, taken + 1);
+            }
+        }
+    }
+    glob[at..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(policy: &str, runbook: &str, risk: Risk, program: &str) -> Result<(), &'static str> {
+        let asked = Asked { runbook, risk, program };
+        HostPolicy::parse(policy.as_bytes()).allows(asked).map_err(|veto| veto.code)
+    }
+
+    #[test]
+    fn a_host_without_the_file_denies_nothing() {
+        let policy = HostPolicy::read(Path::new("/nonexistent/policy.yaml"));
+        assert_eq!(policy, HostPolicy::Read(Rules::default()));
+        policy.allows(Asked { runbook: "a/b", risk: Risk::Critical, program: "reboot" }).unwrap();
+    }
+
+    #[test]
+    fn each_rule_denies_what_it_names_and_nothing_else() {
+        let policy = r#"
+fettle-host-policy: 1
+deny:
+  - runbook: "database/*"
+  - risk_above: medium
+  - program: [reboot, "/opt/legacy/*"]
+"#;
+        let cases = [
+            ("host/disk", Risk::Low, "logrotate", Ok(())),
+            ("host/disk", Risk::Medium, "logrotate", Ok(())),
+            ("host/disk", Risk::High, "logrotate", Err("vetoed")),
+            ("database/failover", Risk::Low, "psql", Err("vetoed")),
+            ("database/failover", Risk::Read, "psql", Ok(())),
+            ("host/disk", Risk::Low, "/sbin/reboot", Err("vetoed")),
+            ("host/disk", Risk::Low, "reboots", Ok(())),
+            ("host/disk", Risk::Low, "/opt/legacy/bin/fix", Err("vetoed")),
+        ];
+        for (runbook, risk, program, expected) in cases {
+            assert_eq!(verdict(policy, runbook, risk, program), expected, "{runbook} {risk:?} {program}");
+        }
+    }
+
+    #[test]
+    fn what_one_entry_names_must_fit_together() {
+        let policy = "fettle-host-policy: 1\ndeny: [{ runbook: 'a/*', risk_above: low }]";
+        assert_eq!(verdict(policy, "a/b", Risk::Low, "x"), Ok(()));
+        assert_eq!(verdict(policy, "a/b", Risk::Medium, "x"), Err("vetoed"));
+        assert_eq!(verdict(policy, "c/b", Risk::Medium, "x"), Ok(()));
+    }
+
+    #[test]
+    fn a_freeze_stops_everything_but_reading() {
+        let policy = "fettle-host-policy: 1\nfreeze: true";
+        assert_eq!(verdict(policy, "a/b", Risk::Low, "x"), Err("vetoed"));
+        assert_eq!(verdict(policy, "a/b", Risk::Read, "x"), Ok(()));
+    }
+
+    #[test]
+    fn a_file_with_a_mistake_denies_everything_but_reading() {
+        for bad in [
+            "",
+            "fettle-host-policy: 2",
+            "fettle-host-policy: 1\nfreez: true",
+            "fettle-host-policy: 1\ndeny: [{}]",
+            "fettle-host-policy: 1\ndeny: [{ risk_above: hihg }]",
+            "freeze: false",
+            "\u{0}",
+        ] {
+            assert_eq!(verdict(bad, "a/b", Risk::Low, "x"), Err("veto-unreadable"), "{bad}");
+            assert_eq!(verdict(bad, "a/b", Risk::Read, "x"), Ok(()), "{bad}");
+        }
+        assert!(matches!(HostPolicy::read(Path::new("/proc")), HostPolicy::Unreadable(_)));
+    }
+
+    #[test]
+    fn stars_take_as_much_as_they_must() {
+        for (glob, text, fit) in [
+            ("*", "", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-b-b-d", false),
+            ("*a", "baa", true),
+            ("ab", "abc", false),
+        ] {
+            assert_eq!(fits(glob.as_bytes(), text.as_bytes()), fit, "{glob} {text}");
+        }
     }
 }

@@ -1,6 +1,16 @@
 //! What became of an attempt, read from what its shim left.
 
+use std::io;
+use std::time::Duration;
+
 use super::attempt::Ended;
+use super::cgroup::Cgroup;
+use super::clock;
+use super::place::{Place, Start, Started};
+use super::shim::not_started;
+
+/// How long killed processes may take to be gone.
+const DYING: Duration = Duration::from_secs(5);
 
 /// What became of an attempt that was intended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,4 +43,80 @@ pub enum Dead {
     StillRunning,
     /// It had no control group, so nobody can tell.
     NotKnown,
+}
+
+/// Reads what a shim left. The lock is asked first: a result that appears after that is still found.
+pub(crate) fn look(place: &Place) -> io::Result<Found> {
+    if !place.dir().exists() {
+        return Ok(Found::NotStarted);
+    }
+    let free = place.lock()?;
+    match place.exit()? {
+        Some(Ok(ended)) => return Ok(Found::Exit(Box::new(ended))),
+        Some(Err(damage)) => {
+            let reason = format!("its result is there, but cannot be read: {damage}");
+            return Ok(Found::Unknown(Unknown { reason, dead: Dead::NotKnown }));
+        }
+        None => {}
+    }
+    if free.is_none() {
+        return Ok(Found::Running);
+    }
+    let started = match place.started()? {
+        Start::Made(started) => started,
+        Start::Never => return Ok(Found::NotStarted),
+        Start::Broken => {
+            let why = "its supervisor ended while it was starting, before the step did".into();
+            return Ok(Found::Exit(Box::new(not_started("spawn-failed", why))));
+        }
+        Start::Unreadable => {
+            let reason = "it was started, and what its supervisor left is damaged".into();
+            return Ok(Found::Unknown(Unknown { reason, dead: Dead::NotKnown }));
+        }
+    };
+    let (dead, why) = death(&started)?;
+    let reason = format!("its supervisor ended without leaving a result; {why}");
+    Ok(Found::Unknown(Unknown { reason, dead }))
+}
+
+/// Whether an attempt whose shim is dead still runs.
+fn death(started: &Started) -> io::Result<(Dead, &'static str)> {
+    if clock::boot_id()? != started.boot {
+        return Ok((Dead::Certainly, "the host has rebooted since"));
+    }
+    Ok(match &started.cgroup {
+        None => (Dead::NotKnown, "without a control group nobody can tell whether it still runs"),
+        Some(path) if Cgroup::at(path.clone()).populated()? => {
+            (Dead::StillRunning, "something of it still runs")
+        }
+        Some(_) => (Dead::Certainly, "nothing of it runs any more"),
+    })
+}
+
+/// Kills what is left of an attempt whose shim is dead. Gives back whether nothing of it runs, for certain.
+pub(crate) fn bury(place: &Place) -> io::Result<bool> {
+    let Some(_free) = place.lock()? else { return Ok(false) };
+    let started = match place.started()? {
+        Start::Never | Start::Broken => return Ok(true),
+        Start::Unreadable => return Ok(false),
+        Start::Made(started) => started,
+    };
+    match death(&started)?.0 {
+        Dead::Certainly => Ok(true),
+        Dead::NotKnown => Ok(false),
+        Dead::StillRunning => {
+            let group = Cgroup::at(started.cgroup.unwrap_or_default());
+            group.kill()?;
+            let gone = group.empties_within(DYING)?;
+            group.remove();
+            Ok(gone)
+        }
+    }
+}
+
+/// Removes the control group of an attempt, if nothing is in it any more.
+pub(crate) fn remove_group(place: &Place) {
+    if let Ok(Start::Made(Started { cgroup: Some(path), .. })) = place.started() {
+        Cgroup::at(path).remove();
+    }
 }

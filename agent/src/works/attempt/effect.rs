@@ -1,0 +1,304 @@
+//! Steps that act: children of a shim, and here the thread that follows what the shim writes.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fettle_runbooks::id::RunId;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Timespec, inotify};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+
+use super::{Attempts, Happening, Observer, Running, Spec, StartBy, StartError, Stop};
+use crate::works::crash::crash_point;
+use crate::works::disk;
+use crate::works::output::Stream;
+use crate::works::place::{self, Order, Place, Start};
+use crate::works::record::AttemptKey;
+use crate::works::recovery::{self, Found};
+use crate::works::shim;
+use crate::works::unix::{self, Birth};
+
+/// How often to look at the output where the kernel cannot tell us that it grew.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Attempts {
+    /// Starts a step that acts, under a shim. The caller has journaled its intent.
+    ///
+    /// # Errors
+    /// When no shim was born; nothing ran.
+    pub fn start_effect(
+        &self,
+        spec: &Spec,
+        start_by: &StartBy,
+        observer: Observer,
+    ) -> Result<Running, StartError> {
+        crash_point("attempt.before-prepare");
+        let place = self.place(&spec.key);
+        let prepare = |path: PathBuf| move |source| StartError::Prepare { path, source };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(place.dir())
+            .and_then(|()| disk::sync_dir(&self.dir))
+            .map_err(prepare(place.dir().into()))?;
+        let lock = place.lock().map_err(prepare(place.file("lock")))?;
+        let before = || StartError::StartedBefore(spec.key.clone());
+        let lock = lock.ok_or_else(before)?;
+        if place.file("started").exists() {
+            return Err(before());
+        }
+        let order = Order {
+            spec: spec.clone(),
+            start_by: start_by.clone(),
+            policy: self.policy.clone(),
+            tombstone: place::tombstone(&self.dir, spec.key.run),
+        };
+        write_order(&place, &order).map_err(prepare(place.file("order")))?;
+        crash_point("attempt.before-spawn");
+        let failed = |source| StartError::Spawn { program: self.program.display().to_string(), source };
+        let pid = self.spawn_shim(&place, &lock).map_err(failed)?;
+        crash_point("attempt.after-spawn");
+        // The shim has the lock now: ours would keep it looking alive.
+        drop(lock);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty());
+        let follower = Follower::new(&place, pidfd.ok(), Some(pid), observer);
+        follower.spawn().map_err(failed)?;
+        Ok(Running::new(spec.key.clone(), Arc::new(place)))
+    }
+
+    /// Follows an attempt that an earlier agent started and that [`look`](Attempts::look) found running: its output
+    /// from the beginning, and its end.
+    ///
+    /// # Errors
+    /// When its directory cannot be read, or there is no thread for it.
+    pub fn reattach(&self, key: &AttemptKey, observer: Observer) -> io::Result<Running> {
+        let place = self.place(key);
+        Follower::new(&place, shim_of(&place)?, None, observer).spawn()?;
+        Ok(Running::new(key.clone(), Arc::new(place)))
+    }
+
+    /// What became of an attempt that was intended: the first question after a restart.
+    ///
+    /// # Errors
+    /// When its directory cannot be read.
+    pub fn look(&self, key: &AttemptKey) -> io::Result<Found> {
+        recovery::look(&self.place(key))
+    }
+
+    /// Kills what an attempt with an unknown end may have left running. True: nothing of it runs any more, for
+    /// certain; without a control group that can only be said after a reboot.
+    ///
+    /// # Errors
+    /// When its control group cannot be read or written.
+    pub fn bury(&self, key: &AttemptKey) -> io::Result<bool> {
+        recovery::bury(&self.place(key))
+    }
+
+    /// Makes sure that no attempt of the run starts any more, not even one whose shim is already on its way. Durable
+    /// when it returns. What runs already goes on: [`Running::kill`] it.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub fn tombstone(&self, run: RunId) -> io::Result<()> {
+        disk::replace(&place::tombstone(&self.dir, run), b"")
+    }
+
+    /// Whether the run has a tombstone.
+    pub fn is_tombstoned(&self, run: RunId) -> bool {
+        place::tombstone(&self.dir, run).exists()
+    }
+
+    /// Removes what is kept of a run's ended attempts, and its tombstone. Call it only when no order for the run can
+    /// be accepted any more: what is removed could start again. An attempt whose shim lives is left alone.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn forget(&self, run: RunId) -> io::Result<()> {
+        let prefix = format!("{run}.");
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().starts_with(&prefix) || !entry.file_type()?.is_dir() {
+                continue;
+            }
+            let place = Place::at(entry.path());
+            if let Some(_lock) = place.lock()? {
+                recovery::remove_group(&place);
+                std::fs::remove_dir_all(place.dir())?;
+            }
+        }
+        match std::fs::remove_file(place::tombstone(&self.dir, run)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The whole output an attempt left on this host, from an offset, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not kept.
+    pub fn output(&self, key: &AttemptKey, stream: Stream, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
+        let file = File::open(self.place(key).spool(stream))?;
+        let mut bytes = vec![0; limit];
+        let mut read = 0;
+        while read < limit {
+            match file.read_at(&mut bytes[read..], offset + read as u64)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    fn place(&self, key: &AttemptKey) -> Place {
+        Place::of(&self.dir, key)
+    }
+
+    fn spawn_shim(&self, place: &Place, lock: &File) -> io::Result<Pid> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        // Nothing of the agent's environment, but where a test wants the shim to die.
+        let crash = std::env::var("FETTLE_CRASH_AT")
+            .ok()
+            .filter(|_| cfg!(any(debug_assertions, feature = "crash-points")));
+        let env: Vec<_> = crash.map(|at| ("FETTLE_CRASH_AT".to_owned(), at)).into_iter().collect();
+        unix::spawn(&Birth {
+            program: &self.program,
+            args: &shim::arguments(place),
+            env: &env,
+            cwd: "/".as_ref(),
+            fds: [null.as_fd(), null.as_fd(), null.as_fd()],
+            extra: Some(lock.as_fd()),
+        })
+    }
+}
+
+/// It need not be durable: without `started`, it is written anew.
+fn write_order(place: &Place, order: &Order) -> io::Result<()> {
+    use std::io::Write as _;
+    let bytes = serde_json::to_vec(order)?;
+    disk::create(&place.file("order"), 0o600)?.write_all(&bytes)
+}
+
+/// The living shim of an attempt, as something to poll; none when it has just died.
+fn shim_of(place: &Place) -> io::Result<Option<OwnedFd>> {
+    let Start::Made(started) = place.started()? else { return Ok(None) };
+    let Some(pid) = Pid::from_raw(started.pid) else { return Ok(None) };
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
+    // The lock is held *after* we got hold of the process: so its shim lived then, and the number was still its own.
+    Ok(if place.lock()?.is_none() { Some(pidfd) } else { None })
+}
+
+impl Stop for Place {
+    fn stop(&self) -> io::Result<()> {
+        disk::create(&self.file("stop"), 0o600).map(drop)
+    }
+}
+
+/// Follows one shim.
+struct Follower {
+    place: Place,
+    /// None: look at the lock now and then.
+    pidfd: Option<OwnedFd>,
+    /// Ours to bury.
+    child: Option<Pid>,
+    grows: Option<OwnedFd>,
+    tails: [Tail; 2],
+    observer: Observer,
+}
+
+/// How far an output was read.
+struct Tail {
+    stream: Stream,
+    file: Option<File>,
+    at: u64,
+}
+
+impl Follower {
+    fn new(place: &Place, pidfd: Option<OwnedFd>, child: Option<Pid>, observer: Observer) -> Follower {
+        let tail = |stream| Tail { stream, file: None, at: 0 };
+        let grows = watch(place).ok();
+        let tails = [tail(Stream::Stdout), tail(Stream::Stderr)];
+        Follower { place: place.clone(), pidfd, child, grows, tails, observer }
+    }
+
+    fn spawn(self) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("follow".into()).stack_size(256 * 1024);
+        thread.spawn(move || self.to_the_end()).map(drop)
+    }
+
+    fn to_the_end(mut self) {
+        loop {
+            let over = self.is_over();
+            self.read_on();
+            if over {
+                break;
+            }
+            self.wait();
+        }
+        let word = match recovery::look(&self.place) {
+            Ok(Found::Exit(ended)) => Happening::Ended(*ended),
+            Ok(Found::NotStarted) => Happening::Ended(shim::not_started(
+                "spawn-failed",
+                "the supervisor of the step ended before it started anything".into(),
+            )),
+            Ok(Found::Unknown(unknown)) => Happening::Unknown(unknown.reason),
+            // Not this shim: another one has the attempt, and its follower will tell.
+            Ok(Found::Running) => Happening::Unknown("another supervisor has this attempt".into()),
+            Err(error) => Happening::Unknown(format!("its result cannot be read: {error}")),
+        };
+        (self.observer)(word);
+    }
+
+    /// Whether the shim is no more.
+    fn is_over(&self) -> bool {
+        let over = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match (self.child, &self.pidfd) {
+            (Some(child), _) => !matches!(waitid(WaitId::Pid(child), over), Ok(None)),
+            (None, Some(pidfd)) => {
+                let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+                poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+            }
+            (None, None) => self.place.lock().is_ok_and(|lock| lock.is_some()),
+        }
+    }
+
+    fn wait(&self) {
+        let all_told = self.pidfd.is_some() && self.grows.is_some();
+        let limit = (!all_told).then_some(Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() });
+        let all = self.pidfd.iter().chain(&self.grows);
+        let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let _ = poll(&mut fds, limit.as_ref());
+        if let Some(grows) = &self.grows {
+            let mut news = [0; 4096];
+            while rustix::io::read(grows, &mut news).is_ok_and(|read| read > 0) {}
+        }
+    }
+
+    /// Tells what was written since.
+    fn read_on(&mut self) {
+        let mut buffer = vec![0; 16 * 1024];
+        for tail in &mut self.tails {
+            if tail.file.is_none() {
+                tail.file = File::open(self.place.spool(tail.stream)).ok();
+            }
+            let Some(file) = &tail.file else { continue };
+            while let Ok(read @ 1..) = file.read_at(&mut buffer, tail.at) {
+                let bytes = &buffer[..read];
+                (self.observer)(Happening::Output { stream: tail.stream, offset: tail.at, bytes });
+                tail.at += read as u64;
+            }
+        }
+    }
+}
+
+/// Something to poll that says when a file in the directory grows.
+fn watch(place: &Place) -> io::Result<OwnedFd> {
+    let told = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&told, place.dir(), inotify::WatchFlags::MODIFY)?;
+    Ok(told)
+}

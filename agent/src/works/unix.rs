@@ -1,0 +1,180 @@
+//! The few calls that neither `std` nor `rustix` offers safely: the only module of the agent with `unsafe` in it.
+//!
+//! Processes are born with `posix_spawn`, because a fork of a large process costs tens of milliseconds, and because
+//! code between fork and exec in a program with threads is a deadlock waiting for its day. The C library can do there
+//! all that is needed: a session, a directory, three descriptors and none else, default signals.
+#![allow(
+    unsafe_code,
+    reason = "posix_spawn, signal and adopting an inherited descriptor have no safe wrapper"
+)]
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::ptr::null_mut;
+
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+use rustix::process::Pid;
+
+/// The descriptor under which a child finds the one extra descriptor it was given.
+pub(crate) const EXTRA: RawFd = 3;
+
+/// A process to be. It inherits nothing that is not named here.
+pub(crate) struct Birth<'a> {
+    /// An absolute path; nothing is searched.
+    pub(crate) program: &'a Path,
+    /// All arguments, beginning with the program's own name.
+    pub(crate) args: &'a [String],
+    /// The whole environment.
+    pub(crate) env: &'a [(String, String)],
+    /// Its working directory.
+    pub(crate) cwd: &'a Path,
+    /// Its descriptors 0, 1 and 2.
+    pub(crate) fds: [BorrowedFd<'a>; 3],
+    /// Its descriptor [`EXTRA`].
+    pub(crate) extra: Option<BorrowedFd<'a>>,
+}
+
+/// Starts a process at the head of a session of its own, with default signals.
+pub(crate) fn spawn(birth: &Birth<'_>) -> io::Result<Pid> {
+    // Far away from 0..=3, so that putting one in place overwrites no other.
+    let wanted = birth.fds.iter().copied().chain(birth.extra);
+    let sources = wanted.map(|fd| fcntl_dupfd_cloexec(fd, 64)).collect::<Result<Vec<OwnedFd>, _>>()?;
+
+    let program = c_string(birth.program.as_os_str())?;
+    let cwd = c_string(birth.cwd.as_os_str())?;
+    let args = strings(birth.args.iter().cloned())?;
+    let env = strings(birth.env.iter().map(|(name, value)| format!("{name}={value}")))?;
+    let (argv, envp) = (pointers(&args), pointers(&env));
+
+    let mut actions = Actions::new()?;
+    for (target, source) in sources.iter().enumerate() {
+        actions.dup2(source.as_fd(), target as RawFd)?;
+    }
+    actions.close_from(sources.len() as RawFd)?;
+    actions.chdir(&cwd)?;
+    let attributes = Attributes::session_with_default_signals()?;
+
+    let mut pid = 0;
+    // SAFETY: every pointer is to something alive in this function: NUL-ended strings, and arrays of pointers to such
+    // that end in null. posix_spawn only reads them, and is done with them when it returns.
+    let failed = unsafe {
+        libc::posix_spawn(
+            &raw mut pid,
+            program.as_ptr(),
+            &raw const actions.0,
+            &raw const attributes.0,
+            argv.as_ptr(),
+            envp.as_ptr(),
+        )
+    };
+    check(failed)?;
+    Pid::from_raw(pid).ok_or_else(|| io::Error::other("the kernel gave a child no number"))
+}
+
+/// The descriptor that whoever started this process left at [`EXTRA`]; closed at the next exec from now on.
+pub(crate) fn take_extra() -> io::Result<OwnedFd> {
+    // SAFETY: only asked whether it is open; nothing is assumed of the answer.
+    let there = fcntl_getfd(unsafe { BorrowedFd::borrow_raw(EXTRA) });
+    there?;
+    // SAFETY: called once, first in `main`: it is open, and nothing else in this process owns it yet.
+    let fd = unsafe { OwnedFd::from_raw_fd(EXTRA) };
+    fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+    Ok(fd)
+}
+
+/// Goes on when the terminal hangs up, or when whoever ends the agent means all its processes.
+pub(crate) fn ignore_polite_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: no handler is installed, so there is no code that could run at a bad moment.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a NUL byte in it"))
+}
+
+fn strings(texts: impl Iterator<Item = String>) -> io::Result<Vec<CString>> {
+    texts.map(|text| c_string(OsStr::new(&text))).collect()
+}
+
+fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
+    strings.iter().map(|string| string.as_ptr().cast_mut()).chain([null_mut()]).collect()
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
+struct Actions(libc::posix_spawn_file_actions_t);
+
+impl Actions {
+    fn new() -> io::Result<Actions> {
+        let mut new = MaybeUninit::uninit();
+        // SAFETY: init is what makes it a value; it is taken for one only when init says so.
+        unsafe {
+            check(libc::posix_spawn_file_actions_init(new.as_mut_ptr()))?;
+            Ok(Actions(new.assume_init()))
+        }
+    }
+
+    fn dup2(&mut self, source: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
+        // SAFETY: `self.0` was initialised in `new`; numbers are copied.
+        check(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut self.0, source.as_raw_fd(), target) })
+    }
+
+    fn close_from(&mut self, first: RawFd) -> io::Result<()> {
+        // SAFETY: as above.
+        check(unsafe { libc::posix_spawn_file_actions_addclosefrom_np(&raw mut self.0, first) })
+    }
+
+    fn chdir(&mut self, dir: &CString) -> io::Result<()> {
+        // SAFETY: as above; the path is copied by the call.
+        check(unsafe { libc::posix_spawn_file_actions_addchdir_np(&raw mut self.0, dir.as_ptr()) })
+    }
+}
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        // SAFETY: initialised in `new`, destroyed once.
+        unsafe { libc::posix_spawn_file_actions_destroy(&raw mut self.0) };
+    }
+}
+
+struct Attributes(libc::posix_spawnattr_t);
+
+impl Attributes {
+    fn session_with_default_signals() -> io::Result<Attributes> {
+        let mut new = MaybeUninit::uninit();
+        // SAFETY: init is what makes it a value; it is taken for one only when init says so.
+        let mut attributes = unsafe {
+            check(libc::posix_spawnattr_init(new.as_mut_ptr()))?;
+            Attributes(new.assume_init())
+        };
+        let mut signals = MaybeUninit::uninit();
+        // SAFETY: sigemptyset and sigfillset initialise the set they are given; both are copied into attributes
+        // that were initialised above.
+        unsafe {
+            libc::sigemptyset(signals.as_mut_ptr());
+            check(libc::posix_spawnattr_setsigmask(&raw mut attributes.0, signals.as_ptr()))?;
+            libc::sigfillset(signals.as_mut_ptr());
+            check(libc::posix_spawnattr_setsigdefault(&raw mut attributes.0, signals.as_ptr()))?;
+            let flags = i32::from(libc::POSIX_SPAWN_SETSID)
+                | libc::POSIX_SPAWN_SETSIGDEF
+                | libc::POSIX_SPAWN_SETSIGMASK;
+            check(libc::posix_spawnattr_setflags(&raw mut attributes.0, flags as libc::c_short))?;
+        }
+        Ok(attributes)
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: initialised in the one maker, destroyed once.
+        unsafe { libc::posix_spawnattr_destroy(&raw mut self.0) };
+    }
+}

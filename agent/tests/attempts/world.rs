@@ -1,0 +1,175 @@
+//! A state directory, steps to run in it, and waits that explain themselves.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use fettle_agent::works::attempt::{Attempts, Ended, Happening, Observer, Running, Spec, StartBy, Work};
+use fettle_agent::works::clock;
+use fettle_agent::works::output::{Kept, Stream};
+use fettle_agent::works::record::AttemptKey;
+use fettle_agent::works::recovery::Found;
+use fettle_runbooks::id::RunId;
+use fettle_runbooks::runbook::Risk;
+use tempfile::TempDir;
+
+/// Longer than anything here takes, however busy the machine is.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    pub(crate) attempts: Attempts,
+}
+
+/// How an attempt went, as its observer was told.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Output(Stream, u64, Vec<u8>),
+    Ended(Ended),
+    Unknown(String),
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        World { attempts: attempts(dir.path()), dir }
+    }
+
+    /// A file that steps may write.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What a step wrote into a file so far.
+    pub(crate) fn written(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).unwrap_or_default()
+    }
+
+    pub(crate) fn read(&self, spec: &Spec) -> Ended {
+        let (observer, told) = observer();
+        self.attempts.start_read(spec, observer).unwrap();
+        end(&told)
+    }
+
+    pub(crate) fn effect(&self, spec: &Spec) -> Ended {
+        let (_, told) = self.start(spec);
+        end(&told)
+    }
+
+    pub(crate) fn start(&self, spec: &Spec) -> (Running, Receiver<Told>) {
+        let (observer, told) = observer();
+        (self.attempts.start_effect(spec, &soon(), observer).unwrap(), told)
+    }
+
+    /// Another process that starts an effect and waits for its end; it can be killed, and its shim told where to die.
+    pub(crate) fn starter(&self, spec: &Spec, crash_at: Option<&str>) -> Child {
+        std::fs::write(self.file("spec.json"), serde_json::to_vec(spec).unwrap()).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "world::starter", "--ignored", "--nocapture"])
+            .env("FETTLE_TEST_STATE", self.dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if let Some(point) = crash_at {
+            command.env("FETTLE_CRASH_AT", point);
+        }
+        command.spawn().unwrap()
+    }
+}
+
+/// Not a test: what [`World::starter`] runs.
+#[test]
+#[ignore = "only run by other tests, in a process of its own"]
+fn starter() {
+    let Some(state) = std::env::var_os("FETTLE_TEST_STATE").map(PathBuf::from) else { return };
+    let spec: Spec = serde_json::from_slice(&std::fs::read(state.join("spec.json")).unwrap()).unwrap();
+    let (observer, told) = observer();
+    attempts(&state).start_effect(&spec, &soon(), observer).unwrap();
+    while let Ok(Told::Output(..)) = told.recv_timeout(LIMIT) {}
+}
+
+fn attempts(state: &Path) -> Attempts {
+    Attempts::open(state).unwrap().supervised_by(env!("CARGO_BIN_EXE_fettle-agent").into())
+}
+
+pub(crate) fn soon() -> StartBy {
+    StartBy {
+        not_after_ms: clock::wall_ms() + 3_600_000,
+        boot: None,
+        runbook: "host/test".into(),
+        risk: Risk::Medium,
+    }
+}
+
+/// A run of its own for every step: what marks the processes of a step must not be another test's.
+pub(crate) fn key() -> AttemptKey {
+    AttemptKey { run: RunId::new(uuid::Uuid::now_v7()), path: "remediate/step".into(), attempt: 1 }
+}
+
+pub(crate) fn step(work: Work) -> Spec {
+    Spec { key: key(), work, env: BTreeMap::new(), cwd: None, user: None, timeout: LIMIT, grace: LIMIT }
+}
+
+pub(crate) fn script(source: &str) -> Spec {
+    step(Work::Script { source: source.into(), interpreter: vec!["/bin/sh".into(), "-eu".into()] })
+}
+
+pub(crate) fn observer() -> (Observer, Receiver<Told>) {
+    let (tell, told) = channel();
+    let observer = Box::new(move |happening: Happening<'_>| {
+        let _ = tell.send(match happening {
+            Happening::Output { stream, offset, bytes } => Told::Output(stream, offset, bytes.to_vec()),
+            Happening::Ended(ended) => Told::Ended(ended),
+            Happening::Unknown(reason) => Told::Unknown(reason),
+        });
+    });
+    (observer, told)
+}
+
+/// Waits for the end, and checks on the way that output comes in order and whole.
+pub(crate) fn end(told: &Receiver<Told>) -> Ended {
+    let mut at: BTreeMap<Stream, u64> = BTreeMap::new();
+    loop {
+        match told.recv_timeout(LIMIT).expect("an end within the limit") {
+            Told::Output(stream, offset, bytes) => {
+                let next = at.entry(stream).or_default();
+                assert_eq!(*next, offset, "{stream:?} goes on where it was");
+                *next += bytes.len() as u64;
+            }
+            Told::Ended(ended) => return ended,
+            Told::Unknown(reason) => panic!("unknown: {reason}"),
+        }
+    }
+}
+
+pub(crate) fn text(kept: &Kept) -> String {
+    String::from_utf8(kept.whole().unwrap()).unwrap()
+}
+
+/// Waits until `look` gives something. On timeout, tells what it saw last.
+pub(crate) fn eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match look() {
+            Ok(seen) => return seen,
+            Err(last) if Instant::now() >= deadline => panic!("still not so after {LIMIT:?}: {last}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Waits until an attempt is not running any more.
+pub(crate) fn settled(world: &World, key: &AttemptKey) -> Found {
+    eventually(|| match world.attempts.look(key).unwrap() {
+        Found::Running => Err("it is running".into()),
+        found @ (Found::Exit(_) | Found::NotStarted | Found::Unknown(_)) => Ok(found),
+    })
+}
+
+/// Whether a process lives; a zombie does not.
+pub(crate) fn lives(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+        .is_ok_and(|stat| !stat[stat.rfind(')').unwrap()..].starts_with(") Z"))
+}
