@@ -204,7 +204,7 @@ impl Driver {
             not_after_ms: i64::MAX,
             boot: None,
             runbook: active.runbook.name().to_owned(),
-            risk: "read".to_owned(),
+            risk: Risk::Read,
         };
         let Some(plan) = here.plan.as_ref().filter(|_| kind == Kind::Act) else { return Ok(start_by) };
         if active.granted && active.boot != self.boot {
@@ -226,7 +226,7 @@ impl Driver {
         if left < 0 {
             return Err("the time to start it has passed".to_owned());
         }
-        start_by.risk = risk_word(planned.map_or(Risk::Critical, |step| step.risk)).to_owned();
+        start_by.risk = planned.map_or(Risk::Critical, |step| step.risk);
         start_by.not_after_ms = limit;
         start_by.boot = Some(BootLimit {
             boot: self.boot.clone(),
@@ -522,10 +522,6 @@ fn longest(step: &PlannedStep) -> Duration {
     };
     let retried = once.saturating_add(step.retry.longest).saturating_mul(step.retry.times);
     once.saturating_add(retried).saturating_add(Duration::from_secs(10))
-}
-
-fn risk_word(risk: Risk) -> &'static str {
-    fettle_proto::signed::words::risk_word(risk)
 }
 
 /// A start that the host forbade, after all.

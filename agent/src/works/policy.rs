@@ -16,10 +16,9 @@
 use std::fmt;
 use std::path::Path;
 
+use fettle_proto::signed::words::risk_of;
 use fettle_runbooks::runbook::Risk;
 use serde::Deserialize;
-
-use super::shim::risk_text;
 
 /// What a step that acts must pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +147,7 @@ impl Deny {
             return Some("an entry of `deny` says nothing: give runbook, risk_above or program".into());
         }
         let risk = self.risk_above.as_deref()?;
-        risk_text::parse(risk)
+        risk_of(risk)
             .is_none()
             .then(|| format!("`risk_above: {risk}` is not a risk: read, low, medium, high, critical"))
     }
@@ -158,7 +157,7 @@ impl Deny {
         let base = asked.program.rsplit('/').next().unwrap_or_default();
         let runbook = self.runbook.as_ref().is_none_or(|globs| globs.fit(asked.runbook));
         let program = self.program.as_ref().is_none_or(|globs| globs.fit(asked.program) || globs.fit(base));
-        let above = self.risk_above.as_deref().and_then(risk_text::parse);
+        let above = self.risk_above.as_deref().and_then(risk_of);
         runbook && program && above.is_none_or(|above| asked.risk > above)
     }
 }

@@ -18,7 +18,6 @@ mod watch; // the step's life
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use fettle_runbooks::runbook::Risk;
 use rustix::fs::{FlockOperation, flock};
 
 use super::attempt::{Ended, Outcome};
@@ -152,32 +151,17 @@ pub(crate) fn not_started(code: &str, message: String) -> Ended {
 
 /// A risk as the order file writes it.
 pub(crate) mod risk_text {
-    use super::Risk;
+    use fettle_proto::signed::words::{risk_of, risk_word};
+    use fettle_runbooks::runbook::Risk;
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-    const NAMES: [(Risk, &str); 5] = [
-        (Risk::Read, "read"),
-        (Risk::Low, "low"),
-        (Risk::Medium, "medium"),
-        (Risk::High, "high"),
-        (Risk::Critical, "critical"),
-    ];
-
-    pub(crate) fn parse(text: &str) -> Option<Risk> {
-        NAMES.iter().find(|(_, name)| *name == text).map(|(risk, _)| *risk)
-    }
-
-    pub(crate) fn name(risk: Risk) -> &'static str {
-        NAMES.iter().find(|(one, _)| *one == risk).map_or("critical", |(_, name)| name)
-    }
-
     pub(crate) fn serialize<S: Serializer>(risk: &Risk, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(name(*risk))
+        to.serialize_str(risk_word(*risk))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Risk, D::Error> {
         let text = String::deserialize(from)?;
-        parse(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is not a risk")))
+        risk_of(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is not a risk")))
     }
 }
 
