@@ -24,6 +24,8 @@ mod enrol;
 mod output;
 mod refusal;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use refusal::CODE;
 pub use session::Downstream;
@@ -165,23 +167,11 @@ struct Shared<F> {
     enrolments: Arc<Semaphore>,
 }
 
-/// The service, ready to be added to [`server`].
+/// The service, ready to be added to [`crate::grpc::Services`].
 pub fn service<F: Fleet>(parts: Parts<F>) -> v1::agents_server::AgentsServer<Agents<F>> {
     let enrolments = Arc::new(Semaphore::new(parts.settings.enrolments));
     v1::agents_server::AgentsServer::new(Agents { shared: Arc::new(Shared { parts, enrolments }) })
         .max_decoding_message_size(MESSAGE_LIMIT)
-}
-
-/// A gRPC server with the settings that long-lived streams need: windows that a burst of small messages does not
-/// exhaust, and keep-alive, so that a peer that vanished is noticed.
-pub fn server() -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(512 * 1024)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .max_concurrent_streams(128)
-        .http2_max_header_list_size(16 * 1024)
 }
 
 #[tonic::async_trait]

@@ -22,6 +22,7 @@ pub mod coordinator; // the one task that knows all of the above
 pub mod ca; // who is whom
 pub mod tls; // … proven on every connection
 pub mod accept; // connections in
+pub mod grpc; // … and which service they reach
 pub mod agents; // hosts: joining, control streams, live output
 
 pub mod metrics; // what is counted
