@@ -17,6 +17,12 @@ pub mod gate; // … and only if people agree
 pub mod model; // what is true now
 pub mod store; // what survives us
 
+pub mod run; // so we are doing it
+pub mod dispatch; // … on that host
+pub mod outcome; // … which says how it went
+pub mod report; // … and this is what happened
+pub mod notify; // … which people are told
+
 pub mod coordinator; // the one task that knows all of the above
 
 pub mod ca; // who is whom

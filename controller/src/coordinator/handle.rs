@@ -1,26 +1,24 @@
 //! A cheap, cloneable way to talk to the coordinator. Channels stay inside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use fettle_proto::signed::Roster;
 use fettle_proto::v1;
-use fettle_runbooks::id::{GateId, Host, IncidentId, RunId, SignalId};
+use fettle_runbooks::id::{GateId, Host, RunId, SignalId};
 use futures_util::Stream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::gates::parse;
+use super::people::{same_start, taken};
 use crate::policy::Policy;
 use crate::problem::Problem;
 use crate::signal::Signal;
+use crate::store::Record;
+use crate::store::Store;
 use crate::trigger::Library;
-use crate::world::At;
-
-/// Commands queued before callers wait. A caller that waits is told about the overload by waiting.
-pub(crate) const COMMAND_QUEUE: usize = 1024;
-
-/// Events a watcher of a run may be behind before it is cut off and has to ask again.
-pub(crate) const WATCH_QUEUE: usize = 1024;
+use crate::world::{At, World};
 
 /// Who is signed in, proven by the token of [`Handle::session`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,14 +88,39 @@ pub type RunEvents = Pin<Box<dyn Stream<Item = Result<v1::RunEvent, Problem>> + 
 /// durable and never wait for the coordinator.
 #[derive(Clone)]
 pub struct Handle {
-    commands: mpsc::Sender<Command>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) in_force: Arc<watch::Sender<InForce>>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) world: Arc<dyn World>,
+    pub(super) live: broadcast::Sender<Arc<Live>>,
+    pub(super) connected: Connected,
+    pub(super) version: Arc<str>,
+}
+
+/// The hosts whose streams are open.
+pub(super) type Connected = Arc<RwLock<BTreeSet<Host>>>;
+
+/// What is in force.
+#[derive(Clone, Default)]
+pub(super) struct InForce {
+    pub(super) library: Arc<Library>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) warnings: Vec<String>,
+    pub(super) roster: Option<Arc<RosterInForce>>,
+}
+
+/// What watchers hear.
+pub(super) enum Live {
+    /// Durable history.
+    Happened(Vec<Record>),
+    /// Output, as it comes.
+    Output { host: Host, chunk: v1::OutputChunk },
 }
 
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 
 /// Everything the coordinator can be asked to do.
-#[allow(dead_code, reason = "the coordinator reads them")]
 pub(crate) enum Command {
     Signals {
         signals: Vec<Signal>,
@@ -168,22 +191,12 @@ pub(crate) enum Command {
         reports: Vec<v1::Report>,
         reply: Reply<u64>,
     },
-    Output {
-        host: Host,
-        chunk: v1::OutputChunk,
-    },
     Revoke {
         session: Session,
         host: Host,
         reason: String,
         reply: Reply<bool>,
     },
-    SetLibrary(Arc<Library>),
-    SetPolicy {
-        policy: Arc<Policy>,
-        warnings: Vec<String>,
-    },
-    SetRoster(Option<Arc<RosterInForce>>),
 }
 
 impl Handle {
@@ -228,11 +241,35 @@ impl Handle {
         session: Session,
         request: v1::StartRunRequest,
     ) -> Result<v1::StartRunReply, Problem> {
+        // The coordinator remembers only runs that have not ended.
+        let signed = request.start.as_ref();
+        let start = signed.and_then(|signed| fettle_proto::signed::Start::decode(&signed.bytes).ok());
+        if let Some(start) = &start
+            && let Some(known) = self.parts(start.run).await?
+        {
+            return match same_start(known.run.start.as_ref(), signed) {
+                true => Ok(v1::StartRunReply { run: start.run.to_string(), created: false }),
+                false => Err(taken(start.run)),
+            };
+        }
         self.ask(|reply| Command::Start { session, request, reply }).await
     }
 
     /// Records one person's signed decision and returns the gate as it then stands.
     pub async fn decide(&self, session: Session, request: v1::DecideRequest) -> Result<v1::Gate, Problem> {
+        // The coordinator remembers only gates of runs that have not ended.
+        let known = self.gate(parse(&request.gate)?).await?;
+        let again = known.decisions.iter().any(|decision| {
+            decision.signed.as_ref().map(|signed| &signed.bytes)
+                == request.approval.as_ref().map(|signed| &signed.bytes)
+        });
+        if again {
+            return Ok(known);
+        }
+        if known.state != "open" {
+            let message = format!("the gate is {}: {}", known.state, known.reason);
+            return Err(Problem::conflict("gate-closed", message));
+        }
         let gate = self.ask(|reply| Command::Decide { session, request, reply }).await?;
         self.gate(gate).await
     }
@@ -292,7 +329,9 @@ impl Handle {
 
     /// Live output, for whoever watches. Never waits; dropped when nobody can take it.
     pub fn output(&self, host: Host, chunk: v1::OutputChunk) {
-        let _ = self.commands.try_send(Command::Output { host, chunk });
+        if self.live.receiver_count() > 0 {
+            let _ = self.live.send(Arc::new(Live::Output { host, chunk }));
+        }
     }
 
     /// Ends an agent: its certificate counts no more and its sender is dropped. True if it was connected.
@@ -304,98 +343,36 @@ impl Handle {
 
     /// Puts a library in force.
     pub async fn set_library(&self, library: Arc<Library>) {
-        let _ = self.commands.send(Command::SetLibrary(library)).await;
+        self.in_force.send_modify(|in_force| in_force.library = library);
     }
 
     /// Puts a policy in force; `warnings` name files that were refused, for `Status`.
     pub async fn set_policy(&self, policy: Arc<Policy>, warnings: Vec<String>) {
-        let _ = self.commands.send(Command::SetPolicy { policy, warnings }).await;
+        self.in_force.send_modify(|in_force| {
+            in_force.policy = policy;
+            in_force.warnings = warnings;
+        });
     }
 
     /// Puts a verified roster in force; connected agents get it.
     pub async fn set_roster(&self, roster: Option<Arc<RosterInForce>>) {
-        let _ = self.commands.send(Command::SetRoster(roster)).await;
+        self.in_force.send_modify(|in_force| in_force.roster = roster);
     }
 
-    // --- queries: served from the store's read connections ---
-
-    /// What waits, what runs, which hosts are away.
-    pub async fn status(&self) -> Result<v1::Status, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// Runs, newest first.
-    pub async fn runs(&self, _filter: v1::ListRunsRequest) -> Result<Vec<v1::Run>, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// One run, with plans and steps.
-    pub async fn run(&self, _run: RunId) -> Result<v1::Run, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// What has happened to a run after event `after`, then what happens next.
-    pub async fn watch(&self, _run: RunId, _after: u64) -> Result<RunEvents, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// Kept output of a run's steps; `host` and `path` narrow it when not empty.
-    pub async fn logs(&self, _run: RunId, _host: String, _path: String) -> Result<Vec<v1::StepLog>, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// Gates, newest first.
-    pub async fn gates(&self, _open: bool) -> Result<Vec<v1::Gate>, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// A gate with everything its approver needs.
-    pub async fn gate(&self, _gate: GateId) -> Result<v1::Gate, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// Signals, newest first, without their trails.
-    pub async fn signals(&self, _limit: u32) -> Result<Vec<v1::Signal>, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// One signal with its whole decision trail.
-    pub async fn explain(&self, _signal: SignalId) -> Result<v1::Signal, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// Incidents, newest first, without their timelines.
-    pub async fn incidents(&self, _open: bool, _limit: u32) -> Result<Vec<v1::Incident>, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// One incident: timeline, decisions, clocks.
-    pub async fn incident(&self, _incident: IncidentId) -> Result<v1::Incident, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// The fleet.
-    pub async fn agents(&self) -> Result<Vec<v1::Agent>, Problem> {
-        Err(Problem::unavailable())
-    }
-
-    /// One host's agent.
-    pub async fn agent(&self, _host: Host) -> Result<v1::Agent, Problem> {
-        Err(Problem::unavailable())
-    }
+    // --- queries are in `query` ---
 
     /// The runbooks in force.
     pub fn library(&self) -> Arc<Library> {
-        Arc::default()
+        Arc::clone(&self.in_force.borrow().library)
     }
 
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
-        Arc::default()
+        Arc::clone(&self.in_force.borrow().policy)
     }
 
     /// The roster in force.
     pub fn roster(&self) -> Option<Arc<RosterInForce>> {
-        None
+        self.in_force.borrow().roster.clone()
     }
 }

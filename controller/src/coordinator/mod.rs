@@ -1,10 +1,521 @@
 //! The one task that knows all stages: it decides, has the decision made durable, then acts.
 //!
-//! [`Handle`] is how everybody else talks to it.
+//! ```text
+//! commands ─┐            ┌─ changes, rows ─▶ store ─▶ ticket ─┐
+//! timers ───┼─▶ decide ──┤                                    ├─▶ answers, orders, acknowledgements
+//! answers ──┘  (pure)    └─ effects, held until then ─────────┘
+//! ```
+//!
+//! Decisions go on while earlier ones are being made durable; effects are released in order. When the store does not
+//! answer, what was decided since is forgotten, everybody who waits is told that it is not known, and the model is read from
+//! the store again. Timers are the due moments of rows, so that a restart cannot lose one.
+//!
+//! [`Handle`] is how everybody else talks to it. Missing on purpose: [`new`] gives the future to run; whoever runs the
+//! process owns the task.
 
+mod agents;
+mod desk;
+mod gates;
 mod handle;
+mod moves;
+mod notices;
+mod people;
 mod policy_watch;
+mod query;
+mod signals;
+mod timers;
 
-pub use policy_watch::watch_policy;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fettle_runbooks::id::Host;
+use fettle_runbooks::run::State;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{Change, Model, RowKey};
+use crate::notify::Deliver;
+use crate::problem::Problem;
+use crate::store::{Record, Store, Ticket, Unavailable};
+use crate::world::{At, World};
+use desk::{Decided, Desk, Effect};
+use handle::{Command, InForce, Live};
+use people::Challenges;
+use timers::Timers;
 
 pub use handle::{AgentCertificate, Enrolment, Gone, Handle, Receipt, RosterInForce, RunEvents, Session};
+pub use policy_watch::watch_policy;
+
+/// Commands queued before callers wait. A caller that waits is told about the overload by waiting.
+const COMMAND_QUEUE: usize = 1024;
+
+/// Decisions that may wait for the store. More would only make everybody wait longer for the first.
+const IN_FLIGHT: usize = 2048;
+
+/// Events a watcher may be behind before it has to read from the store again.
+const LIVE_QUEUE: usize = 4096;
+
+/// How far back guards and deduplication remember after a restart; no guard may be longer.
+const MEMORY: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+
+/// Between two tries to read the store again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// What a coordinator needs of the outside.
+pub struct Setup {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// Time and randomness.
+    pub world: Arc<dyn World>,
+    /// What carries notifications.
+    pub deliver: Arc<dyn Deliver>,
+    /// The controller's name, as its certificate has it; login challenges name it.
+    pub name: String,
+    /// The software's version, for `Status`.
+    pub version: String,
+}
+
+/// Makes a coordinator: the handle, and the future that is its life. The future ends after `stop`, once everything decided
+/// is durable, or with an error when the store cannot be read at the start.
+pub fn new(
+    setup: Setup,
+    stop: CancellationToken,
+) -> (Handle, impl Future<Output = Result<(), Unavailable>> + Send) {
+    let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
+    let (in_force_sender, in_force) = watch::channel(InForce::default());
+    let (live, _) = broadcast::channel(LIVE_QUEUE);
+    let connected = Arc::default();
+    let handle = Handle {
+        commands,
+        in_force: Arc::new(in_force_sender),
+        store: Arc::clone(&setup.store),
+        world: Arc::clone(&setup.world),
+        live: live.clone(),
+        connected: Arc::clone(&connected),
+        version: setup.version.clone().into(),
+    };
+    let coordinator = Coordinator {
+        setup,
+        inbox,
+        in_force,
+        model: Model::default(),
+        timers: Timers::default(),
+        in_flight: VecDeque::new(),
+        streams: BTreeMap::new(),
+        connected,
+        live,
+        challenges: Challenges::default(),
+        deliveries: FuturesUnordered::new(),
+        sending: HashSet::new(),
+    };
+    (handle, coordinator.run(stop))
+}
+
+/// A decision that the store has not answered for yet.
+struct InFlight {
+    /// Absent when nothing changed: then only the ones before it must be durable.
+    ticket: Option<Ticket>,
+    records: Vec<Record>,
+    effects: Vec<Effect>,
+}
+
+/// A host's open stream.
+struct Stream {
+    epoch: u64,
+    sender: mpsc::Sender<fettle_proto::v1::ToAgent>,
+}
+
+type Delivered = Pin<Box<dyn Future<Output = (u64, Result<(), String>)> + Send>>;
+
+struct Coordinator {
+    setup: Setup,
+    inbox: mpsc::Receiver<Command>,
+    in_force: watch::Receiver<InForce>,
+    model: Model,
+    timers: Timers,
+    in_flight: VecDeque<InFlight>,
+    streams: BTreeMap<Host, Stream>,
+    connected: handle::Connected,
+    live: broadcast::Sender<Arc<Live>>,
+    challenges: Challenges,
+    deliveries: FuturesUnordered<Delivered>,
+    /// Notifications that are on their way now.
+    sending: HashSet<u64>,
+}
+
+/// What woke the coordinator.
+enum Woken {
+    Stop,
+    Durable(Result<(), Unavailable>),
+    Command(Command),
+    Roster,
+    Delivered(u64, Result<(), String>),
+    Timer,
+}
+
+/// Resolves when the oldest decision in flight is durable, or not known to be.
+async fn oldest(in_flight: &mut VecDeque<InFlight>) -> Result<(), Unavailable> {
+    match in_flight.front_mut().and_then(|front| front.ticket.as_mut()) {
+        None => Ok(()),
+        Some(ticket) => ticket
+            .await
+            .unwrap_or_else(|_| Err(Unavailable { doing: "reach the store's writer", source: None })),
+    }
+}
+
+impl Coordinator {
+    async fn run(mut self, stop: CancellationToken) -> Result<(), Unavailable> {
+        self.model = self.load().await?;
+        self.resume(Since::Start);
+        let mut roster = self.roster_version();
+        loop {
+            // Waiting happens here and only here.
+            let woken = tokio::select! {
+                biased;
+                outcome = oldest(&mut self.in_flight), if !self.in_flight.is_empty() => Woken::Durable(outcome),
+                () = stop.cancelled() => Woken::Stop,
+                Ok(()) = self.in_force.changed() => Woken::Roster,
+                Some((id, result)) = self.deliveries.next(), if !self.deliveries.is_empty() => Woken::Delivered(id, result),
+                Some(command) = self.inbox.recv(), if self.in_flight.len() < IN_FLIGHT => Woken::Command(command),
+                () = until(&*self.setup.world, self.timers.next()) => Woken::Timer,
+            };
+            match woken {
+                Woken::Durable(Ok(())) => self.release(),
+                Woken::Durable(Err(error)) => self.rebuild(error).await,
+                Woken::Stop => break,
+                Woken::Roster => {
+                    let now = self.roster_version();
+                    if now != roster {
+                        roster = now;
+                        self.tell_roster();
+                    }
+                }
+                Woken::Delivered(id, result) => {
+                    self.sending.remove(&id);
+                    self.decide(|desk| desk.delivered(id, result));
+                    self.model.forget_notification(id);
+                }
+                Woken::Command(command) => self.handle(command),
+                Woken::Timer => self.due(),
+            }
+        }
+        while !self.in_flight.is_empty() {
+            match oldest(&mut self.in_flight).await {
+                Ok(()) => self.release(),
+                Err(_) => self.forget_in_flight(),
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&self) -> impl Future<Output = Result<Model, Unavailable>> + Send + use<> {
+        let (store, since) = (Arc::clone(&self.setup.store), self.setup.world.now().minus(MEMORY));
+        let loading = tokio::task::spawn_blocking(move || store.load(since));
+        async move {
+            loading.await.unwrap_or_else(|error| {
+                Err(Unavailable { doing: "load what is unfinished", source: Some(Box::new(error)) })
+            })
+        }
+    }
+
+    /// Makes one decision and puts it on its way.
+    fn decide<T>(&mut self, decide: impl FnOnce(&mut Desk<'_>) -> T) -> T {
+        self.decide_with(|desk, _| decide(desk))
+    }
+
+    fn decide_with<T>(&mut self, decide: impl FnOnce(&mut Desk<'_>, &mut Challenges) -> T) -> T {
+        let in_force = self.in_force.borrow().clone();
+        let mut desk = Desk::new(&mut self.model, &in_force, &*self.setup.world, &self.setup.name);
+        let answer = decide(&mut desk, &mut self.challenges);
+        let Decided { transaction, touched, effects } = desk.done();
+        for key in touched {
+            self.timers.arm(&self.model, &key);
+        }
+        if transaction.records.is_empty() && effects.is_empty() {
+            return answer;
+        }
+        let (ticket, records) = if transaction.records.is_empty() {
+            (None, Vec::new())
+        } else {
+            let records = transaction.records.clone();
+            (Some(self.setup.store.commit(transaction)), records)
+        };
+        self.in_flight.push_back(InFlight { ticket, records, effects });
+        answer
+    }
+
+    /// The oldest decision is durable: now it is acted on.
+    fn release(&mut self) {
+        let Some(InFlight { records, effects, .. }) = self.in_flight.pop_front() else { return };
+        for effect in effects {
+            match effect {
+                Effect::Reply(answer) => answer(Ok(())),
+                Effect::Tell(host, message) => self.tell(&host, message),
+                Effect::Attach { host, epoch, sender, first } => {
+                    self.streams.insert(host.clone(), Stream { epoch, sender });
+                    self.set_connected(&host, true);
+                    for message in first {
+                        self.tell(&host, message);
+                    }
+                }
+                Effect::Detach(host) => {
+                    self.streams.remove(&host);
+                    self.set_connected(&host, false);
+                }
+            }
+        }
+        if !records.is_empty() && self.live.receiver_count() > 0 {
+            // Nobody may be watching any more.
+            let _ = self.live.send(Arc::new(Live::Happened(records)));
+        }
+    }
+
+    fn set_connected(&self, host: &Host, is: bool) {
+        let mut connected = self.connected.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if is {
+            connected.insert(host.clone());
+        } else {
+            connected.remove(host);
+        }
+    }
+
+    /// Says something to a host. One that does not take it is cut off: it hears everything again when it comes back.
+    fn tell(&mut self, host: &Host, message: fettle_proto::v1::ToAgent) {
+        let Some(stream) = self.streams.get(host) else { return };
+        if stream.sender.try_send(message).is_ok() {
+            return;
+        }
+        let epoch = stream.epoch;
+        tracing::warn!(%host, epoch, "The host's stream takes nothing more; it is cut off.");
+        self.streams.remove(host);
+        self.decide(|desk| desk.gone(host, epoch, Gone::Lost));
+    }
+
+    fn tell_roster(&mut self) {
+        let Some(roster) = self.in_force.borrow().roster.clone() else { return };
+        let hosts: Vec<Host> = self.streams.keys().cloned().collect();
+        for host in hosts {
+            self.tell(&host, agents::roster_update(&roster));
+        }
+    }
+
+    fn roster_version(&self) -> Option<u64> {
+        self.in_force.borrow().roster.as_ref().map(|roster| roster.roster.version)
+    }
+
+    /// Whoever waits for a decision in flight is told that it is not known.
+    fn forget_in_flight(&mut self) {
+        for InFlight { effects, .. } in self.in_flight.drain(..) {
+            for effect in effects {
+                match effect {
+                    Effect::Reply(answer) => answer(Err(Problem::unavailable())),
+                    Effect::Tell(..) | Effect::Attach { .. } | Effect::Detach(_) => {}
+                }
+            }
+        }
+    }
+
+    /// The store did not answer. What it has is what is true: read it again, however long that takes.
+    async fn rebuild(&mut self, error: Unavailable) {
+        tracing::error!(%error, in_flight = self.in_flight.len(), "The store did not answer; reading it again.");
+        // The writer answers for each; then nothing of the forgotten decisions is under way any more. The first has
+        // answered already.
+        if let Some(front) = self.in_flight.front_mut() {
+            front.ticket = None;
+        }
+        for waiting in &mut self.in_flight {
+            if let Some(ticket) = waiting.ticket.take() {
+                let _ = ticket.await;
+            }
+        }
+        self.forget_in_flight();
+        loop {
+            match self.load().await {
+                Ok(model) => {
+                    self.model = model;
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "The store cannot be read; trying again.");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+        self.resume(Since::Rebuild);
+    }
+
+    /// Takes everything unfinished up again, from what is, not from what was about to be done.
+    fn resume(&mut self, since: Since) {
+        self.timers = Timers::of(&self.model);
+        self.sending.clear();
+        match since {
+            Since::Start => {
+                let were: Vec<(Host, u64)> = self
+                    .model
+                    .agents
+                    .values()
+                    .filter(|row| row.connected)
+                    .map(|row| (row.host.clone(), row.epoch))
+                    .collect();
+                self.decide(|desk| {
+                    for (host, epoch) in were {
+                        let reason = "the controller was restarted".to_owned();
+                        desk.change(Change::AgentGone { host, epoch, reason });
+                    }
+                });
+            }
+            Since::Rebuild => {
+                // A stream whose epoch is not in the store was never welcomed durably.
+                let model = &self.model;
+                self.streams.retain(|host, stream| {
+                    model.agents.get(host).is_some_and(|row| row.epoch == stream.epoch && row.connected)
+                });
+                let hosts: Vec<Host> = self.streams.keys().cloned().collect();
+                *self.connected.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                    hosts.iter().cloned().collect();
+                for host in hosts {
+                    let owed = self.decide(|desk| desk.owed(&host));
+                    for message in owed {
+                        self.tell(&host, message);
+                    }
+                }
+            }
+        }
+        let waiting: std::collections::BTreeSet<Host> = self
+            .model
+            .host_runs
+            .values()
+            .filter(|row| matches!(row.machine.state, State::Waiting(_)))
+            .map(|row| row.host.clone())
+            .collect();
+        self.decide(|desk| {
+            for host in &waiting {
+                desk.reconsider(host);
+            }
+        });
+    }
+
+    /// Rows whose moment has come are looked at again.
+    fn due(&mut self) {
+        let now = self.setup.world.now();
+        while let Some(key) = self.timers.due(now) {
+            match key {
+                RowKey::Gate(id) => self.decide(|desk| desk.gate_due(id)),
+                RowKey::Order(run, host, segment) => self.decide(|desk| desk.order_due(run, &host, segment)),
+                RowKey::Notification(id) => self.send(id),
+                RowKey::Signal(_)
+                | RowKey::Incident(_)
+                | RowKey::Run(_)
+                | RowKey::HostRun(..)
+                | RowKey::Step(..)
+                | RowKey::Agent(_)
+                | RowKey::Token(_)
+                | RowKey::Session(_) => {}
+            }
+        }
+    }
+
+    fn send(&mut self, id: u64) {
+        let Some(row) = self.model.notifications.get(&id) else { return };
+        if !self.sending.insert(id) {
+            return;
+        }
+        let body = row.body.clone();
+        match self.in_force.borrow().policy.notify.clone() {
+            Some(to) => {
+                let delivery = self.setup.deliver.deliver(&to, body);
+                self.deliveries.push(Box::pin(async move { (id, delivery.await) }));
+            }
+            None => self
+                .deliveries
+                .push(Box::pin(async move { (id, Err("the policy names no receiver".to_owned())) })),
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Signals { signals, reply } => self.decide(|desk| {
+                let receipts = signals.into_iter().map(|signal| desk.signal(signal)).collect();
+                desk.reply(reply, Ok(receipts));
+            }),
+            Command::TestSignals { signals, reply } => self.decide(|desk| {
+                let tested = signals.into_iter().map(|signal| desk.test_signal(signal)).collect();
+                desk.reply(reply, Ok(tested));
+            }),
+            Command::Start { session, request, reply } => self.decide(|desk| {
+                let answer = desk.start(&session, request);
+                desk.reply(reply, answer);
+            }),
+            Command::Decide { session, request, reply } => self.decide(|desk| {
+                let answer = desk.decide(&session, request);
+                desk.reply(reply, answer);
+            }),
+            Command::Cancel { session, run, reason, reply } => self.decide(|desk| {
+                let answer = desk.cancel(&session, run, &reason);
+                desk.reply(reply, answer);
+            }),
+            Command::Challenge { person, reply } => self.decide_with(|desk, challenges| {
+                let answer = desk.challenge(challenges, person);
+                desk.reply(reply, answer);
+            }),
+            Command::Answer { challenge, signed, reply } => self.decide_with(|desk, challenges| {
+                let answer = desk.answer(challenges, &challenge, signed);
+                desk.reply(reply, answer);
+            }),
+            Command::Session { token, reply } => self.decide(|desk| {
+                let answer = desk.session(&token);
+                desk.reply(reply, answer);
+            }),
+            Command::CreateToken { session, request, reply } => self.decide(|desk| {
+                let answer = desk.create_token(session.as_ref(), request);
+                desk.reply(reply, answer);
+            }),
+            Command::SpendToken { token, reply } => self.decide(|desk| {
+                let answer = desk.spend_token(&token);
+                desk.reply(reply, answer);
+            }),
+            Command::Certified { host, certificate, reply } => self.decide(|desk| {
+                let answer = desk.certified(host, certificate);
+                desk.reply(reply, answer);
+            }),
+            Command::Connected { host, hello, certificate, sender, reply } => self.decide(|desk| {
+                let answer = desk.connected(&host, *hello, certificate);
+                let epoch = answer.as_ref().map(|welcome| welcome.epoch).ok();
+                desk.reply(reply, answer);
+                if let Some(epoch) = epoch {
+                    desk.attach(host, epoch, sender);
+                }
+            }),
+            Command::Gone { host, epoch, how } => self.decide(|desk| desk.gone(&host, epoch, how)),
+            Command::Reports { host, epoch, reports, reply } => self.decide(|desk| {
+                let answer = desk.reports(&host, epoch, reports);
+                desk.reply(reply, answer);
+            }),
+            Command::Revoke { session, host, reason, reply } => self.decide(|desk| {
+                let answer = desk.revoke(&session, host, reason);
+                desk.reply(reply, answer);
+            }),
+        }
+    }
+}
+
+/// Why everything unfinished is taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// The process began: no stream is open.
+    Start,
+    /// The store did not answer for a while: streams are open.
+    Rebuild,
+}
+
+async fn until(world: &dyn World, at: Option<At>) {
+    match at {
+        Some(at) => world.sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,264 @@
+//! Hosts join, come, report and go.
+
+use std::time::Duration;
+
+use fettle_proto::signed::{Scope, words};
+use fettle_proto::v1;
+use fettle_runbooks::id::{Host, RunId};
+use fettle_runbooks::run::{Event, State};
+use tokio::sync::mpsc;
+
+use super::desk::{Desk, Effect};
+use super::gates::parse;
+use super::handle::{AgentCertificate, Enrolment, Gone, RosterInForce, Session};
+use super::moves::cancel;
+use super::people::hash;
+use crate::dispatch;
+use crate::model::Change;
+use crate::model::row::{AgentRow, TokenRow};
+use crate::outcome::{About, hear};
+use crate::problem::Problem;
+use crate::world::At;
+
+/// A token may be spent for so long where nothing else is asked for.
+const TOKEN_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// A token may not be asked for longer than that.
+const TOKEN_LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How often either side of a stream says that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Reports an agent may have under way: enough to keep a commit busy, few enough to hold in memory for a whole fleet.
+const CREDITS: u32 = 256;
+
+/// The message that carries a roster.
+pub(super) fn roster_update(roster: &RosterInForce) -> v1::ToAgent {
+    let update = v1::RosterUpdate { roster: Some(roster.signed.clone()) };
+    v1::ToAgent { what: Some(v1::to_agent::What::Roster(update)) }
+}
+
+impl Desk<'_> {
+    pub(super) fn create_token(
+        &mut self,
+        session: Option<&Session>,
+        request: v1::CreateTokenRequest,
+    ) -> Result<(String, At), Problem> {
+        session.map_or(Ok(()), |session| session.may(Scope::Operate))?;
+        let host: Host = parse(&request.host)?;
+        let valid = match request.valid_ms {
+            0 => TOKEN_FOR,
+            ms => Duration::from_millis(ms),
+        };
+        if valid > TOKEN_LONGEST {
+            return Err(Problem::invalid("token-too-long", "a token may be spent for at most seven days"));
+        }
+        let token = format!("fet_{}", words::hex(&self.world.secret()));
+        let expires_at = self.now.plus(valid);
+        self.change(Change::TokenCreated(Box::new(TokenRow {
+            hash: hash(&token),
+            host,
+            labels: request.labels.into_iter().collect(),
+            expires_at,
+            by: session
+                .map_or_else(|| "the controller's own machine".to_owned(), |session| session.person.clone()),
+            spent_at: None,
+        })));
+        Ok((token, expires_at))
+    }
+
+    pub(super) fn spend_token(&mut self, token: &str) -> Result<Enrolment, Problem> {
+        let hash = hash(token);
+        let Some(row) = self.model.tokens.get(&hash) else {
+            return Err(Problem::not_allowed("token-unknown", "the token is not known here"));
+        };
+        if row.spent_at.is_some() {
+            return Err(Problem::not_allowed("token-spent", "the token was spent before: make another"));
+        }
+        if row.expires_at <= self.now {
+            let message = format!("the token expired at {}: make another", row.expires_at);
+            return Err(Problem::not_allowed("token-expired", message));
+        }
+        let (host, labels) = (row.host.clone(), row.labels.clone());
+        self.change(Change::TokenSpent { hash });
+        self.change(Change::AgentCertified {
+            host: host.clone(),
+            labels: Some(labels.clone()),
+            serial: String::new(),
+            not_after: At(0),
+        });
+        Ok(Enrolment { host, labels })
+    }
+
+    pub(super) fn certified(&mut self, host: Host, certificate: AgentCertificate) -> Result<(), Problem> {
+        self.not_revoked(&host)?;
+        let AgentCertificate { serial, not_after } = certificate;
+        self.change(Change::AgentCertified { host, labels: None, serial, not_after });
+        Ok(())
+    }
+
+    fn not_revoked(&self, host: &Host) -> Result<(), Problem> {
+        match self.model.agents.get(host).and_then(|row| row.revoked.as_ref()) {
+            Some((_, reason)) => Err(Problem::not_allowed("revoked", format!("{host} is revoked: {reason}"))),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn connected(
+        &mut self,
+        host: &Host,
+        hello: v1::Hello,
+        certificate: AgentCertificate,
+    ) -> Result<v1::Welcome, Problem> {
+        self.not_revoked(host)?;
+        let known = self.model.agents.get(host);
+        let epoch = known.map_or(0, |row| row.epoch).max(hello.epoch_seen) + 1;
+        let acked = known.map(|row| row.acked.clone()).unwrap_or_default();
+        // What the token was bound to stands; the host's own configuration adds.
+        let mut labels: std::collections::BTreeMap<String, String> = hello.labels.into_iter().collect();
+        labels.extend(known.map(|row| row.labels.clone()).unwrap_or_default());
+        let upto = acked.get(&hello.journal).copied().unwrap_or(0);
+        let row = AgentRow {
+            host: host.clone(),
+            labels,
+            epoch,
+            connected: true,
+            version: hello.version,
+            last_seen_at: self.now,
+            serial: certificate.serial,
+            not_after: certificate.not_after,
+            revoked: None,
+            roster_version: hello.roster_version,
+            missing: hello.missing,
+            boot_id: hello.boot_id,
+            acked,
+            journal: hello.journal,
+        };
+        self.change(Change::AgentConnected(Box::new(row)));
+        let heartbeat_ms = u32::try_from(HEARTBEAT.as_millis()).unwrap_or(u32::MAX);
+        Ok(v1::Welcome { epoch, heartbeat_ms, credits: CREDITS, acked: upto })
+    }
+
+    /// Opens the stream of a welcomed host. First it hears everything it may have missed: the roster, tombstones asked for,
+    /// and every order of the outbox; it knows which of them it has.
+    pub(super) fn attach(&mut self, host: Host, epoch: u64, sender: mpsc::Sender<v1::ToAgent>) {
+        let first = self.owed(&host);
+        self.effect(Effect::Attach { host, epoch, sender, first });
+    }
+
+    /// Everything a host must hear when it connects.
+    pub(super) fn owed(&self, host: &Host) -> Vec<v1::ToAgent> {
+        let has = self.model.agents.get(host).map_or(0, |row| row.roster_version);
+        let roster = self.in_force.roster.as_ref().filter(|roster| roster.roster.version > has);
+        let cancels = self.model.host_runs.values().filter_map(|row| match &row.machine.state {
+            State::Cancelling { reason, .. } if row.host == *host => Some(cancel(row.run, reason.clone())),
+            State::Cancelling { .. }
+            | State::Created
+            | State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Waiting(_)
+            | State::Verifying { .. }
+            | State::Undoing
+            | State::Ended(_) => None,
+        });
+        let orders = self.model.orders_open(host).into_iter().map(dispatch::message);
+        roster.map(|roster| roster_update(roster)).into_iter().chain(cancels).chain(orders).collect()
+    }
+
+    pub(super) fn gone(&mut self, host: &Host, epoch: u64, how: Gone) {
+        let current = self.model.agents.get(host).is_some_and(|row| row.epoch == epoch && row.connected);
+        if !current {
+            return;
+        }
+        let reason = match how {
+            Gone::Goodbye(reason) => format!("goodbye: {reason}"),
+            Gone::Lost => "the stream broke".to_owned(),
+        };
+        self.change(Change::AgentGone { host: host.clone(), epoch, reason });
+        self.effect(Effect::Detach(host.clone()));
+    }
+
+    /// Takes reports in; those taken before change nothing.
+    pub(super) fn reports(
+        &mut self,
+        host: &Host,
+        epoch: u64,
+        reports: Vec<v1::Report>,
+    ) -> Result<u64, Problem> {
+        let Some(agent) = self.model.agents.get(host).filter(|row| row.epoch == epoch) else {
+            return Err(Problem::conflict("old-epoch", format!("epoch {epoch} of {host} is history")));
+        };
+        let journal = agent.journal.clone();
+        let before = agent.acked.get(&journal).copied().unwrap_or(0);
+        let mut upto = before;
+        for report in reports {
+            if report.seq <= upto {
+                continue;
+            }
+            upto = report.seq;
+            self.report(host, report);
+        }
+        if upto > before {
+            self.change(Change::ReportsTaken { host: host.clone(), journal, upto });
+        }
+        Ok(upto)
+    }
+
+    fn report(&mut self, host: &Host, report: v1::Report) {
+        let Ok(run) = report.run.parse::<RunId>() else { return };
+        let known =
+            self.model.runs.get(&run).filter(|_| self.model.host_runs.contains_key(&(run, host.clone())));
+        // A run that is over, or that a restored store never knew: acknowledged, so that the host can forget it.
+        let Some(row) = known else { return };
+        let incident = row.incident;
+        let about = About { run, host, runbook: row.runbook_digest };
+        let segment = report.segment;
+        let heard = hear(about, report);
+        for change in heard.changes {
+            self.change(change);
+        }
+        if heard.closes {
+            let open = self.model.orders.get(&(run, host.clone(), segment));
+            if open.is_some_and(|order| order.closed_at.is_none()) {
+                self.change(Change::OrderClosed { run, host: host.clone(), segment });
+            }
+        }
+        if let Some(event) = heard.event {
+            if let (Event::Planned { .. }, Some(incident)) = (&event, incident) {
+                self.investigated(incident);
+            }
+            self.host_event(run, host, event);
+        }
+    }
+
+    /// A diagnosis nobody took on in time is of no use any more.
+    pub(super) fn order_due(&mut self, run: RunId, host: &Host, segment: u32) {
+        let Some(order) = self.model.orders.get(&(run, host.clone(), segment)) else { return };
+        if order.accepted_at.is_some() || order.closed_at.is_some() || self.now < order.not_after {
+            return;
+        }
+        let diagnosing = self
+            .model
+            .host_runs
+            .get(&(run, host.clone()))
+            .is_some_and(|row| row.machine.state == State::Diagnosing);
+        if diagnosing {
+            let message = format!("the host did not take the order on by {}", order.not_after);
+            let code = "order-expired".to_owned();
+            self.host_event(run, host, Event::Refused { segment, code, message });
+        }
+    }
+
+    pub(super) fn revoke(&mut self, session: &Session, host: Host, reason: String) -> Result<bool, Problem> {
+        session.may(Scope::Operate)?;
+        let Some(row) = self.model.agents.get(&host) else {
+            return Err(Problem::not_found(format!("host `{host}`")));
+        };
+        let was_connected = row.connected;
+        let by = session.person.clone();
+        self.change(Change::AgentRevoked { host: host.clone(), by, reason });
+        self.effect(Effect::Detach(host));
+        Ok(was_connected)
+    }
+}

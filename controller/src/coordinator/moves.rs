@@ -1,0 +1,339 @@
+//! A host run moves: its machine says what to do, and this is where that is done.
+
+use fettle_proto::signed::{Signed, words};
+use fettle_proto::v1;
+use fettle_runbooks::id::{GateId, Host, RunId};
+use fettle_runbooks::run::{Effect as Asked, Ending, Event, Final, Held, State, Wait, Work};
+
+use super::desk::{Desk, Effect};
+use super::handle::RosterInForce;
+use crate::dispatch::{self, Needed};
+use crate::model::Change;
+use crate::model::row::{GateRow, GateState, HostRunRow, Leaf, Origin, RunRow};
+use crate::world::At;
+use crate::{gate, guard};
+
+impl Desk<'_> {
+    /// Something happened to a host run.
+    pub(super) fn host_event(&mut self, run: RunId, host: &Host, event: Event) {
+        self.host_event_because(run, host, event, "");
+    }
+
+    fn host_event_because(&mut self, run: RunId, host: &Host, event: Event, because: &str) {
+        let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { return };
+        let (machine, effects) = match row.machine.apply(&event) {
+            Ok(moved) => moved,
+            Err(illegal) => {
+                tracing::warn!(%run, %host, %illegal, "Something happened to a run that cannot happen there.");
+                let text = format!("ignored: {illegal}");
+                self.change(Change::Noted { run, host: host.clone(), text });
+                return;
+            }
+        };
+        let was_taken = self.model.taken_by(host);
+        if machine != row.machine {
+            let reason = machine.ended().map_or(because, |how| &how.reason).to_owned();
+            self.change(Change::Moved { run, host: host.clone(), machine, reason });
+        }
+        for effect in effects {
+            self.carry_out(run, host, effect);
+        }
+        if was_taken == Some(run) && self.model.taken_by(host).is_none() {
+            self.reconsider(host);
+        }
+    }
+
+    fn carry_out(&mut self, run: RunId, host: &Host, effect: Asked) {
+        match effect {
+            Asked::SendSegment { segment, work } => self.send_segment(run, host, segment, &work),
+            Asked::AskGuards => self.ask_guards(run, host),
+            Asked::OpenGate { from } => self.open_gate(run, host, &from),
+            Asked::CloseGate { reason } => self.close_gate(run, host, &reason),
+            Asked::AskCancel { reason } => self.effect(Effect::Tell(host.clone(), cancel(run, reason))),
+            Asked::AskResolve { path, reason, .. } => {
+                let title = format!("{path} on {host}: a person must look");
+                self.notify("resolve-wanted", title, Some(run), None, Some(host), &[], &reason);
+            }
+            Asked::End(how) => self.end(run, host, &how),
+        }
+    }
+
+    fn rows(&self, run: RunId, host: &Host) -> Option<(&RunRow, &HostRunRow)> {
+        self.model.runs.get(&run).zip(self.model.host_runs.get(&(run, host.clone())))
+    }
+
+    fn send_segment(&mut self, run: RunId, host: &Host, segment: u32, work: &Work) {
+        let Some((run_row, host_row)) = self.rows(run, host) else { return };
+        let grant = match work {
+            Work::Remediate { granted: true, .. } => self.grant(host_row),
+            Work::Remediate { granted: false, .. } | Work::Diagnose | Work::Verify => None,
+        };
+        let needed = Needed {
+            host,
+            segment,
+            work,
+            plan: host_row.plan.as_ref().map(|plan| plan.digest),
+            also_from: gate::also_from(run_row.mode, &self.in_force.policy, &run_row.runbook, host),
+            grant,
+            now: self.now,
+        };
+        let order = dispatch::order(run_row, needed);
+        self.close_orders(run, host);
+        self.effect(Effect::Tell(host.clone(), dispatch::message(&order)));
+        self.change(Change::OrderIssued(Box::new(order)));
+    }
+
+    /// The grant of an approved gate, with the approvals that count under the roster in force now.
+    fn grant(&self, row: &HostRunRow) -> Option<(fettle_proto::grant::Grant, At)> {
+        let gate = self.model.gates.get(&row.gate?)?;
+        let leaf = gate.leaves.iter().find(|leaf| leaf.host == row.host)?;
+        let leaf = fettle_proto::signed::Leaf {
+            agent: leaf.host.clone(),
+            plan: leaf.plan,
+            nonce: leaf.nonce.clone(),
+        };
+        let roster = self.in_force.roster.as_deref().map(|RosterInForce { roster, .. }| roster)?;
+        let approvals = gate.decisions.iter().filter(|decision| decision.approves).filter_map(|decision| {
+            let signed = Signed::try_from(v1::Signed::from(&decision.signed)).ok()?;
+            fettle_proto::signed::Approval::verify(&signed, roster).ok().map(|_| signed)
+        });
+        Some((gate::grant(&gate.request.bytes(), &leaf, approvals.collect()), gate.start_by))
+    }
+
+    /// Takes the orders of a host run out of the outbox.
+    fn close_orders(&mut self, run: RunId, host: &Host) {
+        let open: Vec<u32> = self
+            .model
+            .orders_open(host)
+            .into_iter()
+            .filter(|order| order.run == run)
+            .map(|order| order.segment)
+            .collect();
+        for segment in open {
+            self.change(Change::OrderClosed { run, host: host.clone(), segment });
+        }
+    }
+
+    fn ask_guards(&mut self, run: RunId, host: &Host) {
+        let Some((run_row, host_row)) = self.rows(run, host) else { return };
+        let in_library = self.in_force.library.entries.get(&run_row.runbook);
+        let own = match in_library.filter(|entry| entry.runbook.digest() == run_row.runbook_digest) {
+            Some(entry) => entry.runbook.guard().clone(),
+            // It was checked when the run was started.
+            None => fettle_runbooks::read(&run_row.source.bytes())
+                .map(|read| read.runbook.guard().clone())
+                .unwrap_or_default(),
+        };
+        let before = self.model.remediations(&run_row.runbook, host, run);
+        let asked = guard::Asked {
+            run,
+            runbook: &run_row.runbook,
+            own: &own,
+            host,
+            before: &before,
+            taken_by: self.model.taken_by(host),
+            now: self.now,
+        };
+        let (outcome, verdicts) = guard::judge(&asked, &self.in_force.policy);
+        let waiting = matches!(host_row.machine.state, State::Waiting(_));
+        let reasons = guard::reasons(&verdicts);
+        if let Some(signal) = run_row.signal.filter(|_| !waiting || outcome != guard::Outcome::Wait) {
+            self.change(Change::Judged { signal, verdicts });
+        }
+        match outcome {
+            guard::Outcome::Pass => {
+                self.change(Change::Admitted { run, host: host.clone() });
+                self.host_event(run, host, Event::Admitted);
+            }
+            guard::Outcome::Wait if waiting => {}
+            guard::Outcome::Wait => {
+                self.host_event_because(run, host, Event::Held(Held::Wave), &reasons);
+            }
+            guard::Outcome::Refuse => self.host_event(run, host, Event::Barred { reason: reasons }),
+        }
+    }
+
+    /// A host is free again: whoever waits for it is asked, the oldest first.
+    pub(super) fn reconsider(&mut self, host: &Host) {
+        let waiting: Vec<RunId> = self
+            .model
+            .host_runs
+            .values()
+            .filter(|row| row.host == *host && matches!(row.machine.state, State::Waiting(_)))
+            .map(|row| row.run)
+            .collect();
+        for run in waiting {
+            let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { continue };
+            match &row.machine.state {
+                State::Waiting(Wait::Wave { .. } | Wait::Window { .. }) => self.ask_guards(run, host),
+                State::Waiting(Wait::Gate { .. }) => self.begin_approved(run, host),
+                State::Waiting(Wait::Resolve { .. })
+                | State::Created
+                | State::Diagnosing
+                | State::Planned { .. }
+                | State::Remediating
+                | State::Verifying { .. }
+                | State::Undoing
+                | State::Cancelling { .. }
+                | State::Ended(_) => {}
+            }
+        }
+    }
+
+    /// Goes on behind an approved gate, unless another run changes the host now; then as soon as that is over.
+    pub(super) fn begin_approved(&mut self, run: RunId, host: &Host) {
+        let approved = self
+            .model
+            .host_runs
+            .get(&(run, host.clone()))
+            .and_then(|row| self.model.gates.get(&row.gate?))
+            .is_some_and(|gate| gate.state == GateState::Approved);
+        let already = self.model.host_runs.get(&(run, host.clone())).is_some_and(|row| {
+            use fettle_runbooks::run::Checking;
+            matches!(row.machine.state, State::Waiting(Wait::Gate { checking: Some(Checking::Approved), .. }))
+        });
+        let free = self.model.taken_by(host).is_none_or(|other| other == run);
+        if approved && free && !already {
+            self.host_event(run, host, Event::GateApproved);
+        }
+    }
+
+    fn open_gate(&mut self, run: RunId, host: &Host, from: &str) {
+        let id = GateId::new(self.world.uuid());
+        let row = match self.gate_row(id, run, host, from) {
+            Ok(row) => row,
+            Err(reason) => {
+                self.host_event(run, host, Event::GateExpired { reason });
+                return;
+            }
+        };
+        let needs: Vec<String> = row.factors.iter().map(gate::describe).collect();
+        let mut to: Vec<String> = row.factors.iter().flat_map(|factor| factor.from.iter().cloned()).collect();
+        to.dedup();
+        let title = format!("{} on {host} waits for approval", row.runbook);
+        let text = format!("{from} needs {}; decide by {}", needs.join(" and "), row.decide_by);
+        self.change(Change::GateOpened(Box::new(row)));
+        self.notify("gate-opened", title, Some(run), Some(id), Some(host), &to, &text);
+    }
+
+    fn gate_row(&self, id: GateId, run: RunId, host: &Host, from: &str) -> Result<GateRow, String> {
+        let Some((run_row, host_row)) = self.rows(run, host) else {
+            return Err("the run is not known".to_owned());
+        };
+        let plan = host_row.plan.as_ref().ok_or("there is no plan to approve")?;
+        let roster = self.roster().map_err(|problem| problem.to_string())?;
+        let certificates: Vec<Signed> = run_row
+            .certificates
+            .iter()
+            .filter_map(|signed| Signed::try_from(v1::Signed::from(signed)).ok())
+            .collect();
+        let source = run_row.source.bytes();
+        let now = words::from_ms(self.now.0);
+        let certified = fettle_proto::signed::certified(&source, &certificates, &roster.roster, now).ok();
+        let started = match (&run_row.origin, &run_row.start) {
+            (Origin::Person(person), Some(start)) => {
+                let digest =
+                    fettle_proto::signed::digest(fettle_proto::signed::Tag::Start, &start.bytes.bytes());
+                Some((person.as_str(), digest))
+            }
+            (Origin::Person(_) | Origin::Alert(_), _) => None,
+        };
+        let bytes = plan.bytes.bytes();
+        let asked = gate::Asked {
+            gate: id,
+            run,
+            host,
+            plan: &bytes,
+            from,
+            certified: certified.is_some(),
+            author: certified.as_ref().map(|certified| certified.author()),
+            started,
+            mode: run_row.mode,
+            now: self.now,
+        };
+        let opened = gate::open(&asked, &roster.roster, &self.in_force.policy)
+            .map_err(|refusal| format!("{}: {}", refusal.code.as_str(), refusal.message))?;
+        Ok(GateRow {
+            id,
+            run,
+            incident: run_row.incident,
+            runbook: run_row.runbook.clone(),
+            request: crate::model::row::Blob::new(opened.request),
+            digest: opened.digest,
+            leaves: vec![Leaf {
+                host: host.clone(),
+                plan: opened.plan,
+                nonce: opened.nonce,
+                from: from.to_owned(),
+            }],
+            factors: opened.factors,
+            excluded: opened.excluded,
+            opened_at: self.now,
+            decide_by: opened.decide_by,
+            start_by: opened.start_by,
+            escalate: opened.escalate,
+            escalated_at: None,
+            state: GateState::Open,
+            reason: String::new(),
+            closed_at: None,
+            decisions: Vec::new(),
+        })
+    }
+
+    fn close_gate(&mut self, run: RunId, host: &Host, reason: &str) {
+        let gate = self.model.host_runs.get(&(run, host.clone())).and_then(|row| row.gate);
+        let Some(id) =
+            gate.filter(|id| self.model.gates.get(id).is_some_and(|gate| gate.state == GateState::Open))
+        else {
+            return;
+        };
+        self.change(Change::GateClosed { gate: id, state: GateState::Closed, reason: reason.to_owned() });
+        self.tell_decided(id);
+    }
+
+    /// Tells the people of a gate what became of it.
+    pub(super) fn tell_decided(&mut self, id: GateId) {
+        let Some(row) = self.model.gates.get(&id) else { return };
+        let (run, host) = (row.run, row.leaves.first().map(|leaf| leaf.host.clone()));
+        let title = format!("{}: the gate is {}", row.runbook, row.state.word());
+        let text = row.reason.clone();
+        self.notify("gate-decided", title, Some(run), Some(id), host.as_ref(), &[], &text);
+    }
+
+    fn end(&mut self, run: RunId, host: &Host, how: &Final) {
+        self.close_orders(run, host);
+        let Some(row) = self.model.runs.get(&run) else { return };
+        let (incident, hosts, runbook) = (row.incident, row.hosts.clone(), row.runbook.clone());
+        if let Some(incident) = incident {
+            self.investigated(incident);
+            if how.ending == Ending::Verified {
+                self.change(Change::Remediated { incident });
+            }
+        }
+        let all_ended = hosts.iter().all(|host| {
+            self.model.host_runs.get(&(run, host.clone())).is_none_or(|row| row.machine.ended().is_some())
+        });
+        let title = format!("{runbook} on {host}: {}", how.ending.word());
+        self.notify("run-ended", title, Some(run), None, Some(host), &[], &how.reason);
+        if all_ended {
+            self.change(Change::RunEnded { run });
+        }
+        if let Some(incident) = incident {
+            self.settle(incident);
+        }
+    }
+
+    /// Takes the second clock's reading, if it has not been taken.
+    pub(super) fn investigated(&mut self, incident: fettle_runbooks::id::IncidentId) {
+        let open = self.model.incidents.get(&incident).is_some_and(|row| row.readings.investigated.is_none());
+        if open {
+            self.change(Change::Investigated { incident });
+        }
+    }
+}
+
+/// The message that asks a host for its tombstone.
+pub(super) fn cancel(run: RunId, reason: String) -> v1::ToAgent {
+    let cancel = v1::Cancel { run: run.to_string(), reason };
+    v1::ToAgent { what: Some(v1::to_agent::What::Cancel(cancel)) }
+}

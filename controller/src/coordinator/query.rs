@@ -1,0 +1,292 @@
+//! Questions: answered from the store, on other threads than the coordinator's.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+
+use fettle_proto::signed::words::from_ms;
+use fettle_proto::v1;
+use fettle_runbooks::id::{GateId, Host, IncidentId, RunId, SignalId};
+use futures_util::stream;
+use tokio::sync::broadcast;
+
+use super::gates::parse;
+use super::handle::{Handle, Live, RunEvents};
+use crate::model::Change;
+use crate::problem::Problem;
+use crate::report;
+use crate::store::{Of, Record, RunFilter, RunParts, Store, Unavailable};
+
+/// History read at a time.
+const PAGE: usize = 10_000;
+
+/// The most of a list.
+const MOST: usize = 1000;
+
+/// A roster that expires so soon is worth a word, milliseconds.
+const SOON: i64 = 14 * 24 * 60 * 60 * 1000;
+
+fn limited(limit: u32) -> usize {
+    match limit {
+        0 => 50,
+        some => (some as usize).min(MOST),
+    }
+}
+
+impl Handle {
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, Unavailable> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let store = Arc::clone(&self.store);
+        let result = tokio::task::spawn_blocking(move || read(&*store)).await;
+        match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "A question to the store failed.");
+                Err(Problem::unavailable())
+            }
+            Err(_) => Err(Problem::unavailable()),
+        }
+    }
+
+    fn is_connected(&self, host: &Host) -> bool {
+        self.connected.read().unwrap_or_else(PoisonError::into_inner).contains(host)
+    }
+
+    /// What waits, what runs, which hosts are away.
+    pub async fn status(&self) -> Result<v1::Status, Problem> {
+        let (gates, runs, agents, incidents) = self
+            .read(|store| {
+                let open = RunFilter { open: true, limit: MOST, ..RunFilter::default() };
+                let incidents = store.incidents(true, 100_000)?.len();
+                Ok((store.gates(true, MOST)?, store.runs(&open)?, store.agents()?, incidents))
+            })
+            .await?;
+        let in_force = self.in_force.borrow().clone();
+        let roster = in_force.roster.as_ref().map(|roster| &roster.roster);
+        let (here, away): (Vec<_>, Vec<_>) =
+            agents.iter().filter(|row| row.revoked.is_none()).partition(|row| self.is_connected(&row.host));
+        let mut warnings = in_force.warnings.clone();
+        let now = self.world.now();
+        match roster {
+            None => warnings.push("no roster is in force: nobody can sign in or approve".to_owned()),
+            Some(roster) if roster.in_force(from_ms(now.0)).is_err() => {
+                warnings.push(format!("the roster expired at {}: nobody can approve", roster.expires));
+            }
+            Some(roster) if roster.expires.as_millisecond() - now.0 < SOON => {
+                warnings.push(format!("the roster expires at {}", roster.expires));
+            }
+            Some(_) => {}
+        }
+        warnings
+            .extend(in_force.library.refused.keys().map(|file| format!("runbook file not in force: {file}")));
+        Ok(v1::Status {
+            version: self.version.to_string(),
+            gates: gates.iter().map(|row| report::gate(row, None, roster)).collect(),
+            runs: self.views(&runs, false),
+            agents_connected: u32::try_from(here.len()).unwrap_or(u32::MAX),
+            agents_away: away.iter().map(|row| row.host.to_string()).collect(),
+            incidents_open: u32::try_from(incidents).unwrap_or(u32::MAX),
+            warnings,
+        })
+    }
+
+    fn views(&self, runs: &[RunParts], whole: bool) -> Vec<v1::Run> {
+        runs.iter().map(|parts| report::run(parts, &|host| self.is_connected(host), whole)).collect()
+    }
+
+    /// Runs, newest first.
+    pub async fn runs(&self, request: v1::ListRunsRequest) -> Result<Vec<v1::Run>, Problem> {
+        let host = if request.host.is_empty() { None } else { Some(parse::<Host, _>(&request.host)?) };
+        let before = if request.before.is_empty() { None } else { Some(parse(&request.before)?) };
+        let filter = RunFilter { host, open: request.open, limit: limited(request.limit), before };
+        let runs = self.read(move |store| store.runs(&filter)).await?;
+        Ok(self.views(&runs, false))
+    }
+
+    pub(super) async fn parts(&self, run: RunId) -> Result<Option<RunParts>, Problem> {
+        self.read(move |store| store.run(run)).await
+    }
+
+    /// One run, with plans and steps.
+    pub async fn run(&self, run: RunId) -> Result<v1::Run, Problem> {
+        let parts = self.parts(run).await?.ok_or_else(|| Problem::not_found(format!("run `{run}`")))?;
+        Ok(report::run(&parts, &|host| self.is_connected(host), true))
+    }
+
+    /// What has happened to a run after event `after`, then what happens next.
+    pub async fn watch(&self, run: RunId, after: u64) -> Result<RunEvents, Problem> {
+        // Subscribed first, read second: whatever happens between the two is seen twice and shown once.
+        let live = self.live.subscribe();
+        let mut watching =
+            Watching { handle: self.clone(), run, seen: after, backlog: VecDeque::new(), live, over: false };
+        watching.show_run().await?;
+        watching.catch_up().await?;
+        Ok(Box::pin(stream::unfold(watching, |mut watching| async move {
+            let next = watching.next().await?;
+            Some((next, watching))
+        })))
+    }
+
+    /// Kept output of a run's steps; `host` and `path` narrow it when not empty.
+    pub async fn logs(&self, run: RunId, host: String, path: String) -> Result<Vec<v1::StepLog>, Problem> {
+        let parts = self.parts(run).await?.ok_or_else(|| Problem::not_found(format!("run `{run}`")))?;
+        Ok(report::logs(&parts, &host, &path))
+    }
+
+    /// Gates, newest first.
+    pub async fn gates(&self, open: bool) -> Result<Vec<v1::Gate>, Problem> {
+        let rows = self.read(move |store| store.gates(open, MOST)).await?;
+        let roster = self.roster();
+        let roster = roster.as_ref().map(|roster| &roster.roster);
+        Ok(rows.iter().map(|row| report::gate(row, None, roster)).collect())
+    }
+
+    /// A gate with everything its approver needs.
+    pub async fn gate(&self, gate: GateId) -> Result<v1::Gate, Problem> {
+        let (row, run) = self
+            .read(move |store| {
+                let Some(row) = store.gate(gate)? else { return Ok(None) };
+                let run = store.run(row.run)?;
+                Ok(Some((row, run)))
+            })
+            .await?
+            .ok_or_else(|| Problem::not_found(format!("gate `{gate}`")))?;
+        let roster = self.roster();
+        Ok(report::gate(&row, run.as_ref(), roster.as_ref().map(|roster| &roster.roster)))
+    }
+
+    /// Signals, newest first, without their trails.
+    pub async fn signals(&self, limit: u32) -> Result<Vec<v1::Signal>, Problem> {
+        let rows = self.read(move |store| store.signals(limited(limit))).await?;
+        Ok(rows.iter().map(|row| report::signal(row, false)).collect())
+    }
+
+    /// One signal with its whole decision trail.
+    pub async fn explain(&self, signal: SignalId) -> Result<v1::Signal, Problem> {
+        let row = self.read(move |store| store.signal(signal)).await?;
+        let row = row.ok_or_else(|| Problem::not_found(format!("signal `{signal}`")))?;
+        Ok(report::signal(&row, true))
+    }
+
+    /// Incidents, newest first, without their timelines.
+    pub async fn incidents(&self, open: bool, limit: u32) -> Result<Vec<v1::Incident>, Problem> {
+        let rows = self.read(move |store| store.incidents(open, limited(limit))).await?;
+        let now = self.world.now();
+        Ok(rows.iter().map(|row| report::incident(row, &[], now)).collect())
+    }
+
+    /// One incident: timeline, decisions, clocks.
+    pub async fn incident(&self, incident: IncidentId) -> Result<v1::Incident, Problem> {
+        let (row, history) = self
+            .read(move |store| {
+                let Some(row) = store.incident(incident)? else { return Ok(None) };
+                Ok(Some((row, store.history(Of::Incident(incident), 0, PAGE)?)))
+            })
+            .await?
+            .ok_or_else(|| Problem::not_found(format!("incident `{incident}`")))?;
+        Ok(report::incident(&row, &history, self.world.now()))
+    }
+
+    /// The fleet.
+    pub async fn agents(&self) -> Result<Vec<v1::Agent>, Problem> {
+        let rows = self.read(|store| store.agents()).await?;
+        Ok(rows.iter().map(report::agent).collect())
+    }
+
+    /// One host's agent.
+    pub async fn agent(&self, host: Host) -> Result<v1::Agent, Problem> {
+        let name = host.to_string();
+        let row = self.read(move |store| store.agent(&host)).await?;
+        let row = row.ok_or_else(|| Problem::not_found(format!("host `{name}`")))?;
+        Ok(report::agent(&row))
+    }
+}
+
+/// Somebody watches a run.
+struct Watching {
+    handle: Handle,
+    run: RunId,
+    /// The number of the last event shown.
+    seen: u64,
+    backlog: VecDeque<v1::RunEvent>,
+    live: broadcast::Receiver<Arc<Live>>,
+    /// The run has ended, and all of it is in the backlog.
+    over: bool,
+}
+
+impl Watching {
+    async fn next(&mut self) -> Option<Result<v1::RunEvent, Problem>> {
+        loop {
+            if let Some(event) = self.backlog.pop_front() {
+                return Some(Ok(event));
+            }
+            if self.over {
+                return None;
+            }
+            let step = match self.live.recv().await {
+                Ok(live) => self.hear(&live).await,
+                Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up().await,
+                Err(broadcast::error::RecvError::Closed) => Err(Problem::unavailable()),
+            };
+            if let Err(problem) = step {
+                self.over = true;
+                return Some(Err(problem));
+            }
+        }
+    }
+
+    async fn hear(&mut self, live: &Live) -> Result<(), Problem> {
+        match live {
+            Live::Output { host, chunk } => {
+                if chunk.run.parse() == Ok(self.run) {
+                    let what = Some(v1::run_event::What::Output(chunk.clone()));
+                    let at = self.handle.world.now().0;
+                    self.backlog.push_back(v1::RunEvent { number: 0, at, host: host.to_string(), what });
+                }
+                Ok(())
+            }
+            Live::Happened(records) => self.show(records).await,
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<(), Problem> {
+        let (run, after) = (self.run, self.seen);
+        let records = self.handle.read(move |store| store.history(Of::Run(run), after, PAGE)).await?;
+        self.show(&records).await
+    }
+
+    async fn show(&mut self, records: &[Record]) -> Result<(), Problem> {
+        let mut moved = false;
+        for record in records {
+            if record.run != Some(self.run) || record.number <= self.seen {
+                continue;
+            }
+            self.seen = record.number;
+            moved |= matches!(
+                record.change,
+                Change::Moved { .. }
+                    | Change::Planned { .. }
+                    | Change::GateOpened(_)
+                    | Change::GateClosed { .. }
+                    | Change::RunEnded { .. }
+            );
+            if let Some(line) = report::line(&record.change) {
+                let happened = v1::Happened { kind: line.kind.to_owned(), text: line.text };
+                let what = Some(v1::run_event::What::Happened(happened));
+                let (number, at) = (record.number, record.at.0);
+                self.backlog.push_back(v1::RunEvent { number, at, host: line.host, what });
+            }
+        }
+        if moved { self.show_run().await } else { Ok(()) }
+    }
+
+    async fn show_run(&mut self) -> Result<(), Problem> {
+        let run = self.handle.run(self.run).await?;
+        self.over |= run.ended_at != 0;
+        let at = self.handle.world.now().0;
+        let what = Some(v1::run_event::What::Run(run));
+        self.backlog.push_back(v1::RunEvent { number: self.seen, at, host: String::new(), what });
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+//! Signals come in: known or new, joined to an incident, and perhaps the start of a run.
+
+use fettle_proto::v1;
+use fettle_runbooks::id::{IncidentId, RunId, SignalId};
+use fettle_runbooks::run::Event;
+
+use super::desk::Desk;
+use super::handle::Receipt;
+use crate::incident::{self, Readings};
+use crate::model::Change;
+use crate::model::row::{IncidentRow, Origin, SignalRow};
+use crate::policy::Mode;
+use crate::report;
+use crate::run::{Beginning, begin};
+use crate::signal::{Answer, Signal, Status, Verdict};
+use crate::trigger::{Chosen, Judged, choose};
+
+impl Desk<'_> {
+    /// Takes one signal in.
+    pub(super) fn signal(&mut self, signal: Signal) -> Receipt {
+        if let Some(known) = self.model.signal_by_key(&signal.key()) {
+            let receipt = Receipt { signal: known.id, new: false, run: known.run };
+            let turned = known.signal.status != signal.status;
+            let id = known.id;
+            if turned {
+                self.turned(id, &signal);
+            } else {
+                self.change(Change::SignalRepeated { signal: id });
+            }
+            return receipt;
+        }
+        let (judged, go) = self.judge(&signal);
+        let id = SignalId::new(self.world.uuid());
+        let mut row = SignalRow {
+            id,
+            signal: signal.clone(),
+            repeats: 0,
+            incident: None,
+            run: None,
+            trail: judged.verdicts.clone(),
+        };
+        if signal.status == Status::Resolved {
+            self.change(Change::SignalReceived(Box::new(row)));
+            return Receipt { signal: id, new: true, run: None };
+        }
+        let key = incident::key(&signal, judged.host.as_ref());
+        let incident = match self.model.open_incident(&key).map(|row| row.id) {
+            Some(incident) => {
+                self.change(Change::SignalReceived(Box::new(row)));
+                self.change(Change::IncidentJoined { incident, signal: Some(id), run: None });
+                incident
+            }
+            None => {
+                let incident = IncidentId::new(self.world.uuid());
+                row.incident = Some(incident);
+                self.change(Change::SignalReceived(Box::new(row)));
+                self.change(Change::IncidentOpened(Box::new(
+                    self.incident_row(incident, id, key, &signal, &judged),
+                )));
+                incident
+            }
+        };
+        let run = go.map(|chosen| self.start_by_alert(chosen, &signal, id, incident));
+        Receipt { signal: id, new: true, run }
+    }
+
+    fn incident_row(
+        &self,
+        id: IncidentId,
+        signal_id: SignalId,
+        key: String,
+        signal: &Signal,
+        judged: &Judged,
+    ) -> IncidentRow {
+        let source = self.in_force.policy.sources.get(&signal.source);
+        let (onset, confidence) = incident::onset(signal, source.and_then(|source| source.onset));
+        let place = judged.host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
+        IncidentRow {
+            id,
+            key,
+            title: format!("{}{place}", signal.name),
+            host: judged.host.clone(),
+            opened_at: self.now,
+            closed: None,
+            signals: vec![signal_id],
+            firing: [signal_id].into(),
+            runs: Vec::new(),
+            readings: Readings {
+                onset,
+                confidence,
+                detected: signal.received_at,
+                investigated: None,
+                remediated: None,
+                closed: None,
+            },
+        }
+    }
+
+    /// What a signal that is not known asks for, with every reason, and what of it goes ahead.
+    fn judge(&self, signal: &Signal) -> (Judged, Option<Chosen>) {
+        let now = self.now;
+        if signal.status == Status::Resolved {
+            let reason = "resolved, and nothing known fires under this fingerprint and start";
+            let verdicts = vec![Verdict::new(now, "dedupe", Answer::No, reason)];
+            return (Judged { verdicts, ..Judged::default() }, None);
+        }
+        let enrolled = |host: &_| self.enrolled(host);
+        let mut judged = choose(signal, &self.in_force.library, &self.in_force.policy, &enrolled, now);
+        judged.verdicts.insert(0, Verdict::new(now, "dedupe", Answer::Yes, "not seen before"));
+        let Some(chosen) = judged.chosen.clone() else { return (judged, None) };
+        let name = chosen.entry.runbook.name();
+        let (mode, why) = self.in_force.policy.mode(name, &signal.name, &chosen.host);
+        let goes = if mode == Mode::Observe { Answer::No } else { Answer::Yes };
+        judged.verdicts.push(Verdict::new(now, "mode", goes, why));
+        let open = self
+            .model
+            .host_runs
+            .values()
+            .find(|row| row.runbook == name && row.host == chosen.host && row.machine.ended().is_none());
+        match open {
+            Some(row) => {
+                let reason = format!("{} of {name} is open on {}", row.run, row.host);
+                judged.verdicts.push(Verdict::new(now, "guard one run", Answer::No, reason));
+                (judged, None)
+            }
+            None if mode == Mode::Observe => (judged, None),
+            None => (judged, Some(chosen)),
+        }
+    }
+
+    /// What taking the signal in would record, changing nothing.
+    pub(super) fn test_signal(&self, signal: Signal) -> v1::Signal {
+        let known = self.model.signal_by_key(&signal.key());
+        let (trail, incident) = match known {
+            Some(row) => {
+                let reason = format!("known as {}, {}", row.id, row.signal.status.word());
+                (vec![Verdict::new(self.now, "dedupe", Answer::No, reason)], row.incident)
+            }
+            None => (self.judge(&signal).0.verdicts, None),
+        };
+        let id = SignalId::new(uuid::Uuid::nil());
+        let row = SignalRow { id, signal, repeats: 0, incident, run: None, trail };
+        v1::Signal { id: String::new(), ..report::signal(&row, true) }
+    }
+
+    fn start_by_alert(
+        &mut self,
+        chosen: Chosen,
+        signal: &Signal,
+        signal_id: SignalId,
+        incident: IncidentId,
+    ) -> RunId {
+        let id = RunId::new(self.world.uuid());
+        let Chosen { entry, host, inputs, mode } = chosen;
+        let (run, hosts) = begin(Beginning {
+            id,
+            runbook: entry.runbook.name(),
+            digest: entry.runbook.digest(),
+            bytes: entry.bytes.clone(),
+            certificates: &entry.certificates,
+            certified: entry.certified,
+            inputs,
+            origin: Origin::Alert(signal.name.clone()),
+            start: None,
+            incident: Some(incident),
+            signal: Some(signal_id),
+            mode,
+            hosts: vec![host.clone()],
+            now: self.now,
+        });
+        self.change(Change::RunCreated { run: Box::new(run), hosts });
+        self.change(Change::IncidentJoined { incident, signal: None, run: Some(id) });
+        self.host_event(id, &host, Event::Started);
+        id
+    }
+
+    fn turned(&mut self, id: SignalId, signal: &Signal) {
+        self.change(Change::SignalTurned { signal: id, status: signal.status, ends_at: signal.ends_at });
+        let Some(incident) = self.model.signals.get(&id).and_then(|row| row.incident) else { return };
+        let Some(row) = self.model.incidents.get(&incident) else { return };
+        if signal.status == Status::Firing || !row.firing.is_empty() {
+            return;
+        }
+        for run in row.runs.clone() {
+            for host in self.model.runs.get(&run).map(|row| row.hosts.clone()).unwrap_or_default() {
+                self.host_event(run, &host, Event::AlertResolved);
+            }
+        }
+        self.settle(incident);
+    }
+
+    /// Closes an incident whose signals are all resolved and of which nothing runs any more.
+    pub(super) fn settle(&mut self, incident: IncidentId) {
+        let Some(row) = self.model.incidents.get(&incident) else { return };
+        let running =
+            row.runs.iter().any(|run| self.model.runs.get(run).is_some_and(|run| run.ended_at.is_none()));
+        if row.closed.is_some() || !row.firing.is_empty() || running {
+            return;
+        }
+        let reason = match row.readings.remediated {
+            Some(_) => "the symptom is verified gone and the alert is resolved",
+            None => "the alert is resolved",
+        };
+        self.change(Change::IncidentClosed { incident, reason: reason.to_owned() });
+    }
+}

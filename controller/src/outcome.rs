@@ -1,0 +1,153 @@
+//! What a host reports, as changes to keep and as an event for the run's machine.
+
+use fettle_proto::signed;
+use fettle_proto::v1;
+use fettle_runbooks::id::{Digest, Host, RunId};
+use fettle_runbooks::run::{Event, Passage};
+use fettle_runbooks::segment::{How, Outcome, Undoing, Verification};
+
+use crate::model::row::{Blob, PlanRow};
+use crate::model::{Change, StepEnd};
+use crate::world::At;
+
+/// One report, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// To keep.
+    pub changes: Vec<Change>,
+    /// For the machine.
+    pub event: Option<Event>,
+    /// Whether the order of the segment is done with.
+    pub closes: bool,
+}
+
+/// Who says it, and what is known of the run it is about.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// The run.
+    pub run: RunId,
+    /// The host, by its certificate.
+    pub host: &'a Host,
+    /// The runbook the run was started with.
+    pub runbook: Digest,
+}
+
+/// Understands a report. What makes no sense is kept as a note, so that nothing a host says is lost.
+pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
+    let About { run, host, .. } = about;
+    let (segment, at) = (report.segment, At(report.at_ms));
+    let heard = |changes, event| Heard { changes, event, closes: false };
+    let noted = |text: String| heard(vec![Change::Noted { run, host: host.clone(), text }], None);
+    let Some(what) = report.what else {
+        return noted("the host sent a report that this controller does not know".to_owned());
+    };
+    match what {
+        v1::report::What::Accepted(v1::Accepted {}) => heard(
+            vec![Change::OrderAccepted { run, host: host.clone(), segment }],
+            Some(Event::Accepted { segment }),
+        ),
+        v1::report::What::Refused(v1::Refused { code, message }) => Heard {
+            changes: vec![Change::Noted {
+                run,
+                host: host.clone(),
+                text: format!("the host refused segment {segment}: {code}: {message}"),
+            }],
+            event: Some(Event::Refused { segment, code, message }),
+            closes: true,
+        },
+        v1::report::What::Planned(planned) => match plan(about, planned) {
+            Ok((plan, first)) => heard(
+                plan.into_iter().map(|plan| Change::Planned { run, host: host.clone(), plan }).collect(),
+                Some(Event::Planned { segment, first }),
+            ),
+            Err(message) => Heard {
+                changes: vec![Change::Noted { run, host: host.clone(), text: message.clone() }],
+                event: Some(Event::Refused { segment, code: "plan-mismatch".to_owned(), message }),
+                closes: true,
+            },
+        },
+        v1::report::What::StepStarted(v1::StepStarted { path, attempt }) => {
+            let event = Passage::of(&path).map(|passage| Event::Entered { segment, passage });
+            heard(vec![Change::StepStarted { run, host: host.clone(), path, attempt, at }], event)
+        }
+        v1::report::What::StepEnded(ended) => heard(vec![step_ended(run, host, at, ended)], None),
+        v1::report::What::StepSkipped(v1::StepSkipped { path, reason }) => {
+            heard(vec![Change::StepSkipped { run, host: host.clone(), path, reason, at }], None)
+        }
+        v1::report::What::SegmentEnded(ended) => match outcome(ended) {
+            Some(outcome) => Heard {
+                changes: Vec::new(),
+                event: Some(Event::SegmentEnded { segment, outcome }),
+                closes: true,
+            },
+            None => noted(format!("segment {segment} ended in a way that this controller does not know")),
+        },
+        v1::report::What::Cancelled(v1::Cancelled { interrupted }) => {
+            let interrupted = Some(interrupted).filter(|path| !path.is_empty());
+            Heard { changes: Vec::new(), event: Some(Event::Cancelled { interrupted }), closes: true }
+        }
+    }
+}
+
+fn plan(about: About<'_>, planned: v1::Planned) -> Result<(Option<PlanRow>, Option<String>), String> {
+    if planned.plan.is_empty() {
+        return Ok((None, None));
+    }
+    let plan = signed::plan::decode(&planned.plan)
+        .map_err(|error| format!("the host sent a plan that cannot be read: {error}"))?;
+    if plan.agent != *about.host || plan.run != about.run || plan.runbook_digest != about.runbook {
+        return Err(format!(
+            "the host sent a plan of {} on {} for runbook {}",
+            plan.run, plan.agent, plan.runbook_digest
+        ));
+    }
+    let first = plan.steps.first().map(|step| step.path.clone());
+    let row = PlanRow {
+        digest: signed::plan::digest_of(&planned.plan),
+        nonce: plan.nonce,
+        bytes: Blob::new(planned.plan),
+        impossible: planned.impossible.into_iter().collect(),
+    };
+    Ok((Some(row), first))
+}
+
+fn step_ended(run: RunId, host: &Host, at: At, ended: v1::StepEnded) -> Change {
+    let took = std::time::Duration::from_millis(ended.took_ms);
+    Change::StepEnded(Box::new(StepEnd {
+        run,
+        host: host.clone(),
+        path: ended.path,
+        attempt: ended.attempt,
+        outcome: ended.outcome,
+        message: ended.message,
+        exit_code: ended.exit_code,
+        outputs: ended.outputs.into_iter().collect(),
+        stdout: ended.stdout.unwrap_or_default().into(),
+        stderr: ended.stderr.unwrap_or_default().into(),
+        at,
+        began_at: at.minus(took),
+    }))
+}
+
+fn outcome(ended: v1::SegmentEnded) -> Option<Outcome> {
+    let verification = match ended.verification() {
+        v1::Verification::NotRun => Verification::NotRun,
+        v1::Verification::Passed => Verification::Passed,
+        v1::Verification::Failed => Verification::Failed,
+    };
+    let undoing = match ended.undoing() {
+        v1::Undoing::None => Undoing::None,
+        v1::Undoing::Done => Undoing::Done,
+        v1::Undoing::Failed => Undoing::Failed,
+    };
+    let how = match ended.how? {
+        v1::segment_ended::How::Done(v1::SegmentDone {}) => How::Done,
+        v1::segment_ended::How::Gate(v1::GateReached { path }) => How::Gate { path },
+        v1::segment_ended::How::Failed(v1::SegmentFailed { path, reason }) => How::Failed { path, reason },
+        v1::segment_ended::How::Unknown(v1::SegmentUnknown { path, attempt, reason }) => {
+            How::Unknown { path, attempt, reason }
+        }
+        v1::segment_ended::How::Stopped(v1::SegmentStopped { reason }) => How::Stopped { reason },
+    };
+    Some(Outcome { how, verification, effects: ended.effects, undoing })
+}

@@ -1,0 +1,82 @@
+//! A run begins: its rows, as they are before anything has moved.
+
+use std::collections::BTreeMap;
+
+use fettle_proto::v1;
+use fettle_runbooks::id::{Digest, Host, IncidentId, RunId, SignalId};
+use fettle_runbooks::run::{HostRun, Until};
+
+use crate::model::row::{Blob, HostRunRow, Origin, RunRow, SignedBlob};
+use crate::policy::Mode;
+use crate::world::At;
+
+/// Everything a run is begun with.
+#[derive(Debug)]
+pub struct Beginning<'a> {
+    /// Minted by whoever starts it.
+    pub id: RunId,
+    /// The runbook's name.
+    pub runbook: &'a str,
+    /// Digest of its bytes.
+    pub digest: Digest,
+    /// Its bytes.
+    pub bytes: bytes::Bytes,
+    /// Its certificates.
+    pub certificates: &'a [v1::Signed],
+    /// Whether they suffice.
+    pub certified: bool,
+    /// As given.
+    pub inputs: BTreeMap<String, String>,
+    /// Who or what starts it.
+    pub origin: Origin,
+    /// What a person signed.
+    pub start: Option<v1::Signed>,
+    /// The incident.
+    pub incident: Option<IncidentId>,
+    /// The signal.
+    pub signal: Option<SignalId>,
+    /// How far by itself.
+    pub mode: Mode,
+    /// Where.
+    pub hosts: Vec<Host>,
+    /// Now.
+    pub now: At,
+}
+
+/// The rows of a run nothing of which has been sent.
+pub fn begin(beginning: Beginning<'_>) -> (RunRow, Vec<HostRunRow>) {
+    let until = match beginning.mode {
+        Mode::Observe | Mode::Diagnose => Until::Plan,
+        Mode::Approve | Mode::Auto => Until::End,
+    };
+    let hosts = beginning.hosts.iter().map(|host| HostRunRow {
+        run: beginning.id,
+        host: host.clone(),
+        runbook: beginning.runbook.to_owned(),
+        machine: HostRun::new(until),
+        reason: String::new(),
+        plan: None,
+        gate: None,
+        remediated_at: None,
+        ended_at: None,
+    });
+    let hosts = hosts.collect();
+    let run = RunRow {
+        id: beginning.id,
+        runbook: beginning.runbook.to_owned(),
+        runbook_digest: beginning.digest,
+        source: Blob::new(beginning.bytes),
+        certificates: beginning.certificates.iter().cloned().map(SignedBlob::from).collect(),
+        certified: beginning.certified,
+        inputs: beginning.inputs,
+        origin: beginning.origin,
+        start: beginning.start.map(SignedBlob::from),
+        incident: beginning.incident,
+        signal: beginning.signal,
+        mode: beginning.mode,
+        hosts: beginning.hosts,
+        created_at: beginning.now,
+        ended_at: None,
+    };
+    (run, hosts)
+}
