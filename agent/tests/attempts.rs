@@ -1,5 +1,7 @@
 //! Steps as real processes, under real shims, with real crashes.
 
+#![expect(clippy::disallowed_methods, reason = "a test starts what it wants to kill")]
+
 #[path = "attempts/world.rs"]
 mod world;
 

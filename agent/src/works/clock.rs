@@ -24,6 +24,7 @@ pub fn since_boot() -> Duration {
 }
 
 /// The wall clock, milliseconds since the Unix epoch.
+#[expect(clippy::disallowed_methods, reason = "this is the clock that others are handed")]
 pub fn wall_ms() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),

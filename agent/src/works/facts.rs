@@ -105,8 +105,8 @@ fn percent(part: u64, whole: u64) -> Value {
     if whole == 0 { Value::Null } else { Value::Number(part as f64 * 100.0 / whole as f64) }
 }
 
-/// Questions that have no answer yet: since when they should have had one, by a number of their own.
-static OPEN: Mutex<(u64, BTreeMap<u64, (String, Instant)>)> = Mutex::new((0, BTreeMap::new()));
+/// Questions that have no answer yet, by a number of their own: what was asked, and until when an answer is due.
+static OPEN: Mutex<BTreeMap<u64, (String, Instant)>> = Mutex::new(BTreeMap::new());
 
 /// A question that is being asked, until it is dropped.
 struct Asked {
@@ -118,21 +118,20 @@ struct Asked {
 fn begin(text: &str, deadline: Instant) -> Result<Asked, String> {
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Instant::now();
-    if open.1.values().any(|(asked, due)| asked == text && *due < now) {
+    if open.values().any(|(asked, due)| asked == text && *due < now) {
         return Err("did not answer when it was asked before, and still has not".into());
     }
-    if open.1.len() >= THREADS {
+    if open.len() >= THREADS {
         return Err(format!("{THREADS} other facts are being read or stuck"));
     }
-    open.0 += 1;
-    let number = open.0;
-    open.1.insert(number, (text.to_owned(), deadline));
+    let number = open.last_key_value().map_or(0, |(last, _)| last + 1);
+    open.insert(number, (text.to_owned(), deadline));
     Ok(Asked { number, text: text.to_owned() })
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        OPEN.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.number);
+        OPEN.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
 }
 

@@ -161,6 +161,7 @@ fn as_account(account: &Account, program: &Path, args: &[String]) -> Vec<String>
 
 /// Becomes another account and then a program, for good: the arguments are what [`as_account`] wrote. Returns only the
 /// error.
+#[expect(clippy::disallowed_methods, reason = "nothing is started: this process becomes the step")]
 pub(crate) fn become_account(args: &[String]) -> io::Error {
     use std::os::unix::process::CommandExt as _;
     let [uid, gid, groups, program, name, rest @ ..] = args else {

@@ -64,13 +64,13 @@ fn output_is_told_while_the_step_still_runs() {
     )));
     match told.recv_timeout(LIMIT).unwrap() {
         Told::Output(Stream::Stdout, 0, bytes) => assert_eq!(bytes, b"first\n"),
-        other => panic!("{other:?}"),
+        other @ (Told::Output(..) | Told::Ended(_) | Told::Unknown(_)) => panic!("{other:?}"),
     }
     std::fs::write(go, "").unwrap();
     // The end checks that the offsets go on from where they were, so it must have seen the beginning too.
     match told.recv_timeout(LIMIT).unwrap() {
         Told::Output(Stream::Stdout, 6, bytes) => assert_eq!(bytes, b"second\n"),
-        other => panic!("{other:?}"),
+        other @ (Told::Output(..) | Told::Ended(_) | Told::Unknown(_)) => panic!("{other:?}"),
     }
     assert_eq!(end(&told).exit_code, Some(0));
 }

@@ -228,10 +228,10 @@ impl Follower {
 
     fn spawn(self) -> io::Result<()> {
         let thread = std::thread::Builder::new().name("follow".into()).stack_size(256 * 1024);
-        thread.spawn(move || self.to_the_end()).map(drop)
+        thread.spawn(move || self.see_out()).map(drop)
     }
 
-    fn to_the_end(mut self) {
+    fn see_out(mut self) {
         loop {
             let over = self.is_over();
             self.read_on();

@@ -37,7 +37,7 @@ impl Attempts {
         let (life, stop) = Life::begin(spec, observer, &self.program, script).map_err(failed)?;
         let thread = std::thread::Builder::new().name("read".into()).stack_size(256 * 1024);
         // Where no thread can be had, dropping the life ends the process again.
-        thread.spawn(move || life.to_the_end()).map_err(failed)?;
+        thread.spawn(move || life.see_out()).map_err(failed)?;
         Ok(Running::new(spec.key.clone(), Arc::new(Bell(stop))))
     }
 }
@@ -117,7 +117,7 @@ impl Life {
         Ok((life, bell))
     }
 
-    fn to_the_end(mut self) {
+    fn see_out(mut self) {
         let mut buffer = vec![0; 16 * 1024];
         while self.status.is_none() {
             self.wait();

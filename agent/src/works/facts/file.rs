@@ -2,11 +2,11 @@
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
-use std::time::SystemTime;
 
 use fettle_runbooks::value::Value;
 
 use super::{Reading, int, record};
+use crate::works::clock::wall_ms;
 
 pub(super) fn read(path: &str) -> Reading {
     if !path.starts_with('/') {
@@ -26,14 +26,13 @@ pub(super) fn read(path: &str) -> Reading {
         }
         Err(error) => return Err(error.to_string()),
     };
-    let changed = meta.modified().map_err(|error| error.to_string())?;
     // A file from the future is as young as can be.
-    let age = SystemTime::now().duration_since(changed).unwrap_or_default();
+    let age = (wall_ms() / 1000).saturating_sub(meta.mtime()).max(0);
     Ok(record([
         ("exists", Value::Bool(true)),
         ("size", int(meta.len())),
         ("mode", Value::String(format!("{:04o}", meta.mode() & 0o7777))),
-        ("age_seconds", int(age.as_secs())),
+        ("age_seconds", Value::Int(age)),
         ("is_dir", Value::Bool(meta.is_dir())),
         ("owner_uid", int(meta.uid().into())),
     ]))

@@ -13,10 +13,7 @@ pub(super) fn memory() -> Reading {
         return Err("the kernel does not say how much memory there is".into());
     }
     // Without swap, none of it is used: a condition over it holds or not, and is no error.
-    let swap = match percent(system.used_swap(), system.total_swap()) {
-        Value::Null => Value::Number(0.0),
-        used => used,
-    };
+    let swap = percent(system.used_swap(), system.total_swap().max(1));
     Ok(record([
         ("total_bytes", int(total)),
         ("available_bytes", int(available)),

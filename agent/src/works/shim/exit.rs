@@ -47,6 +47,8 @@ impl Exit {
             self.file.set_len(0)?;
             self.write(&bytes)?;
         }
+        // Gives back what was reserved and not needed.
+        self.file.set_len(bytes.len() as u64)?;
         crash_point("shim.exit-unsynced");
         self.file.sync_all()?;
         crash_point("shim.exit-unnamed");

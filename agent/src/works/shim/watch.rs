@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Runs the step to its end. `groups`: where shims live, and where the step shall.
 pub(super) fn step(place: &Place, order: &Order, groups: Option<(&Cgroup, &Cgroup)>) -> Ended {
     match begin(place, order, groups) {
-        Ok(mut watch) => watch.to_the_end(),
+        Ok(mut watch) => watch.see_out(),
         Err(error) => {
             not_started("spawn-failed", format!("`{}` did not start: {error}", order.spec.work.program()))
         }
@@ -92,7 +92,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn to_the_end(&mut self) -> Ended {
+    fn see_out(&mut self) -> Ended {
         while self.status.is_none() {
             self.end_if_due();
             self.wait();

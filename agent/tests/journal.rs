@@ -1,0 +1,70 @@
+//! The journal of a process that is killed at each of its points: nothing that was told durable is missing, and
+//! nothing is there twice or out of order.
+
+#![expect(clippy::disallowed_methods, reason = "a test starts what it wants to kill")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use fettle_agent::works::crash::POINTS;
+use fettle_agent::works::journal::Journal;
+use fettle_agent::works::record::Record;
+
+/// Not a test: what the tests kill. Appends numbers and compacts now and then, and writes down what it was told.
+#[test]
+#[ignore = "only run by other tests, in a process of its own"]
+fn writer() {
+    let Some(dir) = std::env::var_os("FETTLE_TEST_STATE").map(PathBuf::from) else { return };
+    let mut told = std::fs::File::create(dir.join("told")).unwrap();
+    let opened = Journal::open(&dir.join("journal")).unwrap();
+    for upto in 1..=40 {
+        opened.journal.append(&[Record::Acked { upto }]).wait().unwrap();
+        writeln!(told, "{upto}").unwrap();
+        if upto % 10 == 0 {
+            opened.journal.compact(&[Record::Acked { upto }]).wait().unwrap();
+        }
+    }
+}
+
+/// Runs the writer until it dies at a point, and gives back the last number it was told to be durable.
+fn die(dir: &Path, point: &str) -> u64 {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "writer", "--ignored"])
+        .env("FETTLE_TEST_STATE", dir)
+        .env("FETTLE_CRASH_AT", point)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!status.success(), "it dies at {point}");
+    let told = std::fs::read_to_string(dir.join("told")).unwrap();
+    told.lines().last().map_or(0, |number| number.parse().unwrap())
+}
+
+#[test]
+fn what_was_told_durable_is_there_after_a_crash_at_any_point() {
+    for point in POINTS.iter().filter(|point| point.starts_with("journal.")) {
+        // The first time, right after a compaction, and in between. A new journal is made like a compaction.
+        for time in [1, 3, 4] {
+            let dir = tempfile::tempdir().unwrap();
+            let point = format!("{point}#{time}");
+            let told = die(dir.path(), &point);
+            let opened = Journal::open(&dir.path().join("journal")).unwrap();
+            assert!(opened.damage.is_none(), "{point}: {:?}", opened.damage);
+            let last = opened.records.last().cloned();
+            let Some(Record::Acked { upto: last }) = last else {
+                assert_eq!((told, last), (0, None), "{point}");
+                continue;
+            };
+            // One more may be durable than anybody was told.
+            assert!((told..=told + 1).contains(&last), "{point}: told {told}, found {last}");
+            for pair in opened.records.windows(2) {
+                let [Record::Acked { upto: one }, Record::Acked { upto: next }] = pair else {
+                    panic!("{point}")
+                };
+                assert_eq!(*next, one + 1, "{point}");
+            }
+        }
+    }
+}
