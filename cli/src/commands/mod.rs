@@ -13,6 +13,8 @@ mod status;
 mod watch;
 mod whoami;
 
+pub(crate) use start::check as checked;
+
 use clap::CommandFactory as _;
 use tokio::runtime::Runtime;
 

@@ -153,7 +153,7 @@ fn bind(runbook: &Runbook, given: &BTreeMap<String, String>) -> Result<()> {
 }
 
 /// Reads a runbook's bytes; a problem is rendered with its line and caret.
-pub(super) fn check(name: &str, bytes: &[u8]) -> Result<Runbook> {
+pub(crate) fn check(name: &str, bytes: &[u8]) -> Result<Runbook> {
     crate::pending::read(bytes).map(|read| read.runbook).map_err(|problems| {
         let color =
             std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());

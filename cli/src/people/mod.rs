@@ -1,8 +1,30 @@
 //! What people sign: logins, starts, decisions, certificates, rosters.
+//!
+//! A person's key is their identity ([`keys`]): a file, or one that ssh-agent holds ([`ssh_agent`]). Before a decision is
+//! signed, everything it covers is recomputed from the bytes themselves ([`gate`]) and laid out for people ([`brief`]);
+//! what the controller says besides is shown apart.
+
+pub mod keys; // who is signing
+pub mod ssh_agent; // … with a key that never leaves its agent
+pub mod terminal; // … asked on a terminal
+pub mod gate; // what exactly would be signed
+pub mod brief; // … so that people can read it
+mod decide; // yes or no
+mod login; // it is me
+mod roster; // who is who
+mod certify; // this runbook is fit
+mod files;
+#[cfg(test)]
+mod sample;
 
 use std::path::Path;
 
+use fettle_proto::signed::{self, Namespace, Start};
 use fettle_proto::v1;
+use fettle_runbooks::id::Host;
+use jiff::Timestamp;
+
+pub use certify::beside;
 
 use crate::args;
 use crate::config::Context;
@@ -36,45 +58,67 @@ pub enum Until {
 }
 
 /// Signs a start with the caller's key.
-pub async fn sign_start(_context: &Context, _wanted: &StartWanted) -> Result<v1::Signed> {
-    Err(unbuilt())
+pub async fn sign_start(context: &Context, wanted: &StartWanted) -> Result<v1::Signed> {
+    let hosts = wanted
+        .hosts
+        .iter()
+        .map(|host| {
+            host.parse::<Host>().map_err(|error| Error::usage("this cannot be a host's name").because(&error))
+        })
+        .collect::<Result<_>>()?;
+    let start = Start {
+        run: wanted.run,
+        runbook: wanted.runbook.clone(),
+        runbook_digest: wanted.runbook_digest,
+        inputs: wanted.inputs.clone(),
+        hosts,
+        person: context.person()?.to_owned(),
+        at: now(),
+        until: match wanted.until {
+            Until::Plan => signed::Until::Plan,
+            Until::End => signed::Until::End,
+        },
+    };
+    Ok(keys::signer(context, keys::Wanted::Any)?.sign(Namespace::Start, &start.encode())?.into())
 }
 
 /// `fettle login`
-pub async fn login(_context: &Context, _args: &args::Login) -> Result<Exit> {
-    Err(unbuilt())
+pub async fn login(context: &Context, _args: &args::Login) -> Result<Exit> {
+    login::login(context).await
 }
 
 /// `fettle approve`
-pub async fn approve(_context: &Context, _args: &args::Approve) -> Result<Exit> {
-    Err(unbuilt())
+pub async fn approve(context: &Context, args: &args::Approve) -> Result<Exit> {
+    decide::approve(context, args).await
 }
 
 /// `fettle reject`
-pub async fn reject(_context: &Context, _args: &args::Reject) -> Result<Exit> {
-    Err(unbuilt())
+pub async fn reject(context: &Context, args: &args::Reject) -> Result<Exit> {
+    decide::reject(context, args).await
 }
 
 /// `fettle roster sign`
-pub async fn roster_sign(_context: &Context, _file: &Path, _out: Option<&Path>) -> Result<Exit> {
-    Err(unbuilt())
+pub async fn roster_sign(context: &Context, file: &Path, out: Option<&Path>) -> Result<Exit> {
+    roster::sign(context, file, out)
 }
 
 /// `fettle roster show`
-pub async fn roster_show(_context: &Context, _file: Option<&Path>) -> Result<Exit> {
-    Err(unbuilt())
+pub async fn roster_show(context: &Context, file: Option<&Path>) -> Result<Exit> {
+    roster::show(context, file).await
 }
 
 /// `fettle runbook certify`
-pub async fn certify(_context: &Context, _file: &Path, _author: &str) -> Result<Exit> {
-    Err(unbuilt())
+pub async fn certify(context: &Context, file: &Path, author: &str) -> Result<Exit> {
+    certify::certify(context, file, author)
 }
 
 /// `fettle runbook verify`
-pub async fn verify(_context: &Context, _file: &Path, _roster: Option<&Path>) -> Result<Exit> {
-    Err(unbuilt())
+pub async fn verify(context: &Context, file: &Path, roster: Option<&Path>) -> Result<Exit> {
+    certify::verify(context, file, roster).await
 }
 
-fn unbuilt() -> Error {
-    Error::new(Exit::Failed, "signing is not built in")
+/// The time, to the second: what people sign need not be more exact.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

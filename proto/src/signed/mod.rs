@@ -32,7 +32,7 @@ pub mod approval; // yes, or no
 
 pub use approval::{Approval, Decision};
 pub use certificate::{Certificate, Certified, certified};
-pub use envelope::{Envelope, Namespace, SignError, Signed, sign, verify};
+pub use envelope::{Envelope, Namespace, SignError, Signed, sign, signer, verify};
 pub use json::Malformed;
 pub use keys::{KeyError, PrivateKey, PublicKey};
 pub use leaf::Leaf;

@@ -1,0 +1,155 @@
+//! `fettle approve`, `fettle reject`: fetch, recompute, show, ask, sign, send.
+
+use fettle_proto::signed::words::risk_word;
+use fettle_proto::signed::{Approval, Decision, Namespace, PublicKey, Request, Roster};
+use fettle_proto::v1;
+use serde_json::json;
+
+use super::gate::{self, Checked};
+use super::keys::{Wanted, signer};
+use super::{brief, terminal};
+use crate::args;
+use crate::client::{Operators, answer, connect};
+use crate::config::Context;
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::output::{print, talk, visible};
+use crate::view;
+
+pub(super) async fn approve(context: &Context, args: &args::Approve) -> Result<Exit> {
+    let now = super::now();
+    let person = context.person()?;
+    let mut calls = connect(context).await?;
+    let (gate, roster) = fetch(context, &mut calls, &args.gate).await?;
+    still_open(&gate)?;
+    let checked = gate::recompute(&args.gate, &gate, &roster, now).map_err(|error| {
+        Error::new(
+            Exit::NotAllowed,
+            "what the controller shows is not what you would sign; nothing was signed",
+        )
+        .at(&args.gate)
+        .because(&error)
+        .fix("tell whoever runs the controller: it is broken, or not what it should be")
+    })?;
+    show(context, &checked, now)?;
+    gate::may_approve(&checked, &roster, person, now)
+        .map_err(|refusal| Error::new(Exit::NotAllowed, "your approval would not count").why(refusal))?;
+    if !args.yes && !confirmed(&checked).await? {
+        talk("nothing was signed; the gate stays open");
+        return Ok(Exit::Pending);
+    }
+    let keys = keys_of(&roster, person);
+    let reply =
+        decide(context, &mut calls, &args.gate, &gate, &keys, Decision::Approve, &args.reason).await?;
+    report(context, reply, "approved")
+}
+
+pub(super) async fn reject(context: &Context, args: &args::Reject) -> Result<Exit> {
+    let now = super::now();
+    let person = context.person()?;
+    let mut calls = connect(context).await?;
+    let (gate, roster) = fetch(context, &mut calls, &args.gate).await?;
+    still_open(&gate)?;
+    // A "no" is safe whatever the gate holds, so what does not fit is only told.
+    match gate::recompute(&args.gate, &gate, &roster, now) {
+        Ok(checked) => show(context, &checked, now)?,
+        Err(error) => talk(&format!("warning: what the controller shows does not fit the request: {error}")),
+    }
+    let keys = keys_of(&roster, person);
+    let reply = decide(context, &mut calls, &args.gate, &gate, &keys, Decision::Deny, &args.reason).await?;
+    report(context, reply, "rejected")
+}
+
+async fn fetch(context: &Context, calls: &mut Operators, gate: &str) -> Result<(v1::Gate, Roster)> {
+    let asked = v1::GetGateRequest { gate: gate.to_owned() };
+    let gate = answer(context, calls.get_gate(asked)).await.map_err(|error| match error.exit() {
+        Exit::NotFound => error.next("fettle status"),
+        _ => error,
+    })?;
+    let roster = answer(context, calls.get_roster(v1::GetRosterRequest {})).await?;
+    Ok((gate, gate::trusted_roster(roster.roster, context.trust()?, super::now())?))
+}
+
+fn still_open(gate: &v1::Gate) -> Result<()> {
+    if gate.state == "open" {
+        return Ok(());
+    }
+    let mut error = Error::new(Exit::Rejected, format!("the gate is {}", visible(&gate.state)));
+    if !gate.reason.is_empty() {
+        error = error.why(&gate.reason);
+    }
+    Err(error.next(format!("fettle run show {}", gate.run)))
+}
+
+fn show(context: &Context, checked: &Checked, now: jiff::Timestamp) -> Result<()> {
+    let text = brief::render(checked, &context.output, terminal::width(), now);
+    if context.output.is_table() {
+        return print(&text);
+    }
+    talk(&text); // Stdout is for the answer.
+    Ok(())
+}
+
+async fn confirmed(checked: &Checked) -> Result<bool> {
+    if !terminal::is_there() {
+        return Err(
+            Error::usage("there is no terminal to ask on").fix("give --yes to sign without being asked")
+        );
+    }
+    let hosts = checked.plans.len();
+    let question = format!(
+        "\nApprove {} on {hosts} {} (risk {})?",
+        visible(&checked.request.runbook),
+        if hosts == 1 { "host" } else { "hosts" },
+        risk_word(checked.request.risk)
+    );
+    // The connection must go on breathing while the person reads.
+    tokio::task::spawn_blocking(move || terminal::confirm(&question))
+        .await
+        .map_err(|error| Error::new(Exit::Failed, "failed to ask").because(&error))?
+        .map_err(|error| Error::new(Exit::Failed, "failed to ask").because(&error))
+}
+
+fn keys_of(roster: &Roster, person: &str) -> Vec<PublicKey> {
+    roster.person(person).map(|person| person.keys.clone()).unwrap_or_default()
+}
+
+async fn decide(
+    context: &Context,
+    calls: &mut Operators,
+    id: &str,
+    gate: &v1::Gate,
+    keys: &[PublicKey],
+    decision: Decision,
+    reason: &str,
+) -> Result<v1::Gate> {
+    let approval = Approval {
+        request: Request::digest(&gate.request),
+        decision,
+        person: context.person()?.to_owned(),
+        reason: reason.to_owned(),
+        at: super::now(),
+    };
+    let signed = signer(context, Wanted::OneOf(keys))?.sign(Namespace::Approval, &approval.encode())?;
+    let request = v1::DecideRequest { gate: id.to_owned(), approval: Some(signed.into()) };
+    let reply = answer(context, calls.decide(request)).await?;
+    reply.gate.ok_or_else(|| Error::new(Exit::Failed, "the controller answered without the gate"))
+}
+
+fn report(context: &Context, gate: v1::Gate, done: &str) -> Result<Exit> {
+    let mut data = view::gate(&gate);
+    if let Some(object) = data.as_object_mut() {
+        object.insert("signed".to_owned(), json!(done));
+    }
+    context.output.show(&data, || {
+        let mut text = format!("{done}; the gate is {}", visible(&gate.state));
+        for who in &gate.waits_for {
+            text.push_str(&format!("\nstill needed: {}", visible(who)));
+        }
+        text
+    })?;
+    if context.output.is_table() {
+        talk(&format!("follow it with: fettle watch {}", visible(&gate.run)));
+    }
+    Ok(Exit::Done)
+}
