@@ -86,3 +86,27 @@ fn person(name: &str, key: &PrivateKey, groups: &[&str], scopes: &[Scope]) -> Pe
         scopes: scopes.iter().copied().collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fettle_proto::signed::{Tag, Trust, certified, digest};
+
+    use super::*;
+
+    #[test]
+    fn hosts_believe_the_roster_and_the_certificate() {
+        let mut counted = 0;
+        let cast = Cast::new(|| {
+            counted += 1;
+            [counted; 32]
+        });
+        let now = Timestamp::UNIX_EPOCH;
+        let trust = Trust { ca_der: vec![1], roots: vec![cast.root_key()] };
+        let signed = cast.signed_roster(now).expect("the root signs");
+        let roster = Roster::trusted(&signed, &trust).expect("hosts believe the root");
+        let runbook = b"a runbook";
+        let certificate = cast.certify("demo/x", digest(Tag::Runbook, runbook), now).expect("rosa signs");
+        let certified = certified(runbook, &[certificate], &roster, now).expect("it is certified");
+        assert_eq!(certified.author(), AUTHOR);
+    }
+}

@@ -6,8 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use fettle_proto::signed::{PrivateKey, certificate};
-use fettle_runbooks::id::Digest;
+use fettle_proto::signed::{PrivateKey, Tag, certificate, digest};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -114,7 +113,7 @@ impl Place {
     }
 
     fn library(&self, cast: &Cast, now: Timestamp) -> io::Result<()> {
-        let digest = Digest::of("runbook", 1, RUNBOOK.as_bytes());
+        let digest = digest(Tag::Runbook, RUNBOOK.as_bytes());
         let signed = cast.certify(RUNBOOK_NAME, digest, now).map_err(io::Error::other)?;
         self.write(&format!("library/{RUNBOOK_NAME}.yaml"), RUNBOOK.as_bytes())?;
         self.write(&format!("library/{RUNBOOK_NAME}.cert"), &certificate::encode_file(&[signed]))

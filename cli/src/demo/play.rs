@@ -447,3 +447,15 @@ fn quoted(word: &str) -> String {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_quoted_word_is_read_back_by_a_shell() {
+        assert_eq!(quoted("/tmp/fettle-demo-1f/config.yaml"), "/tmp/fettle-demo-1f/config.yaml");
+        assert_eq!(quoted("/tmp/it's here"), r"'/tmp/it'\''s here'");
+        assert_eq!(quoted(""), "''");
+    }
+}
