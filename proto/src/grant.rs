@@ -103,6 +103,23 @@ pub fn remaining<'p>(plan: &'p Plan, from: &str) -> Result<&'p [PlannedStep], Re
     Ok(&plan.steps[at..])
 }
 
+/// Whether an order begins where it must: at the step this host stopped at, or at the first if it has not stopped yet. People
+/// approve a plan as a whole, and its first steps may be what makes the later ones safe.
+pub fn in_turn(plan: &Plan, stopped_at: Option<&str>, from: &str) -> Result<(), Refusal> {
+    let expected = stopped_at.or(plan.steps.first().map(|step| step.path.as_str()));
+    if expected == Some(from) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::StepOrder,
+        format!(
+            "the order begins at `{}`, this host is at `{}`",
+            from.escape_debug(),
+            expected.unwrap_or("no step")
+        ),
+    ))
+}
+
 /// Puts factors together so that the strictest wins: of factors of the same groups the largest. A number of persons in all
 /// is left out when the particular groups need as many anyway. Doing it again changes nothing, so that what one party put
 /// together may be put together with more by another.

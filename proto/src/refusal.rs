@@ -124,6 +124,8 @@ codes! {
     PlanMismatch = "plan-mismatch",
     /// The order names a step that the plan does not have.
     StepUnknown = "step-unknown",
+    /// The order begins at another step than the one this host stopped at.
+    StepOrder = "step-order",
     /// The host-local policy forbids it, whoever approved.
     Vetoed = "vetoed",
     /// The host cannot do it as it must be done (no isolation, no such user).

@@ -134,6 +134,23 @@ pub(super) struct SegmentHere {
     pub(super) is_over: bool,
 }
 
+impl RunHere {
+    /// The step at which its last segment stopped, for people to approve or to look.
+    fn stopped_at(&self) -> Option<String> {
+        self.segments.values().rev().find_map(|segment| {
+            let report: v1::Report = prost::Message::decode(segment.ended.as_deref()?).ok()?;
+            let Some(v1::report::What::SegmentEnded(ended)) = report.what else { return None };
+            match ended.how? {
+                v1::segment_ended::How::Gate(gate) => Some(gate.path),
+                v1::segment_ended::How::Unknown(unknown) => Some(unknown.path),
+                v1::segment_ended::How::Done(_)
+                | v1::segment_ended::How::Failed(_)
+                | v1::segment_ended::How::Stopped(_) => None,
+            }
+        })
+    }
+}
+
 /// The owner of everything the works know.
 pub(super) struct Driver {
     pub(super) config: Config,
@@ -410,6 +427,7 @@ impl Driver {
             boot: &self.boot,
             now_ms: self.now_ms(),
             plan: here.and_then(|here| here.plan.as_ref()),
+            stopped_at: here.and_then(RunHere::stopped_at),
             started: here.and_then(|here| here.started.as_ref()),
         }
     }

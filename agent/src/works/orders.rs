@@ -36,6 +36,8 @@ pub(super) struct Own<'a> {
     pub(super) now_ms: i64,
     /// The run's plan, if it has one here.
     pub(super) plan: Option<&'a OwnPlan>,
+    /// The step at which the run stopped here, for people to approve or to look; absent: it has not remediated yet.
+    pub(super) stopped_at: Option<String>,
     /// Who started the run, when this host accepted it; absent: this is the first order of the run.
     pub(super) started: Option<&'a Option<Started>>,
 }
@@ -292,6 +294,7 @@ fn remediate(order: &Order, own: &Own<'_>, read: Parts, work: &v1::Remediate) ->
     let also_from = also_from(&work.gate_from_risk)?;
     let certified = read.certified.as_ref();
     let steps = grant::remaining(&plan, &work.from)?;
+    grant::in_turn(&plan, own.stopped_at.as_deref(), &work.from)?;
     let (closed, permit) = match &work.grant {
         None => (closed(steps, certified.is_some(), own.roster, also_from), None),
         Some(message) => {

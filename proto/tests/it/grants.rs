@@ -250,6 +250,18 @@ fn the_strictest_keeps_the_largest_of_equal_groups_and_loses_nothing_when_repeat
 }
 
 #[test]
+fn an_order_begins_where_the_host_is_and_leaves_nothing_out() {
+    let plan = world::plan();
+    grant::in_turn(&plan, None, "remediate/vacuum").expect("the first");
+    grant::in_turn(&plan, Some(FROM), FROM).expect("where it stopped");
+    for (stopped_at, from) in
+        [(None, FROM), (Some(FROM), "remediate/settle"), (Some(FROM), "remediate/vacuum")]
+    {
+        assert_eq!(grant::in_turn(&plan, stopped_at, from).expect_err("left out").code, Code::StepOrder);
+    }
+}
+
+#[test]
 fn one_person_fills_one_place_and_is_put_where_they_help_most() {
     let both = world::person("both", &["a", "b"], &[Scope::Approve]);
     let only_a = world::person("only-a", &["a"], &[Scope::Approve]);
