@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::segment::{How, Outcome, Undoing, Verification};
 
-mod apply;
+mod apply; // the transitions
+mod words; // how states, events and effects are told
+#[cfg(test)]
+mod table; // the transitions as documentation
 #[cfg(test)]
 mod tests;
 
@@ -355,7 +358,7 @@ pub enum Work {
 
 /// An event that cannot happen in the state the run is in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("apply `{event:?}` to a run that is `{state:?}`")]
+#[error("apply `{event}` to a run that is {state}")]
 pub struct Illegal {
     /// Where it stood, and stands.
     pub state: Box<State>,

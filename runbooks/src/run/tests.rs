@@ -1,1 +1,466 @@
-//! Tests of the host run.
+//! Tests of the host run: events in, a transcript out.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn done(verification: Verification) -> Outcome {
+    Outcome { how: How::Done, verification, effects: true, undoing: Undoing::None }
+}
+
+fn gate(path: &str, effects: bool) -> Outcome {
+    Outcome {
+        how: How::Gate { path: path.to_owned() },
+        verification: Verification::NotRun,
+        effects,
+        undoing: Undoing::None,
+    }
+}
+
+fn failed(verification: Verification, undoing: Undoing) -> Outcome {
+    let how = How::Failed { path: "remediate/purge".to_owned(), reason: "it exited with 3".to_owned() };
+    Outcome { how, verification, effects: true, undoing }
+}
+
+fn unknown() -> Outcome {
+    let how =
+        How::Unknown { path: "remediate/purge".to_owned(), attempt: 1, reason: "power was lost".to_owned() };
+    Outcome { how, verification: Verification::Failed, effects: true, undoing: Undoing::None }
+}
+
+fn ended(segment: u32, outcome: Outcome) -> Event {
+    Event::SegmentEnded { segment, outcome }
+}
+
+fn planned() -> Event {
+    Event::Planned { segment: 1, first: Some("remediate/vacuum".to_owned()) }
+}
+
+/// `who` stopped it.
+fn because(why: &str) -> String {
+    why.to_owned()
+}
+
+fn told(effects: &[Effect]) -> String {
+    let each: Vec<String> = effects.iter().map(ToString::to_string).collect();
+    if each.is_empty() { "nothing to do".to_owned() } else { each.join(", ") }
+}
+
+/// The one place these tests touch the machine.
+#[track_caller]
+fn follow(mut run: HostRun, events: &[Event], expected: &str) {
+    let mut transcript = String::new();
+    for event in events {
+        match run.apply(event) {
+            Ok((next, effects)) => {
+                run = next;
+                transcript.push_str(&format!("{event} → {}: {}\n", run.state, told(&effects)));
+            }
+            Err(illegal) => transcript.push_str(&format!("failed to {illegal}\n")),
+        }
+    }
+    let expected: Vec<&str> = expected.trim().lines().map(str::trim).collect();
+    assert_eq!(transcript.trim(), expected.join("\n"));
+}
+
+#[track_caller]
+fn check(until: Until, events: &[Event], expected: &str) {
+    follow(HostRun::new(until), events, expected);
+}
+
+#[track_caller]
+fn check_from(before: &[Event], events: &[Event], expected: &str) {
+    let there = |run: HostRun, event| run.apply(event).expect("the way there is legal").0;
+    follow(before.iter().fold(HostRun::new(Until::End), there), events, expected);
+}
+
+#[test]
+fn a_low_risk_plan_runs_to_its_verified_end() {
+    check(
+        Until::End,
+        &[
+            Event::Started,
+            Event::Accepted { segment: 1 },
+            Event::Entered { segment: 1, passage: Passage::Diagnose },
+            planned(),
+            ended(1, Outcome { effects: false, ..done(Verification::NotRun) }),
+            Event::Admitted,
+            Event::Accepted { segment: 2 },
+            Event::Entered { segment: 2, passage: Passage::Remediate },
+            Event::Entered { segment: 2, passage: Passage::Verify },
+            ended(2, done(Verification::Passed)),
+        ],
+        "
+        started → diagnosing: send segment 1 (diagnose)
+        accepted → diagnosing: nothing to do
+        a diagnose step began → diagnosing: nothing to do
+        planned → planned: ask the guards
+        segment ended: done → planned: nothing to do
+        admitted → remediating: send segment 2 (remediate from remediate/vacuum)
+        accepted → remediating: nothing to do
+        a remediate step began → remediating: nothing to do
+        a verify step began → verifying: nothing to do
+        segment ended: done, verify passed → ended (verified): end as verified
+        ",
+    );
+}
+
+#[test]
+fn a_run_that_stops_at_the_plan_changes_nothing() {
+    check(
+        Until::Plan,
+        &[Event::Started, planned()],
+        "
+        started → diagnosing: send segment 1 (diagnose)
+        planned → ended (succeeded): end as succeeded
+        ",
+    );
+}
+
+#[test]
+fn a_runbook_that_only_diagnoses_succeeds() {
+    check(
+        Until::End,
+        &[Event::Started, Event::Planned { segment: 1, first: None }],
+        "
+        started → diagnosing: send segment 1 (diagnose)
+        planned, nothing to do → ended (succeeded): end as succeeded
+        ",
+    );
+}
+
+/// Started, planned, admitted, and at a gate, having done something or not.
+fn at_gate(effects: bool) -> Vec<Event> {
+    vec![Event::Started, planned(), Event::Admitted, ended(2, gate("remediate/purge", effects))]
+}
+
+#[test]
+fn nothing_behind_a_gate_is_sent_before_people_approve() {
+    check_from(
+        &at_gate(true)[..3],
+        &[
+            ended(2, gate("remediate/purge", true)),
+            Event::Admitted,
+            Event::GateApproved,
+            ended(3, done(Verification::Passed)),
+        ],
+        "
+        segment ended: gate at remediate/purge → waiting (gate): open a gate at remediate/purge
+        failed to apply `admitted` to a run that is waiting (gate)
+        approved → remediating: send segment 3 (remediate from remediate/purge, granted)
+        segment ended: done, verify passed → ended (verified): end as verified
+        ",
+    );
+}
+
+#[test]
+fn a_denied_run_that_did_something_is_verified_before_it_ends() {
+    let denied = Event::GateDenied { reason: because("ana said no") };
+    check_from(
+        &at_gate(true),
+        &[denied.clone(), ended(3, Outcome { effects: false, ..done(Verification::Passed) })],
+        "
+        denied → verifying: send segment 3 (verify)
+        segment ended: done, verify passed → ended (verified): end as verified
+        ",
+    );
+    check_from(
+        &at_gate(true),
+        &[denied.clone(), ended(3, Outcome { effects: false, ..done(Verification::Failed) })],
+        "
+        denied → verifying: send segment 3 (verify)
+        segment ended: done, verify failed → ended (rejected): end as rejected
+        ",
+    );
+    check_from(&at_gate(false), &[denied], "denied → ended (rejected): end as rejected");
+}
+
+#[test]
+fn a_gate_that_nobody_decides_expires_and_never_continues() {
+    check_from(
+        &at_gate(false),
+        &[Event::GateExpired { reason: because("nobody decided by 03:14") }, Event::GateApproved],
+        "
+        expired → ended (expired): end as expired
+        failed to apply `approved` to a run that is ended (expired)
+        ",
+    );
+}
+
+#[test]
+fn an_alert_that_resolves_while_a_gate_is_open_has_the_symptom_read_again() {
+    let look = |v| ended(3, Outcome { effects: false, ..done(v) });
+    check_from(
+        &at_gate(true),
+        &[Event::AlertResolved, look(Verification::Failed), Event::AlertResolved],
+        "
+        alert resolved → waiting (gate): send segment 3 (verify)
+        segment ended: done, verify failed → waiting (gate): nothing to do
+        alert resolved → waiting (gate): send segment 4 (verify)
+        ",
+    );
+    check_from(
+        &at_gate(true),
+        &[Event::AlertResolved, look(Verification::Passed)],
+        "
+        alert resolved → waiting (gate): send segment 3 (verify)
+        segment ended: done, verify passed → ended (verified): close the gate, end as verified
+        ",
+    );
+}
+
+#[test]
+fn an_approval_during_that_look_waits_for_it() {
+    let look = |v| ended(3, Outcome { effects: false, ..done(v) });
+    check_from(
+        &at_gate(true),
+        &[Event::AlertResolved, Event::GateApproved, look(Verification::Failed)],
+        "
+        alert resolved → waiting (gate): send segment 3 (verify)
+        approved → waiting (gate): nothing to do
+        segment ended: done, verify failed → remediating: send segment 4 (remediate from remediate/purge, granted)
+        ",
+    );
+    check_from(
+        &at_gate(true),
+        &[Event::AlertResolved, Event::GateApproved, look(Verification::Passed)],
+        "
+        alert resolved → waiting (gate): send segment 3 (verify)
+        approved → waiting (gate): nothing to do
+        segment ended: done, verify passed → ended (verified): end as verified
+        ",
+    );
+}
+
+#[test]
+fn a_failed_step_ends_the_run_failed_or_undone() {
+    let running = &at_gate(false)[..3];
+    check_from(
+        running,
+        &[ended(2, failed(Verification::Failed, Undoing::None))],
+        "segment ended: failed, verify failed → ended (failed): end as failed",
+    );
+    check_from(
+        running,
+        &[
+            Event::Entered { segment: 2, passage: Passage::Undo },
+            ended(2, failed(Verification::Failed, Undoing::Done)),
+        ],
+        "
+        an undo began → undoing: nothing to do
+        segment ended: failed, undone, verify failed → ended (undone): end as undone
+        ",
+    );
+    check_from(
+        running,
+        &[ended(2, failed(Verification::Passed, Undoing::Failed))],
+        "segment ended: failed, undo failed, verify passed → ended (failed): end as failed",
+    );
+}
+
+#[test]
+fn an_unknown_outcome_is_put_before_a_person_and_never_shown_as_failed() {
+    let running = &at_gate(false)[..3];
+    check_from(
+        running,
+        &[
+            ended(2, unknown()),
+            Event::Resolved(Resolution::Ran),
+            ended(3, Outcome { effects: false, ..done(Verification::Passed) }),
+        ],
+        "
+        segment ended: unknown, verify failed → waiting (resolve): ask a person about remediate/purge
+        a person says that it ran → verifying: send segment 3 (verify)
+        segment ended: done, verify passed → ended (verified): end as verified
+        ",
+    );
+}
+
+#[test]
+fn a_cancelled_run_is_cancelled_only_when_the_host_says_so() {
+    let asked = Event::CancelAsked { reason: because("ana stopped it") };
+    check_from(
+        &at_gate(false)[..3],
+        &[asked.clone(), asked.clone(), Event::Cancelled { interrupted: None }],
+        "
+        cancel asked → cancelling: ask the host to stop
+        cancel asked → cancelling: nothing to do
+        the host stopped → ended (cancelled): end as cancelled
+        ",
+    );
+    check_from(
+        &at_gate(false),
+        &[asked.clone(), Event::Cancelled { interrupted: None }],
+        "
+        cancel asked → cancelling: close the gate, ask the host to stop
+        the host stopped → ended (cancelled): end as cancelled
+        ",
+    );
+    check(Until::End, &[asked], "cancel asked → ended (cancelled): end as cancelled");
+}
+
+#[test]
+fn a_step_that_was_stopped_midway_is_put_before_a_person() {
+    check_from(
+        &at_gate(false)[..3],
+        &[
+            Event::CancelAsked { reason: because("ana stopped it") },
+            Event::Cancelled { interrupted: Some("remediate/purge".to_owned()) },
+            Event::Resolved(Resolution::DidNotRun),
+        ],
+        "
+        cancel asked → cancelling: ask the host to stop
+        the host stopped midway → waiting (resolve): ask a person about remediate/purge
+        a person says that it did not run → ended (cancelled): end as cancelled
+        ",
+    );
+}
+
+#[test]
+fn a_run_that_had_ended_before_the_cancel_reached_it_says_how() {
+    check_from(
+        &at_gate(false)[..3],
+        &[
+            Event::CancelAsked { reason: because("ana stopped it") },
+            ended(2, done(Verification::Passed)),
+            Event::Cancelled { interrupted: None },
+        ],
+        "
+        cancel asked → cancelling: ask the host to stop
+        segment ended: done, verify passed → cancelling: nothing to do
+        the host stopped → ended (verified): end as verified
+        ",
+    );
+}
+
+#[test]
+fn a_refused_order_ends_the_run_and_what_was_done_is_verified() {
+    let refused =
+        |segment| Event::Refused { segment, code: because("quorum"), message: because("1 of 2 approved") };
+    check_from(&[Event::Started], &[refused(1)], "refused → ended (refused): end as refused");
+    let mut approved = at_gate(true);
+    approved.push(Event::GateApproved);
+    check_from(
+        &approved,
+        &[refused(3), ended(4, Outcome { effects: false, ..done(Verification::Failed) })],
+        "
+        refused → verifying: send segment 4 (verify)
+        segment ended: done, verify failed → ended (refused): end as refused
+        ",
+    );
+}
+
+#[test]
+fn guards_can_hold_a_planned_run_or_refuse_it() {
+    let planned = &[Event::Started, planned()];
+    check_from(
+        planned,
+        &[Event::Held(Held::Window), Event::Held(Held::Wave), Event::Admitted],
+        "
+        held for a window → waiting (window): nothing to do
+        held for its wave → waiting (wave): nothing to do
+        admitted → remediating: send segment 2 (remediate from remediate/vacuum)
+        ",
+    );
+    check_from(
+        planned,
+        &[Event::Barred { reason: because("cooling down for 12m") }],
+        "barred by a guard → ended (refused): end as refused",
+    );
+}
+
+#[test]
+fn a_report_of_an_earlier_segment_is_history() {
+    let mut approved = at_gate(true);
+    approved.push(Event::GateApproved);
+    check_from(
+        &approved,
+        &[ended(2, done(Verification::Passed)), Event::Accepted { segment: 1 }],
+        "
+        segment ended: done, verify passed → remediating: nothing to do
+        accepted → remediating: nothing to do
+        ",
+    );
+}
+
+#[test]
+fn a_controller_restored_from_a_backup_believes_the_host() {
+    check_from(
+        &at_gate(true),
+        &[ended(3, done(Verification::Passed))],
+        "segment ended: done, verify passed → ended (verified): close the gate, end as verified",
+    );
+}
+
+#[test]
+fn a_run_is_stored_and_read_back_in_every_state() {
+    for (_, run) in table::states() {
+        let text = serde_json::to_string(&run).unwrap();
+        assert_eq!(serde_json::from_str::<HostRun>(&text).unwrap(), run, "{text}");
+    }
+}
+
+#[test]
+fn the_documented_table_is_the_one_in_the_code() {
+    crate::table::documented("run", &table::markdown());
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let events: Vec<Event> =
+        table::events(2).into_iter().chain(table::events(3)).chain(table::events(1)).collect();
+    prop::sample::select(events)
+}
+
+proptest! {
+    #[test]
+    fn no_sequence_of_events_breaks_the_machine(events in prop::collection::vec(any_event(), 0..60)) {
+        let mut run = HostRun::new(Until::End);
+        let mut ended: Option<HostRun> = None;
+        let mut ends = 0;
+        for event in events {
+            let (before, was_ended) = (run.clone(), run.ended().is_some());
+            match run.apply(&event) {
+                Err(_) => prop_assert_eq!(&run, &before),
+                Ok((next, effects)) => {
+                    prop_assert!(next.segment >= before.segment);
+                    for effect in &effects {
+                        match effect {
+                            Effect::End(_) => ends += 1,
+                            // Only a decision lets a granted segment out.
+                            Effect::SendSegment { work: Work::Remediate { granted: true, .. }, .. } => {
+                                let decided = matches!(
+                                    (&before.state, &event),
+                                    (State::Waiting(Wait::Gate { .. }), Event::GateApproved)
+                                        | (State::Waiting(Wait::Gate { checking: Some(Checking::Approved), .. }), _)
+                                        | (State::Waiting(Wait::Resolve { .. }), Event::Resolved(Resolution::Again))
+                                );
+                                prop_assert!(decided, "{event:?} in {before:?}");
+                            }
+                            // Nothing leaves a waiting gate for remediation without one.
+                            Effect::SendSegment { work: Work::Remediate { granted: false, .. }, .. } => {
+                                prop_assert_eq!(before.state.waiting_for() != Some("gate"), true);
+                            }
+                            Effect::SendSegment { .. }
+                            | Effect::OpenGate { .. }
+                            | Effect::CloseGate { .. }
+                            | Effect::AskGuards
+                            | Effect::AskCancel { .. }
+                            | Effect::AskResolve { .. } => {}
+                        }
+                    }
+                    if was_ended {
+                        prop_assert!(effects.is_empty());
+                    }
+                    run = next;
+                }
+            }
+            if let Some(ended) = &ended {
+                prop_assert_eq!(ended, &run);
+            } else if run.ended().is_some() {
+                ended = Some(run.clone());
+            }
+            prop_assert!(ends <= 1);
+            prop_assert_eq!(ends == 1, run.ended().is_some());
+        }
+    }
+}
