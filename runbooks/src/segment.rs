@@ -26,6 +26,8 @@ mod item; // one step, whatever phase it is of
 mod phases; // step after step
 mod stage; // one step, from its condition to its end
 #[cfg(test)]
+mod table; // the transitions as documentation
+#[cfg(test)]
 mod tests;
 
 pub(crate) use item::path;

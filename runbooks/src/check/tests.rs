@@ -30,7 +30,9 @@ fn diagnose(steps: &str) -> String {
 /// A whole runbook around the keys of one remediate step; they begin on line 17.
 fn remediate(keys: &str) -> String {
     let keys: String = keys.lines().map(|line| format!("    {line}\n")).collect();
-    format!("{HEAD}diagnose:\n  - id: look\n    run: [df]\n    outputs: {{ used: int(stdout) }}\nremediate:\n  - id: act\n{keys}{VERIFY}")
+    format!(
+        "{HEAD}diagnose:\n  - id: look\n    run: [df]\n    outputs: {{ used: int(stdout) }}\nremediate:\n  - id: act\n{keys}{VERIFY}"
+    )
 }
 
 const HEAD: &str = r"fettle: 1
