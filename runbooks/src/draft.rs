@@ -65,8 +65,11 @@ const INPUT: Keys = Keys {
     known: &["type", "default", "description", "pattern", "min", "max", "max_length", "of"],
     later: &[],
 };
-const TRIGGER: Keys =
-    Keys { what: "a trigger", known: &["alert", "match", "host", "inputs"], later: &["watch", "schedule"] };
+const TRIGGER: Keys = Keys {
+    what: "a trigger",
+    known: &["alert", "match", "host", "inputs"],
+    later: &["watch", "for", "schedule"],
+};
 const GUARD: Keys = Keys { what: "`guard`", known: &["cooldown", "max_runs"], later: &[] };
 const STEP: Keys = Keys {
     what: "a step",

@@ -167,6 +167,10 @@ pub(crate) fn name_help<'a>(given: &str, candidates: impl IntoIterator<Item = &'
     if let Some(near) = did_you_mean(given, candidates.iter().copied()) {
         return Some(format!("did you mean `{near}`?"));
     }
+    if let Some(longer) = candidates.iter().find(|candidate| given.len() >= 3 && candidate.starts_with(given))
+    {
+        return Some(format!("did you mean `{longer}`?"));
+    }
     let all: Vec<String> = candidates.into_iter().map(|name| format!("`{name}`")).collect();
     if all.is_empty() || all.len() > 40 { None } else { Some(format!("there is: {}", all.join(", "))) }
 }

@@ -430,8 +430,12 @@ impl<'a> Found<'a> {
 
     /// Looks for anything known among the arguments.
     fn somewhere(&mut self, from: usize, to: usize) {
-        let known =
-            |at: &usize| self.literal(*at).is_some_and(|word| !matches!(kind(base(word)), Kind::Other));
+        // `docker exec` and `docker run` are its own words, not programs.
+        let own = ["exec", "run", "command", "time", "at", "watch"];
+        let known = |at: &usize| {
+            self.literal(*at)
+                .is_some_and(|word| !own.contains(&word) && !matches!(kind(base(word)), Kind::Other))
+        };
         if let Some(at) = (from..to).find(known) {
             self.command(at, to);
         }

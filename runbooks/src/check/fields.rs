@@ -1,6 +1,6 @@
 //! Reads what stands behind a key: a text, a number, a length of time, an expression …
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::duration;
@@ -16,6 +16,8 @@ pub(super) struct Checker {
     pub(super) problems: Vec<Problem>,
     /// The file.
     pub(super) text: String,
+    /// Inputs that are declared wrongly; what uses them is not told again.
+    pub(super) broken_inputs: BTreeSet<String>,
 }
 
 impl Checker {

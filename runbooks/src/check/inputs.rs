@@ -24,8 +24,13 @@ pub(super) fn check(checker: &mut Checker, draft: &Draft) -> BTreeMap<String, In
             checker.error("wrong-name", named.at, named.until, message, Some("use letters, digits and `_`"));
             continue;
         }
-        if let Some(input) = input(checker, named) {
-            inputs.insert(named.name.clone(), input);
+        match input(checker, named) {
+            Some(input) => {
+                inputs.insert(named.name.clone(), input);
+            }
+            None => {
+                checker.broken_inputs.insert(named.name.clone());
+            }
         }
     }
     inputs

@@ -28,7 +28,7 @@ pub(crate) const VERSION: i64 = 1;
 pub(crate) fn read(bytes: &[u8]) -> Result<Read, Vec<Problem>> {
     let yaml::Document { text, root } = yaml::read(bytes)?;
     let version = version_of(&root);
-    let mut checker = Checker { problems: Vec::new(), text };
+    let mut checker = Checker { text, ..Checker::default() };
     let (root_at, root_until) = root.span();
     if !matches!(root.kind, NodeKind::Map(_)) {
         let message = format!("a runbook is a map, this is {}", root.kind());

@@ -34,9 +34,16 @@ const PLAN_FIRST: &str = "the plan is rendered and approved before remediation, 
 const NO_FACTS: &str = "live facts appear only in `if`, `that`, `check` and `outputs`";
 
 /// What the step at `place` can see.
-pub(super) fn env(inputs: &BTreeMap<String, Input>, steps: &[Known], place: usize, usage: Use) -> Env {
+pub(super) fn env(
+    inputs: &BTreeMap<String, Input>,
+    broken: &BTreeSet<String>,
+    steps: &[Known],
+    place: usize,
+    usage: Use,
+) -> Env {
     let mut env = Env { no_facts: (usage == Use::Text).then_some(NO_FACTS), ..Env::default() };
-    let types = inputs.iter().map(|(name, input)| (name.clone(), input.kind.ty()));
+    let right = inputs.iter().map(|(name, input)| (name.clone(), input.kind.ty()));
+    let types = broken.iter().map(|name| (name.clone(), Type::Any)).chain(right);
     env.vars.insert("inputs".to_owned(), Type::Record(types.collect()));
     env.vars.insert("host".to_owned(), host_type());
     env.secrets = inputs

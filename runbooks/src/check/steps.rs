@@ -212,19 +212,15 @@ pub(super) struct Site<'a> {
 
 impl Site<'_> {
     pub(super) fn env(&self, usage: Use) -> Env {
-        env(self.inputs, self.known, self.place, usage)
+        env(self.inputs, &self.checker.broken_inputs, self.known, self.place, usage)
     }
 
     /// The step, with something harmless where it is wrong, and the type of its outputs.
     fn step(&mut self) -> (Step, Type) {
-        let (action, acts) = match actions::action(self) {
-            Some(action) => {
-                let acts = matches!(action, Action::Script { .. } | Action::Argv(_));
-                (action, acts)
-            }
-            None => (Action::Wait(Duration::ZERO), self.fields.get("run").is_some()),
-        };
-        self.keys_of_action(&action);
+        let action = actions::action(self);
+        let acts = self.fields.get("run").is_some();
+        action.iter().for_each(|action| self.keys_of_action(action));
+        let action = action.unwrap_or(Action::Wait(Duration::ZERO));
         self.keys_of_phase();
         let me = &self.known[self.place];
         let id = me.id.clone();

@@ -7,7 +7,7 @@ use crate::draft::{Draft, Fields};
 use crate::duration;
 use crate::expr::Env;
 use crate::problem::name_help;
-use crate::runbook::{Guard, Input, Trigger};
+use crate::runbook::{Guard, Input, InputType, Trigger};
 use crate::value::Type;
 
 /// The triggers that are right.
@@ -88,7 +88,13 @@ fn trigger(
         };
         if let Some(entry) = fields.get("inputs").or(fields.get("alert")).filter(|_| !written) {
             let message = format!("the trigger gives no value for the input `{name}`, which has no default");
-            let help = format!("write `inputs: {{ {name}: \"${{{{ labels.{name} }}}}\" }}`");
+            let help = if matches!(inputs[name].kind, InputType::Secret) {
+                "write the name of the secret under `inputs:`".to_owned()
+            } else {
+                format!(
+                    "write `inputs: {{ {name}: \"${{{{ labels.{name} }}}}\" }}`, or give the input a default"
+                )
+            };
             checker.at_key(entry, "missing-input", message, Some(&help));
         }
     }

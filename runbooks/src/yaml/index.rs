@@ -112,7 +112,11 @@ impl<'a> Indexer<'a> {
             format!("this is not YAML: {info}")
         };
         let code = if unknown_alias { "yaml-alias" } else { "yaml-syntax" };
-        let help = self.quoting_help(at);
+        let help = if info.contains("must be followed by a valid YAML whitespace") {
+            Some("write a space after `:`, not a tab".to_owned())
+        } else {
+            self.quoting_help(at)
+        };
         self.refuse(code, at, at.offset + 1, &message, help);
     }
 

@@ -159,8 +159,9 @@ fn join(place: Place, value: serde_yaml::Value) -> Result<Node, At> {
                 serde_yaml::Value::Bool(value) if !quoted => ScalarValue::Bool(value),
                 serde_yaml::Value::Number(number) if !quoted => match (number.as_i64(), number.as_f64()) {
                     (Some(whole), _) => ScalarValue::Int(whole),
-                    (None, Some(number)) => ScalarValue::Number(number),
-                    (None, None) => return Err(at),
+                    // One between the largest signed and the largest unsigned number would lose its last digits.
+                    (None, Some(number)) if number_is_exact(&text.text) => ScalarValue::Number(number),
+                    (None, Some(_) | None) => return Err(at),
                 },
                 serde_yaml::Value::String(read) if read == text.text => ScalarValue::Text,
                 _ => return Err(at),
@@ -170,6 +171,10 @@ fn join(place: Place, value: serde_yaml::Value) -> Result<Node, At> {
         (PlaceKind::List(_) | PlaceKind::Map(_), _) => return Err(at),
     };
     Ok(Node { kind, at, until })
+}
+
+fn number_is_exact(written: &str) -> bool {
+    !written.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]
