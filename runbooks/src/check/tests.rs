@@ -5,6 +5,7 @@ mod corpus;
 mod documents;
 mod properties;
 mod rules;
+mod steps;
 
 use crate::problem::Problem;
 

@@ -232,7 +232,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ("[1].all(1, true)", "1:5 `all` takes a name and an expression (write `list.all(x, …x…)`)"),
         ("has(labels)", "1:1 `has` takes a field, such as `labels.team` (write `has(a.b)`)"),
         ("{\"a\": 1, \"a\": 2}", "1:10 the key `a` is given twice"),
-        ("true &&\n  x", "2:3 there is no `x` here"),
+        ("true &&\n  inputs.ports > 1", "2:3 there is no input `ports` (did you mean `port`?)"),
     ];
     for (source, expected) in cases {
         let expected = expected.split_whitespace().collect::<Vec<_>>().join(" ");

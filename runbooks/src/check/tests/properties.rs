@@ -43,6 +43,9 @@ fn places(node: &Node, text: &str) {
                         "{c:?} of {:?} is not at {at:?}",
                         scalar.text.text
                     );
+                    if text.contains('\r') {
+                        continue; // Which also ends a line, for YAML but not for `split`.
+                    }
                     let line = text.split('\n').nth(at.line - 1).unwrap_or("");
                     assert_eq!(line.chars().nth(at.column - 1), Some(c), "{at:?}");
                 }
