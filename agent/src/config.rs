@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tracing::Level;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// Read when no `--config` is given and it is there.
 pub const DEFAULT_PATH: &str = "/etc/fettle/agent.yaml";
@@ -122,7 +122,7 @@ impl Config {
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
         let file = file.unwrap_or_default();
         let wrong = |problem: String| ConfigError::Value { path: path.to_owned(), problem };
-        if file.log.parse::<Targets>().is_err() {
+        if !is_filter(&file.log) {
             return Err(wrong(format!("`log: {}` is neither a level nor `target=level,…`", file.log)));
         }
         if !file.state.is_absolute() {
@@ -133,6 +133,13 @@ impl Config {
         })?;
         Ok(Config { state: file.state, labels: file.labels, log: Log(file.log), stop_within })
     }
+}
+
+/// Every part is a level or ends with one. Alone, `Targets` would take any word for a target that is to tell everything.
+fn is_filter(text: &str) -> bool {
+    let level =
+        |part: &str| part.rsplit('=').next().is_some_and(|last| last.trim().parse::<LevelFilter>().is_ok());
+    text.split(',').all(level) && text.parse::<Targets>().is_ok()
 }
 
 /// `10s`, `500ms`, `2m`.

@@ -39,7 +39,7 @@ const REFUSED: Duration = Duration::from_secs(30);
 /// The link's ends of the channels to the works.
 pub struct Wires {
     /// To the works. Must not wait.
-    pub to_works: Box<dyn Fn(ToWorks) + Send>,
+    pub to_works: Box<dyn Fn(ToWorks) + Send + Sync>,
     /// From the works. Always read, connected or not; what arrives while disconnected is dropped, since the works send
     /// it again.
     pub from_works: mpsc::UnboundedReceiver<FromWorks>,

@@ -45,7 +45,7 @@ enum Event {
 
 pub(super) async fn run(
     channel: Channel,
-    to_works: &(dyn Fn(ToWorks) + Send),
+    to_works: &(dyn Fn(ToWorks) + Send + Sync),
     from_works: &mut mpsc::UnboundedReceiver<FromWorks>,
     stop: &CancellationToken,
     worked: &mut bool,
@@ -72,7 +72,7 @@ type Opened = (Streaming<v1::ToAgent>, mpsc::Sender<v1::FromAgent>, v1::Welcome)
 
 async fn open(
     channel: Channel,
-    to_works: &(dyn Fn(ToWorks) + Send),
+    to_works: &(dyn Fn(ToWorks) + Send + Sync),
     from_works: &mut mpsc::UnboundedReceiver<FromWorks>,
 ) -> Result<Opened, Ended> {
     to_works(ToWorks::Greet);
@@ -115,7 +115,7 @@ fn hello(greeting: Greeting) -> v1::Hello {
 }
 
 struct Session<'a> {
-    to_works: &'a (dyn Fn(ToWorks) + Send),
+    to_works: &'a (dyn Fn(ToWorks) + Send + Sync),
     messages: mpsc::Sender<v1::FromAgent>,
     /// Reports that wait for room in the stream.
     pending: Vec<v1::Report>,
