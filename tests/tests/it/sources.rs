@@ -11,6 +11,11 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Whether it is a module of tests, which may do what the code beside it may not.
+    pub(crate) fn is_test(&self) -> bool {
+        self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+    }
+
     /// Its lines that are code: neither blank nor a comment, numbered from 1. A line inside a block comment or a string
     /// counts as code, which no rule here minds.
     pub(crate) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
