@@ -30,7 +30,7 @@ use crate::coordinator::Gone;
 use crate::tasks::TaskKind;
 
 /// Orders on their way to one agent. A host has few at a time; one that does not take them counts as gone.
-const ORDERS: usize = 64;
+const ORDERS: usize = 1024;
 /// Heartbeats and acks on their way.
 const CONTROL: usize = 8;
 /// Heartbeats that may be missed.

@@ -128,6 +128,7 @@ impl Desk<'_> {
             serial: certificate.serial,
             not_after: certificate.not_after,
             revoked: None,
+            void_until: known.map_or(At(0), |row| row.void_until),
             roster_version: hello.roster_version,
             missing: hello.missing,
             boot_id: hello.boot_id,

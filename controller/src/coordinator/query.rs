@@ -15,6 +15,7 @@ use crate::model::Change;
 use crate::problem::Problem;
 use crate::report;
 use crate::store::{Of, Record, RunFilter, RunParts, Store, Unavailable};
+use crate::world::At;
 
 /// History read at a time.
 const PAGE: usize = 10_000;
@@ -192,6 +193,13 @@ impl Handle {
     pub async fn agents(&self) -> Result<Vec<v1::Agent>, Problem> {
         let rows = self.read(|store| store.agents()).await?;
         Ok(rows.iter().map(report::agent).collect())
+    }
+
+    /// Per host, until when its certificates count no more.
+    pub async fn voided(&self) -> Result<Vec<(Host, At)>, Problem> {
+        let rows = self.read(|store| store.agents()).await?;
+        let voided = rows.into_iter().filter(|row| row.void_until > At(0));
+        Ok(voided.map(|row| (row.host, row.void_until)).collect())
     }
 
     /// One host's agent.

@@ -231,6 +231,7 @@ impl Model {
             Change::AgentRevoked { host, reason, .. } => {
                 self.agents.get_mut(host).map_or_else(Vec::new, |row| {
                     row.revoked = Some((at, reason.clone()));
+                    row.void_until = at;
                     row.connected = false;
                     vec![RowKey::Agent(host.clone())]
                 })
@@ -315,6 +316,7 @@ fn unknown_agent(host: &Host, at: At) -> AgentRow {
         serial: String::new(),
         not_after: At(0),
         revoked: None,
+        void_until: At(0),
         roster_version: 0,
         missing: Vec::new(),
         boot_id: String::new(),

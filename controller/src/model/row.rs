@@ -421,6 +421,9 @@ pub struct AgentRow {
     pub not_after: At,
     /// When and why it was revoked.
     pub revoked: Option<(At, String)>,
+    /// Certificates issued until then count no more, also after the host has joined anew.
+    #[serde(default)]
+    pub void_until: At,
     /// The version of the roster it trusts.
     pub roster_version: u64,
     /// What its host cannot do.
