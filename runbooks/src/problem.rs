@@ -72,7 +72,7 @@ fn render_one(renderer: &Renderer, file: &str, text: &[u8], problem: &Problem) -
         Severity::Warning => Level::WARNING,
     };
     let message = visible(problem.message.as_bytes());
-    let help = problem.help.as_deref().map(|help| visible_lines(help));
+    let help = problem.help.as_deref().map(visible_lines);
     let mut group = level.primary_title(message).id(problem.code).element(
         Snippet::source(line)
             .line_start(problem.line)

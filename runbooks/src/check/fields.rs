@@ -268,17 +268,17 @@ impl Checker {
         let NodeKind::Scalar(scalar) = &node.kind else { return None };
         match Template::parse(&scalar.text.source(), env) {
             Ok(template) => {
-                if let Some(literal) = template.is_literal().filter(|text| text.contains("{{")) {
-                    if !scalar.text.text.contains("$${{") && literal.contains("}}") {
-                        let message = "`{{ … }}` is not replaced by anything".to_owned();
-                        self.warn(
-                            "not-a-template",
-                            node.at,
-                            node.until,
-                            message,
-                            Some("a value is written `${{ … }}`"),
-                        );
-                    }
+                let bare =
+                    template.is_literal().is_some_and(|text| text.contains("{{") && text.contains("}}"));
+                if bare && !scalar.text.text.contains("$${{") {
+                    let message = "`{{ … }}` is not replaced by anything";
+                    self.warn(
+                        "not-a-template",
+                        node.at,
+                        node.until,
+                        message,
+                        Some("a value is written `${{ … }}`"),
+                    );
                 }
                 Some(template)
             }

@@ -143,14 +143,12 @@ impl Node {
                 path.push(name);
                 Some(path)
             }
-            Kind::Index(of, index) => match &index.kind {
-                Kind::Text(name) => {
-                    let mut path = of.path()?;
-                    path.push(name);
-                    Some(path)
-                }
-                _ => None,
-            },
+            Kind::Index(of, index) => {
+                let Kind::Text(name) = &index.kind else { return None };
+                let mut path = of.path()?;
+                path.push(name);
+                Some(path)
+            }
             Kind::Null
             | Kind::Bool(_)
             | Kind::Int(_)

@@ -3,6 +3,11 @@
 //! As in CEL, `&&` and `||` do not care for an error on one side if the other side decides. An exhausted budget is the one
 //! error that nothing absorbs.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever does not fit is an error, and so is a kind of value that is yet to come"
+)]
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -328,10 +333,10 @@ impl<'a> Evaluator<'a> {
 
     /// One turn of a loop; nothing if `map`'s condition leaves the item out.
     fn turn(&mut self, inner: &'a Loop) -> Result<Option<Value>, EvalError> {
-        if let Some(condition) = &inner.condition {
-            if !self.condition(condition)? {
-                return Ok(None);
-            }
+        if let Some(condition) = &inner.condition
+            && !self.condition(condition)?
+        {
+            return Ok(None);
         }
         let value = self.eval(&inner.body)?.into_owned();
         self.spend(&inner.body, weight(&value))?;

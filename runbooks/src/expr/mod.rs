@@ -110,12 +110,12 @@ impl Expr {
 
     /// Its value where a condition is meant.
     pub fn eval_bool(&self, scope: &Scope, facts: &Facts) -> Result<bool, EvalError> {
-        match self.eval(scope, facts)? {
-            Value::Bool(value) => Ok(value),
-            other => {
-                Err(self.error(format!("this is {}, but a condition must be true or false", other.kind())))
-            }
-        }
+        let value = self.eval(scope, facts)?;
+        let Value::Bool(holds) = value else {
+            let message = format!("this is {}, but a condition must be true or false", value.kind());
+            return Err(self.error(message));
+        };
+        Ok(holds)
     }
 
     /// Its value as the text a template puts in.

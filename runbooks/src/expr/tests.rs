@@ -313,6 +313,7 @@ fn reference(source: &str) -> Option<String> {
     literal(value)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the values of the reference are not ours")]
 fn literal(value: cel::Value) -> Option<String> {
     Some(match value {
         cel::Value::Int(value) => Value::Int(value).literal(),

@@ -1,5 +1,10 @@
 //! Tree to type, or to everything wrong with it.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever is not a written-out text is treated as computed"
+)]
+
 use std::collections::BTreeMap;
 
 use super::ast::{Kind, Loop, LoopKind, Node, Op};
@@ -348,10 +353,10 @@ impl Checker<'_> {
             }
             None => {}
         }
-        if let (Function::Duration, Kind::Text(text)) = (function, &args[0].kind) {
-            if let Err(error) = crate::duration::parse(text) {
-                self.mismatch(&args[0], error.to_string(), None);
-            }
+        if let (Function::Duration, Kind::Text(text)) = (function, &args[0].kind)
+            && let Err(error) = crate::duration::parse(text)
+        {
+            self.mismatch(&args[0], error.to_string(), None);
         }
         function.gives()
     }
