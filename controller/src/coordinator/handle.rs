@@ -245,6 +245,7 @@ impl Handle {
         let signed = request.start.as_ref();
         let start = signed.and_then(|signed| fettle_proto::signed::Start::decode(&signed.bytes).ok());
         if let Some(start) = &start
+            && start.person == session.person
             && let Some(known) = self.parts(start.run).await?
         {
             return match same_start(known.run.start.as_ref(), signed) {

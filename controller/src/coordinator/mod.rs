@@ -23,6 +23,8 @@ mod people;
 mod policy_watch;
 mod query;
 mod signals;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};

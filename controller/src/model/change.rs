@@ -16,6 +16,7 @@ use crate::world::At;
 /// One thing that happened. The names are those in the store: changing one breaks reading what was written before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "members are named after the rows they change")]
 pub enum Change {
     /// A signal arrived that was not known.
     SignalReceived(Box<SignalRow>),

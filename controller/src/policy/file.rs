@@ -426,7 +426,10 @@ notify: { url: \"https://hooks.example/x\", secret: s3cret }
     fn what_is_wrong_is_told_with_its_place() {
         for (text, expected) in [
             ("fettle-policy: 1\nmods: []\n", "p.yaml:2:1: unknown field `mods`"),
-            ("fettle-policy: 1\nmodes:\n  - { runbook: a, mode: yolo }\n", "p.yaml:3:23: "),
+            (
+                "fettle-policy: 1\nmodes:\n  - { runbook: a, mode: yolo }\n",
+                "p.yaml:3:25: modes[0].mode: unknown variant `yolo`",
+            ),
             (
                 "fettle-policy: 1\nguards:\n  - runbook: a\n    cooldown: soon\n",
                 "`soon` is not a length of time",

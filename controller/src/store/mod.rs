@@ -10,6 +10,8 @@ mod fold;
 mod read;
 mod schema;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,322 @@
+//! The store keeps its promises: whole or not at all, in order, and still there after a kill.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use fettle_runbooks::id::{Digest, GateId, Host, IncidentId, RunId, SignalId};
+use fettle_runbooks::run::{HostRun, State, Until};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::{OpenError, Record, Sqlite, Store, Transaction, check_fold};
+use crate::incident::{Confidence, Readings};
+use crate::model::row::{
+    Blob, DecisionRow, GateRow, GateState, HostRunRow, IncidentRow, KeptRow, Leaf, NotificationRow, OrderRow,
+    Origin, RunRow, SignalRow, Signature, SignedBlob, TokenRow,
+};
+use crate::model::{Change, Model, StepEnd};
+use crate::policy::Mode;
+use crate::signal::{Answer, Signal, Status, Verdict};
+use crate::world::At;
+
+/// What the coordinator does with changes, without deciding anything.
+#[derive(Default)]
+struct Writer {
+    model: Model,
+}
+
+impl Writer {
+    fn transaction(&mut self, changes: Vec<Change>) -> Transaction {
+        let mut transaction = Transaction::default();
+        let mut touched = std::collections::BTreeSet::new();
+        for change in changes {
+            let (number, at) = (self.model.last_event + 1, At(1_000 + self.model.last_event as i64));
+            touched.extend(self.model.apply(number, at, &change));
+            transaction.records.push(Record { number, at, run: change.run(), incident: None, change });
+        }
+        transaction.rows = touched.iter().filter_map(|key| self.model.row(key)).collect();
+        transaction
+    }
+}
+
+fn token(number: u64) -> Change {
+    Change::TokenCreated(Box::new(TokenRow {
+        hash: format!("{number:064x}"),
+        host: "web-1".parse().unwrap(),
+        labels: Default::default(),
+        expires_at: At(number as i64),
+        by: "ben".into(),
+        spent_at: None,
+    }))
+}
+
+const DIRECTORY: &str = "FETTLE_TEST_STORE";
+
+/// The child of the next test; does nothing on its own.
+#[test]
+fn a_writer_that_waits_to_be_killed() {
+    let Ok(directory) = std::env::var(DIRECTORY) else { return };
+    let store = Sqlite::open(Path::new(&directory)).unwrap();
+    let mut writer = Writer::default();
+    let mut tickets = std::collections::VecDeque::new();
+    loop {
+        let changes = (0..7).map(|_| token(writer.model.last_event)).collect();
+        let transaction = writer.transaction(changes);
+        let last = transaction.records.last().unwrap().number;
+        tickets.push_back((last, store.commit(transaction)));
+        if tickets.len() > 20 {
+            let (last, ticket) = tickets.pop_front().unwrap();
+            ticket.blocking_recv().unwrap().unwrap();
+            println!("durable {last}");
+        }
+    }
+}
+
+#[test]
+fn what_was_called_durable_survives_a_kill_in_the_middle() {
+    for lines in [1, 9, 40] {
+        let directory = tempfile::tempdir().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a process to be killed, which the test waits for")]
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::a_writer_that_waits_to_be_killed", "--nocapture"])
+            .env(DIRECTORY, directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut durable = 0;
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let said = output.lines().map_while(Result::ok);
+        for number in said.filter_map(|line| line.strip_prefix("durable ")?.parse::<u64>().ok()).take(lines) {
+            durable = number;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = Sqlite::open(directory.path()).unwrap();
+        let model = store.load(At(0)).unwrap();
+        assert!(durable > 0 && model.last_event >= durable, "{durable} {}", model.last_event);
+        assert_eq!(model.last_event % 7, 0, "a transaction is there whole or not at all");
+        assert_eq!(check_fold(&store).unwrap(), []);
+    }
+}
+
+#[test]
+fn two_controllers_cannot_share_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Sqlite::open(directory.path()).unwrap();
+    assert!(matches!(Sqlite::open(directory.path()), Err(OpenError::Taken { .. })));
+    drop(first);
+    assert!(Sqlite::open(directory.path()).is_ok());
+}
+
+#[test]
+fn what_does_not_follow_on_the_last_transaction_is_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(directory.path()).unwrap();
+    let mut writer = Writer::default();
+    let first = writer.transaction(vec![token(1)]);
+    let _lost = writer.transaction(vec![token(2)]);
+    let third = writer.transaction(vec![token(3)]);
+    let fourth = writer.transaction(vec![token(4)]);
+    let tickets = [first, third, fourth].map(|transaction| store.commit(transaction));
+    let kept: Vec<bool> = tickets.into_iter().map(|ticket| ticket.blocking_recv().unwrap().is_ok()).collect();
+    assert_eq!(kept, [true, false, false]);
+    assert_eq!(store.load(At(0)).unwrap().last_event, 1);
+    assert_eq!(check_fold(&store).unwrap(), []);
+}
+
+fn id(number: u8) -> Uuid {
+    Uuid::from_u128(u128::from(number % 4))
+}
+
+fn host(number: u8) -> Host {
+    format!("web-{}", number % 2).parse().unwrap()
+}
+
+fn signed() -> SignedBlob {
+    SignedBlob { bytes: Blob::new("x"), signature: Signature::Missing }
+}
+
+/// Some change about a few things, so that changes meet each other.
+fn change(kind: u8, a: u8, b: u8) -> Change {
+    let (run, gate, incident, signal) =
+        (RunId::new(id(a)), GateId::new(id(a)), IncidentId::new(id(a)), SignalId::new(id(b)));
+    let host = host(b);
+    let (path, attempt, at) = (format!("remediate/{}", b % 3), u32::from(a % 2), At(i64::from(b)));
+    let digest = Digest([a; 32]);
+    let machine = HostRun { state: State::Remediating, ..HostRun::new(Until::End) };
+    match kind % 22 {
+        0 => Change::SignalReceived(Box::new(SignalRow {
+            id: signal,
+            signal: Signal {
+                source: "s".into(),
+                fingerprint: b.to_string(),
+                status: Status::Firing,
+                name: "Down".into(),
+                labels: Default::default(),
+                annotations: Default::default(),
+                starts_at: None,
+                ends_at: None,
+                received_at: at,
+            },
+            repeats: 0,
+            incident: None,
+            run: None,
+            trail: Vec::new(),
+        })),
+        1 => Change::SignalRepeated { signal },
+        2 => Change::SignalTurned { signal, status: Status::Resolved, ends_at: Some(at) },
+        3 => Change::Judged { signal, verdicts: vec![Verdict::new(at, "x", Answer::Wait, "y")] },
+        4 => Change::IncidentOpened(Box::new(IncidentRow {
+            id: incident,
+            key: a.to_string(),
+            title: "t".into(),
+            host: Some(host),
+            opened_at: at,
+            closed: None,
+            signals: vec![signal],
+            firing: [signal].into(),
+            runs: Vec::new(),
+            readings: Readings {
+                onset: at,
+                confidence: Confidence::Declared,
+                detected: at,
+                investigated: None,
+                remediated: None,
+                closed: None,
+            },
+        })),
+        5 => Change::IncidentJoined { incident, signal: Some(signal), run: Some(run) },
+        6 => Change::IncidentClosed { incident, reason: "r".into() },
+        7 => Change::RunCreated {
+            run: Box::new(RunRow {
+                id: run,
+                runbook: "a/b".into(),
+                runbook_digest: digest,
+                source: Blob::new(vec![a, b]),
+                certificates: vec![signed()],
+                certified: true,
+                inputs: Default::default(),
+                origin: Origin::Alert("Down".into()),
+                start: None,
+                incident: Some(incident),
+                signal: Some(signal),
+                mode: Mode::Auto,
+                hosts: vec![host.clone()],
+                created_at: at,
+                ended_at: None,
+            }),
+            hosts: vec![HostRunRow {
+                run,
+                host,
+                runbook: "a/b".into(),
+                machine: HostRun::new(Until::End),
+                reason: String::new(),
+                plan: None,
+                gate: None,
+                remediated_at: None,
+                ended_at: None,
+            }],
+        },
+        8 => Change::Moved { run, host, machine, reason: "r".into() },
+        9 => Change::Admitted { run, host },
+        10 => Change::StepStarted { run, host, path, attempt, at },
+        11 => Change::StepEnded(Box::new(StepEnd {
+            run,
+            host,
+            path,
+            attempt,
+            outcome: "failed".into(),
+            message: "m".into(),
+            exit_code: Some(1),
+            outputs: Default::default(),
+            stdout: KeptRow { head: Blob::new(vec![0, 255]), ..KeptRow::default() },
+            stderr: KeptRow::default(),
+            at,
+            began_at: at,
+        })),
+        12 => Change::OrderIssued(Box::new(OrderRow {
+            run,
+            host,
+            segment: attempt,
+            content: Blob::new(vec![b]),
+            digest,
+            issued_at: at,
+            not_after: at,
+            accepted_at: None,
+            closed_at: None,
+        })),
+        13 => Change::OrderAccepted { run, host, segment: attempt },
+        14 => Change::OrderClosed { run, host, segment: attempt },
+        15 => Change::GateOpened(Box::new(GateRow {
+            id: gate,
+            run,
+            incident: None,
+            runbook: "a/b".into(),
+            request: Blob::new("request"),
+            digest,
+            leaves: vec![Leaf { host, plan: digest, nonce: "n".into(), from: path }],
+            factors: Vec::new(),
+            excluded: Default::default(),
+            opened_at: at,
+            decide_by: at,
+            start_by: at,
+            escalate: None,
+            escalated_at: None,
+            state: GateState::Open,
+            reason: String::new(),
+            closed_at: None,
+            decisions: Vec::new(),
+        })),
+        16 => Change::Decided {
+            gate,
+            decision: DecisionRow {
+                person: "ana".into(),
+                approves: true,
+                reason: "r".into(),
+                at,
+                signed: signed(),
+            },
+        },
+        17 => Change::GateClosed { gate, state: GateState::Approved, reason: "r".into() },
+        18 => Change::AgentCertified { host, labels: None, serial: "1".into(), not_after: at },
+        19 => Change::ReportsTaken { host, journal: "j".into(), upto: u64::from(a) },
+        20 => Change::NotificationQueued(Box::new(NotificationRow {
+            id: u64::from(a % 4),
+            body: "{}".into(),
+            created_at: at,
+            tries: 0,
+            next_at: Some(at),
+            note: String::new(),
+        })),
+        _ => Change::NotificationTried { id: u64::from(a % 4), next_at: None, note: "n".into() },
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn folding_the_history_gives_the_tables_whatever_happened(
+        changes in prop::collection::vec(prop::collection::vec((0u8..22, any::<u8>(), any::<u8>()), 1..6), 1..40)
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(directory.path()).unwrap();
+        let mut writer = Writer::default();
+        let tickets: Vec<_> = changes
+            .into_iter()
+            .map(|changes| changes.into_iter().map(|(kind, a, b)| change(kind, a, b)).collect())
+            .map(|changes| store.commit(writer.transaction(changes)))
+            .collect();
+        for ticket in tickets {
+            ticket.blocking_recv().unwrap().unwrap();
+        }
+        prop_assert_eq!(check_fold(&store).unwrap(), []);
+        let stored: std::collections::BTreeMap<_, _> =
+            store.rows().unwrap().into_iter().map(|row| (row.key(), row)).collect();
+        prop_assert_eq!(&stored, &writer.model.rows());
+        // What is loaded to go on with is part of that, and nothing else.
+        for (key, row) in store.load(At(i64::MIN)).unwrap().rows() {
+            prop_assert_eq!(stored.get(&key), Some(&row));
+        }
+    }
+}
