@@ -147,12 +147,6 @@ after Ctrl-C.")]
     /// A part of the demonstration.
     #[command(name = "__demo", hide = true, subcommand)]
     DemoPart(crate::demo::Part),
-    /// The agent, embedded.
-    #[command(name = "__agent", hide = true)]
-    EmbeddedAgent(Embedded),
-    /// The controller, embedded.
-    #[command(name = "__controller", hide = true)]
-    EmbeddedController(Embedded),
 }
 
 /// `fettle start`
@@ -450,15 +444,6 @@ pub struct Completion {
     /// The shell.
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
-}
-
-/// Arguments passed on as they are.
-#[derive(Clone, Debug, Args)]
-#[command(disable_help_flag = true)]
-pub struct Embedded {
-    /// What the other binary would have been given.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub rest: Vec<std::ffi::OsString>,
 }
 
 /// `name=value`

@@ -16,14 +16,13 @@ pub mod people; // … and what a person signs
 pub mod view; // things as programs and people see them
 pub mod output; // where it is printed
 pub mod error; // … or why not
-mod pending;
 pub mod exit; // … and how it ends
 
 use std::ffi::OsString;
 
 use clap::Parser as _;
 
-use crate::args::{Cli, Command};
+use crate::args::Cli;
 use crate::exit::Exit;
 use crate::output::Format;
 
@@ -59,9 +58,4 @@ pub fn main_with(args: Vec<OsString>) -> Exit {
             error.exit()
         }
     }
-}
-
-/// Whether these arguments ask for the embedded agent or controller, which need a runtime of their own.
-pub fn is_embedded(command: &Command) -> bool {
-    matches!(command, Command::EmbeddedAgent(_) | Command::EmbeddedController(_))
 }

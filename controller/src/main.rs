@@ -1,3 +1,7 @@
-//! Entry.
+//! The controller of Fettle.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fettle_controller::main_with(std::env::args_os().collect())
+}

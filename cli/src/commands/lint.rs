@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::pending::{Problem, Severity, render};
+use fettle_runbooks::problem::{Problem, Severity, render};
 use serde_json::{Value, json};
 
 use super::start::read_file;
@@ -16,7 +16,7 @@ pub(super) fn run(out: &Output, files: &[PathBuf], strict: bool) -> Result<Exit>
     for file in files {
         let bytes = read_file(file)?;
         let name = file.display().to_string();
-        let problems = match crate::pending::read(&bytes) {
+        let problems = match fettle_runbooks::read(&bytes) {
             Ok(read) => read.warnings,
             Err(problems) => problems,
         };

@@ -131,7 +131,7 @@ fn inputs(given: &[(String, String)]) -> Result<BTreeMap<String, String>> {
 
 /// Checks the inputs here, so that a mistake is told at once and with a suggestion.
 fn bind(runbook: &Runbook, given: &BTreeMap<String, String>) -> Result<()> {
-    crate::pending::bind(runbook.inputs(), given).map(drop).map_err(|problems| {
+    fettle_runbooks::input::bind(runbook.inputs(), given).map(drop).map_err(|problems| {
         let mut error = Error::usage(format!("the inputs do not fit `{}`", runbook.name()));
         for problem in problems {
             error = error.why(problem);
@@ -154,10 +154,10 @@ fn bind(runbook: &Runbook, given: &BTreeMap<String, String>) -> Result<()> {
 
 /// Reads a runbook's bytes; a problem is rendered with its line and caret.
 pub(crate) fn check(name: &str, bytes: &[u8]) -> Result<Runbook> {
-    crate::pending::read(bytes).map(|read| read.runbook).map_err(|problems| {
+    fettle_runbooks::read(bytes).map(|read| read.runbook).map_err(|problems| {
         let color =
             std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
-        talk(crate::pending::render(name, bytes, &problems, color).trim_end());
+        talk(fettle_runbooks::problem::render(name, bytes, &problems, color).trim_end());
         Error::usage("the runbook has problems")
             .at(name)
             .why(format!("{} of them, shown above", problems.len()))
