@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|word| word.to_str()) {
         Some("__agent") => fettle_agent::main_with(without_name("fettle-agent", args)),
+        Some("__controller") => fettle_controller::main_with(without_name("fettle-controller", args)),
         Some(_) | None => fettle::main_with(args).into(),
     }
 }

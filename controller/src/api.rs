@@ -19,6 +19,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::accept::Connections;
 use crate::coordinator::{Handle, Session};
 use crate::library::Notices;
 use crate::metrics::Metrics;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub notices: Notices,
     /// What is counted.
     pub metrics: Metrics,
+    /// The live connections of agents, which a revocation ends.
+    pub connections: Connections,
     /// Where its tasks go.
     pub tasks: Tasks,
     /// When a tested signal "arrived".
@@ -331,9 +334,12 @@ impl v1::operators_server::Operators for Operators {
 
     async fn revoke_agent(&self, request: Request<v1::RevokeAgentRequest>) -> Answer<v1::RevokeAgentReply> {
         self.answer("RevokeAgent", request, Scope::Operate, async |session, request| {
-            let host = parse(&request.host)?;
-            let revoked = self.parts.handle.revoke(session, host, request.reason).await;
-            Ok(v1::RevokeAgentReply { was_connected: revoked.map_err(|problem| no(&problem))? })
+            let host: fettle_runbooks::id::Host = parse(&request.host)?;
+            let revoked = self.parts.handle.revoke(session, host.clone(), request.reason).await;
+            let was_connected = revoked.map_err(|problem| no(&problem))?;
+            // Durable: now the handshake refuses it too, and what is open is closed.
+            self.parts.connections.revoke(&host, self.parts.world.now());
+            Ok(v1::RevokeAgentReply { was_connected })
         })
         .await
     }

@@ -32,7 +32,12 @@ pub mod grpc; // … and which service they reach
 pub mod agents; // hosts: joining, control streams, live output
 
 pub mod metrics; // what is counted
+pub mod metered; // … of the store
 pub mod library; // the folder of runbooks, and the roster
 pub mod http; // signals in, and what monitors read
 pub mod api; // what people's clients call
 pub mod config; // what it needs to know before it starts
+mod args; // how it is started
+mod life; // from start to stop
+
+pub use args::main_with;

@@ -46,6 +46,8 @@ pub enum TaskKind {
     Watch,
     /// Replaces the server's certificate before it ends.
     CertificateRenewal,
+    /// Measures how long something takes.
+    Measurement,
     /// Sends notifications.
     Notifier,
     /// Watches the policy, roster and runbook folders.
@@ -80,6 +82,7 @@ impl TaskKind {
             | TaskKind::AgentOutput
             | TaskKind::Enrolment
             | TaskKind::Login
+            | TaskKind::Measurement
             | TaskKind::Watch => OnDeath::LogAndForget,
         }
     }
