@@ -189,7 +189,7 @@ pub(crate) fn list(entry: Option<&Entry>, problems: &mut Vec<Problem>) -> Vec<No
         NodeKind::List(items) => items.clone(),
         NodeKind::Scalar(Scalar { value: ScalarValue::Null, .. }) => {
             let message = format!("`{}` is empty", entry.key);
-            let help = Some("write `[]`, or leave the key out".to_owned());
+            let help = Some("add a first item, or leave the key out".to_owned());
             problems.push(problem("wrong-type", entry.at, entry.until, message, help));
             Vec::new()
         }

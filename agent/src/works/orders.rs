@@ -248,7 +248,8 @@ fn no_roster() -> Refusal {
 fn base(values: BTreeMap<String, Value>, own: &Own<'_>) -> Scope {
     let labels =
         own.labels.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
-    let host = BTreeMap::from([("labels".to_owned(), Value::Map(labels))]);
+    let name = Value::String(own.host.as_str().to_owned());
+    let host = BTreeMap::from([("labels".to_owned(), Value::Map(labels)), ("name".to_owned(), name)]);
     Scope(BTreeMap::from([("inputs".to_owned(), Value::Map(values)), ("host".to_owned(), Value::Map(host))]))
 }
 

@@ -65,7 +65,9 @@ fn version_of(root: &yaml::Node) -> Result<(), (crate::expr::At, usize, String)>
         NodeKind::Scalar(Scalar { value: ScalarValue::Int(VERSION), .. }) => Ok(()),
         NodeKind::Scalar(scalar) => {
             let shown = crate::problem::visible(scalar.text.text.as_bytes());
-            let message = format!("this is Fettle language version 1, the runbook asks for `{shown}`");
+            let quoted = if scalar.value == ScalarValue::Text { "the text " } else { "" };
+            let message =
+                format!("this is Fettle language version 1, the runbook asks for {quoted}`{shown}`");
             Err((entry.value.at, entry.value.until, message))
         }
         NodeKind::List(_) | NodeKind::Map(_) => {
