@@ -1,0 +1,11 @@
+//! Orders in, reports out: the works of an agent with a real journal and real processes, and no network.
+
+#[path = "works/bench.rs"]
+mod bench;
+
+#[path = "works/carry.rs"]
+mod carry;
+#[path = "works/refuse.rs"]
+mod refuse;
+#[path = "works/restart.rs"]
+mod restart;

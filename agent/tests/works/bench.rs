@@ -1,0 +1,300 @@
+//! A host in a temporary directory, its people and their keys, and a controller that says what a test says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use fettle_agent::message::{FromWorks, ToWorks};
+use fettle_agent::works::{self, Works};
+use fettle_proto::grant::Grant;
+use fettle_proto::signed::{
+    Approval, Certificate, Decision, Factor, Leaf, Namespace, Person, PrivateKey, Request, Roster, Scope, Signed, Tag,
+    Trust, digest, plan, sign,
+};
+use fettle_proto::{merkle, v1};
+use fettle_runbooks::id::{Digest, GateId, Host, RunId};
+use fettle_runbooks::runbook::Risk;
+use jiff::{SignedDuration, Timestamp};
+use prost::Message as _;
+use tempfile::TempDir;
+
+/// Longest time anything here may take; a machine under load is no defect.
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub struct Bench {
+    dir: TempDir,
+    pub works: Option<Works>,
+    pub run: RunId,
+    pub heard: Vec<v1::Report>,
+    epoch: u64,
+}
+
+fn key(of: u8) -> PrivateKey {
+    PrivateKey::from_seed([of; 32], "test")
+}
+
+const ROOT: u8 = 1;
+const ANA: u8 = 2;
+const BEN: u8 = 3;
+const RITA: u8 = 4;
+
+fn scopes(all: &[Scope]) -> BTreeSet<Scope> {
+    all.iter().copied().collect()
+}
+
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+fn later(seconds: i64) -> Timestamp {
+    now() + SignedDuration::from_secs(seconds)
+}
+
+/// Ana and Ben approve, Rita reviews what Carl wrote.
+pub fn roster() -> Signed {
+    let person = |name: &str, of: u8, scope| Person {
+        name: name.to_owned(),
+        keys: vec![key(of).public()],
+        groups: BTreeSet::from(["oncall".to_owned()]),
+        scopes: scopes(&[scope]),
+    };
+    let roster = Roster {
+        version: 7,
+        expires: later(3600),
+        persons: vec![
+            person("ana", ANA, Scope::Approve),
+            person("ben", BEN, Scope::Approve),
+            person("rita", RITA, Scope::Review),
+        ],
+        rules: vec![],
+        reviewers_needed: 1,
+    };
+    sign(&key(ROOT), Namespace::Roster, &roster.encode()).unwrap()
+}
+
+pub fn certificate(runbook: &str) -> Signed {
+    let certificate = Certificate {
+        runbook: "test/works".to_owned(),
+        runbook_digest: digest(Tag::Runbook, runbook.as_bytes()),
+        author: "carl".to_owned(),
+        reviewer: "rita".to_owned(),
+        at: now(),
+    };
+    sign(&key(RITA), Namespace::Runbook, &certificate.encode()).unwrap()
+}
+
+/// An order, before it is bytes.
+pub fn content(bench: &Bench, segment: u32, runbook: &str, work: v1::order_content::Work) -> v1::OrderContent {
+    v1::OrderContent {
+        run: bench.run.to_string(),
+        host: "web-1".to_owned(),
+        segment,
+        runbook: runbook.as_bytes().to_vec().into(),
+        certificates: vec![certificate(runbook).into()],
+        inputs: Default::default(),
+        start: None,
+        not_after_ms: later(60).as_millisecond(),
+        work: Some(work),
+    }
+}
+
+pub fn diagnose() -> v1::order_content::Work {
+    v1::order_content::Work::Diagnose(v1::Diagnose {})
+}
+
+impl Bench {
+    pub fn new() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let run = "run_0193a1b2c3d4e5f60718293a4b5c6d7e".parse().unwrap();
+        let mut bench = Bench { dir, works: None, run, heard: Vec::new(), epoch: 0 };
+        bench.start();
+        bench.tell(ToWorks::Roster(roster().into()));
+        bench.connect(0);
+        bench
+    }
+
+    pub fn start(&mut self) {
+        let trust = Trust { ca_der: vec![1, 2, 3], roots: vec![key(ROOT).public()] };
+        let config = works::Config {
+            state: self.dir.path().join("state"),
+            host: "web-1".parse().unwrap(),
+            labels: BTreeMap::from([("site".to_owned(), "lagos".to_owned())]),
+            trust,
+            shim: Some(PathBuf::from(env!("CARGO_BIN_EXE_fettle-agent"))),
+        };
+        std::fs::create_dir_all(&config.state).unwrap();
+        self.works = Some(works::spawn(config).unwrap());
+    }
+
+    /// Ends the works as a stop of the agent does; steps go on.
+    pub fn stop(&mut self) {
+        let works = self.works.take().unwrap();
+        works.handle.send(ToWorks::Stop);
+        works.thread.join().unwrap();
+    }
+
+    pub fn connect(&mut self, acked: u64) {
+        self.epoch += 1;
+        self.heard.clear();
+        self.tell(ToWorks::Connected { epoch: self.epoch, credits: 1000, acked });
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn written(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).unwrap_or_default()
+    }
+
+    pub fn tell(&self, message: ToWorks) {
+        assert!(self.works.as_ref().unwrap().handle.send(message), "the works have ended");
+    }
+
+    pub fn order(&self, content: &v1::OrderContent) {
+        let content = content.encode_to_vec();
+        let digest = digest(Tag::Order, &content);
+        self.tell(ToWorks::Order { content, digest });
+    }
+
+    /// Waits for a report; on timeout, shows what was heard.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, wanted: impl Fn(&v1::report::What) -> bool) -> v1::report::What {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            match self.works.as_mut().unwrap().from.try_recv() {
+                Ok(FromWorks::Report(report)) => {
+                    let expected = self.heard.last().map_or(report.seq, |last| last.seq + 1);
+                    assert_eq!(report.seq, expected, "a gap in the numbers");
+                    let what = report.what.clone().unwrap();
+                    self.heard.push(report);
+                    if wanted(&what) {
+                        return what;
+                    }
+                }
+                Ok(FromWorks::Greeting(_)) => {}
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+                Err(_) => panic!("no {what} after {LIMIT:?}; heard:\n{}", self.transcript()),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn ended(&mut self) -> v1::SegmentEnded {
+        match self.until("end of the segment", |what| matches!(what, v1::report::What::SegmentEnded(_))) {
+            v1::report::What::SegmentEnded(ended) => ended,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn refused(&mut self) -> String {
+        match self.until("refusal", |what| matches!(what, v1::report::What::Refused(_))) {
+            v1::report::What::Refused(refused) => refused.code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Diagnoses, and gives the plan's bytes.
+    #[track_caller]
+    pub fn plan(&mut self, runbook: &str) -> Vec<u8> {
+        self.order(&content(self, 1, runbook, diagnose()));
+        let planned = self.until("plan", |what| matches!(what, v1::report::What::Planned(_)));
+        let ended = self.ended();
+        assert!(matches!(ended.how, Some(v1::segment_ended::How::Done(_))), "{ended:?}");
+        match planned {
+            v1::report::What::Planned(planned) => planned.plan.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What was heard, one line a report.
+    pub fn transcript(&self) -> String {
+        self.heard.iter().map(|report| line(report.what.as_ref().unwrap())).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if self.works.is_some() {
+            self.stop();
+        }
+    }
+}
+
+pub fn remediate(plan_bytes: &[u8], from: &str, grant: Option<Grant>) -> v1::order_content::Work {
+    v1::order_content::Work::Remediate(v1::Remediate {
+        plan_digest: plan::digest_of(plan_bytes).0.to_vec().into(),
+        from: from.to_owned(),
+        gate_from_risk: String::new(),
+        grant: grant.map(Into::into),
+    })
+}
+
+/// Ana's approval, and Ben's when two are needed.
+pub fn grant(bench: &Bench, runbook: &str, plan_bytes: &[u8], approvers: &[&str]) -> Grant {
+    let plan = plan::decode(plan_bytes).unwrap();
+    let host: Host = "web-1".parse().unwrap();
+    let leaf = Leaf { agent: host, plan: plan::digest_of(plan_bytes), nonce: plan.nonce.clone() };
+    let request = Request {
+        run: bench.run,
+        gate: "gate_0193a1b2c3d4e5f60718293a4b5c6d7f".parse::<GateId>().unwrap(),
+        runbook: plan.runbook,
+        runbook_digest: digest(Tag::Runbook, runbook.as_bytes()),
+        start: None,
+        requester: None,
+        factors: vec![Factor { from: BTreeSet::new(), need: 1 }],
+        decide_by: later(60),
+        start_by: later(60),
+        root: merkle::root(&[leaf.hash()]),
+        leaves: 1,
+        risk: Risk::Critical,
+    };
+    let request = request.encode();
+    let approvals = approvers.iter().map(|person| approval(person, Request::digest(&request))).collect();
+    Grant { request, approvals, leaf_index: 0, leaf_count: 1, merkle_path: vec![] }
+}
+
+fn approval(person: &str, request: Digest) -> Signed {
+    let approval = Approval {
+        request,
+        decision: Decision::Approve,
+        person: person.to_owned(),
+        reason: "it is needed".to_owned(),
+        at: now(),
+    };
+    let of = if person == "ana" { ANA } else { BEN };
+    sign(&key(of), Namespace::Approval, &approval.encode()).unwrap()
+}
+
+fn line(what: &v1::report::What) -> String {
+    use v1::report::What;
+    match what {
+        What::Accepted(_) => "accepted".to_owned(),
+        What::Refused(refused) => format!("refused {}", refused.code),
+        What::Planned(planned) if planned.impossible.is_empty() => "planned".to_owned(),
+        What::Planned(planned) => format!("planned, impossible: {:?}", planned.impossible),
+        What::StepStarted(step) => format!("started {} {}", step.path, step.attempt),
+        What::StepEnded(step) if step.message.is_empty() => format!("{} {} {}", step.outcome, step.path, step.attempt),
+        What::StepEnded(step) => format!("{} {} {}: {}", step.outcome, step.path, step.attempt, step.message),
+        What::StepSkipped(step) => format!("skipped {}", step.path),
+        What::SegmentEnded(ended) => {
+            let how = match &ended.how {
+                None => "?".to_owned(),
+                Some(v1::segment_ended::How::Done(_)) => "done".to_owned(),
+                Some(v1::segment_ended::How::Gate(gate)) => format!("gate {}", gate.path),
+                Some(v1::segment_ended::How::Failed(failed)) => format!("failed {}: {}", failed.path, failed.reason),
+                Some(v1::segment_ended::How::Unknown(unknown)) => format!("unknown {}", unknown.path),
+                Some(v1::segment_ended::How::Stopped(stopped)) => format!("stopped: {}", stopped.reason),
+            };
+            let verify = match ended.verification() {
+                v1::Verification::NotRun => "not verified",
+                v1::Verification::Passed => "verified",
+                v1::Verification::Failed => "verify failed",
+            };
+            format!("end: {how}, {verify}")
+        }
+        What::Cancelled(cancelled) if cancelled.interrupted.is_empty() => "cancelled".to_owned(),
+        What::Cancelled(cancelled) => format!("cancelled, interrupted {}", cancelled.interrupted),
+    }
+}

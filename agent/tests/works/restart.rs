@@ -1,0 +1,65 @@
+//! The works end and begin again; the connection ends and begins again. Nothing is lost and nothing runs twice.
+
+use fettle_proto::v1;
+
+use crate::bench::{Bench, content, remediate};
+use crate::carry::runbook;
+
+#[test]
+fn a_step_outlives_the_works_and_its_result_is_reported_by_the_next() {
+    let mut bench = Bench::new();
+    let text = runbook(&bench);
+    let go = bench.file("go");
+    let wait = format!("echo $1 >> $2\nuntil [ -e {} ]; do sleep 0.02; done\n", go.display());
+    std::fs::write(bench.file("leave.sh"), wait).unwrap();
+    let plan = bench.plan(&text);
+    bench.order(&content(&bench, 2, &text, remediate(&plan, "remediate/easy", None)));
+    bench.until("start of the step", |what| {
+        matches!(what, v1::report::What::StepStarted(step) if step.path == "remediate/easy")
+    });
+    bench.stop();
+    std::fs::write(&go, "").unwrap();
+    bench.start();
+    bench.connect(0);
+    // Segment 1, sent again from the spool, then segment 2.
+    bench.ended();
+    bench.ended();
+    assert!(bench.transcript().ends_with("succeeded remediate/easy 1\nend: gate remediate/hard, not verified"), "{}", bench.transcript());
+    assert_eq!(bench.written("marker"), "low\n");
+}
+
+#[test]
+fn reports_wait_for_the_connection_and_come_again_until_acknowledged() {
+    let mut bench = Bench::new();
+    let text = runbook(&bench);
+    bench.plan(&text);
+    let first = bench.transcript();
+    let last = bench.heard.last().unwrap().seq;
+    bench.connect(0);
+    bench.ended();
+    assert_eq!(bench.transcript(), first);
+    bench.connect(last - 1);
+    bench.ended();
+    assert_eq!(bench.transcript(), "end: done, not verified");
+}
+
+#[test]
+fn a_plan_and_its_spent_nonce_survive_a_restart() {
+    let mut bench = Bench::new();
+    let text = runbook(&bench);
+    let plan = bench.plan(&text);
+    bench.stop();
+    bench.start();
+    bench.connect(5);
+    let granted = crate::bench::grant(&bench, &text, &plan, &["ana"]);
+    let granted = remediate(&plan, "remediate/hard", Some(granted));
+    bench.order(&content(&bench, 2, &text, granted.clone()));
+    bench.ended();
+    assert_eq!(bench.written("marker"), "high\n");
+    bench.stop();
+    bench.start();
+    bench.connect(5);
+    bench.ended();
+    bench.order(&content(&bench, 3, &text, granted));
+    assert_eq!(bench.refused(), "nonce-consumed");
+}
