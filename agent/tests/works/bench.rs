@@ -8,8 +8,8 @@ use fettle_agent::message::{FromWorks, ToWorks};
 use fettle_agent::works::{self, Works};
 use fettle_proto::grant::Grant;
 use fettle_proto::signed::{
-    Approval, Certificate, Decision, Factor, Leaf, Namespace, Person, PrivateKey, Request, Roster, Scope, Signed, Tag,
-    Trust, digest, plan, sign,
+    Approval, Certificate, Decision, Factor, Leaf, Namespace, Person, PrivateKey, Request, Roster, Scope,
+    Signed, Tag, Trust, digest, plan, sign,
 };
 use fettle_proto::{merkle, v1};
 use fettle_runbooks::id::{Digest, GateId, Host, RunId};
@@ -21,11 +21,11 @@ use tempfile::TempDir;
 /// Longest time anything here may take; a machine under load is no defect.
 const LIMIT: Duration = Duration::from_secs(30);
 
-pub struct Bench {
+pub(crate) struct Bench {
     dir: TempDir,
-    pub works: Option<Works>,
-    pub run: RunId,
-    pub heard: Vec<v1::Report>,
+    pub(crate) works: Option<Works>,
+    pub(crate) run: RunId,
+    pub(crate) heard: Vec<v1::Report>,
     epoch: u64,
 }
 
@@ -51,7 +51,7 @@ fn later(seconds: i64) -> Timestamp {
 }
 
 /// Ana and Ben approve, Rita reviews what Carl wrote.
-pub fn roster() -> Signed {
+pub(crate) fn roster() -> Signed {
     let person = |name: &str, of: u8, scope| Person {
         name: name.to_owned(),
         keys: vec![key(of).public()],
@@ -72,7 +72,7 @@ pub fn roster() -> Signed {
     sign(&key(ROOT), Namespace::Roster, &roster.encode()).unwrap()
 }
 
-pub fn certificate(runbook: &str) -> Signed {
+pub(crate) fn certificate(runbook: &str) -> Signed {
     let certificate = Certificate {
         runbook: "test/works".to_owned(),
         runbook_digest: digest(Tag::Runbook, runbook.as_bytes()),
@@ -84,7 +84,12 @@ pub fn certificate(runbook: &str) -> Signed {
 }
 
 /// An order, before it is bytes.
-pub fn content(bench: &Bench, segment: u32, runbook: &str, work: v1::order_content::Work) -> v1::OrderContent {
+pub(crate) fn content(
+    bench: &Bench,
+    segment: u32,
+    runbook: &str,
+    work: v1::order_content::Work,
+) -> v1::OrderContent {
     v1::OrderContent {
         run: bench.run.to_string(),
         host: "web-1".to_owned(),
@@ -98,12 +103,12 @@ pub fn content(bench: &Bench, segment: u32, runbook: &str, work: v1::order_conte
     }
 }
 
-pub fn diagnose() -> v1::order_content::Work {
+pub(crate) fn diagnose() -> v1::order_content::Work {
     v1::order_content::Work::Diagnose(v1::Diagnose {})
 }
 
 impl Bench {
-    pub fn new() -> Bench {
+    pub(crate) fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let run = "run_0193a1b2c3d4e5f60718293a4b5c6d7e".parse().unwrap();
         let mut bench = Bench { dir, works: None, run, heard: Vec::new(), epoch: 0 };
@@ -113,7 +118,7 @@ impl Bench {
         bench
     }
 
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let trust = Trust { ca_der: vec![1, 2, 3], roots: vec![key(ROOT).public()] };
         let config = works::Config {
             state: self.dir.path().join("state"),
@@ -127,31 +132,31 @@ impl Bench {
     }
 
     /// Ends the works as a stop of the agent does; steps go on.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let works = self.works.take().unwrap();
         works.handle.send(ToWorks::Stop);
         works.thread.join().unwrap();
     }
 
-    pub fn connect(&mut self, acked: u64) {
+    pub(crate) fn connect(&mut self, acked: u64) {
         self.epoch += 1;
         self.heard.clear();
         self.tell(ToWorks::Connected { epoch: self.epoch, credits: 1000, acked });
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn written(&self, name: &str) -> String {
+    pub(crate) fn written(&self, name: &str) -> String {
         std::fs::read_to_string(self.file(name)).unwrap_or_default()
     }
 
-    pub fn tell(&self, message: ToWorks) {
+    pub(crate) fn tell(&self, message: ToWorks) {
         assert!(self.works.as_ref().unwrap().handle.send(message), "the works have ended");
     }
 
-    pub fn order(&self, content: &v1::OrderContent) {
+    pub(crate) fn order(&self, content: &v1::OrderContent) {
         let content = content.encode_to_vec();
         let digest = digest(Tag::Order, &content);
         self.tell(ToWorks::Order { content, digest });
@@ -159,7 +164,11 @@ impl Bench {
 
     /// Waits for a report; on timeout, shows what was heard.
     #[track_caller]
-    pub fn until(&mut self, what: &str, wanted: impl Fn(&v1::report::What) -> bool) -> v1::report::What {
+    pub(crate) fn until(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&v1::report::What) -> bool,
+    ) -> v1::report::What {
         let deadline = Instant::now() + LIMIT;
         loop {
             match self.works.as_mut().unwrap().from.try_recv() {
@@ -180,7 +189,7 @@ impl Bench {
     }
 
     #[track_caller]
-    pub fn ended(&mut self) -> v1::SegmentEnded {
+    pub(crate) fn ended(&mut self) -> v1::SegmentEnded {
         match self.until("end of the segment", |what| matches!(what, v1::report::What::SegmentEnded(_))) {
             v1::report::What::SegmentEnded(ended) => ended,
             other => panic!("{other:?}"),
@@ -188,7 +197,7 @@ impl Bench {
     }
 
     #[track_caller]
-    pub fn refused(&mut self) -> String {
+    pub(crate) fn refused(&mut self) -> String {
         match self.until("refusal", |what| matches!(what, v1::report::What::Refused(_))) {
             v1::report::What::Refused(refused) => refused.code,
             other => panic!("{other:?}"),
@@ -197,7 +206,7 @@ impl Bench {
 
     /// Diagnoses, and gives the plan's bytes.
     #[track_caller]
-    pub fn plan(&mut self, runbook: &str) -> Vec<u8> {
+    pub(crate) fn plan(&mut self, runbook: &str) -> Vec<u8> {
         self.order(&content(self, 1, runbook, diagnose()));
         let planned = self.until("plan", |what| matches!(what, v1::report::What::Planned(_)));
         let ended = self.ended();
@@ -209,7 +218,7 @@ impl Bench {
     }
 
     /// What was heard, one line a report.
-    pub fn transcript(&self) -> String {
+    pub(crate) fn transcript(&self) -> String {
         self.heard.iter().map(|report| line(report.what.as_ref().unwrap())).collect::<Vec<_>>().join("\n")
     }
 }
@@ -222,7 +231,7 @@ impl Drop for Bench {
     }
 }
 
-pub fn remediate(plan_bytes: &[u8], from: &str, grant: Option<Grant>) -> v1::order_content::Work {
+pub(crate) fn remediate(plan_bytes: &[u8], from: &str, grant: Option<Grant>) -> v1::order_content::Work {
     v1::order_content::Work::Remediate(v1::Remediate {
         plan_digest: plan::digest_of(plan_bytes).0.to_vec().into(),
         from: from.to_owned(),
@@ -232,7 +241,7 @@ pub fn remediate(plan_bytes: &[u8], from: &str, grant: Option<Grant>) -> v1::ord
 }
 
 /// Ana's approval, and Ben's when two are needed.
-pub fn grant(bench: &Bench, runbook: &str, plan_bytes: &[u8], approvers: &[&str]) -> Grant {
+pub(crate) fn grant(bench: &Bench, runbook: &str, plan_bytes: &[u8], approvers: &[&str]) -> Grant {
     let plan = plan::decode(plan_bytes).unwrap();
     let host: Host = "web-1".parse().unwrap();
     let leaf = Leaf { agent: host, plan: plan::digest_of(plan_bytes), nonce: plan.nonce.clone() };
@@ -275,7 +284,9 @@ fn line(what: &v1::report::What) -> String {
         What::Planned(planned) if planned.impossible.is_empty() => "planned".to_owned(),
         What::Planned(planned) => format!("planned, impossible: {:?}", planned.impossible),
         What::StepStarted(step) => format!("started {} {}", step.path, step.attempt),
-        What::StepEnded(step) if step.message.is_empty() => format!("{} {} {}", step.outcome, step.path, step.attempt),
+        What::StepEnded(step) if step.message.is_empty() => {
+            format!("{} {} {}", step.outcome, step.path, step.attempt)
+        }
         What::StepEnded(step) => format!("{} {} {}: {}", step.outcome, step.path, step.attempt, step.message),
         What::StepSkipped(step) => format!("skipped {}", step.path),
         What::SegmentEnded(ended) => {
@@ -283,7 +294,9 @@ fn line(what: &v1::report::What) -> String {
                 None => "?".to_owned(),
                 Some(v1::segment_ended::How::Done(_)) => "done".to_owned(),
                 Some(v1::segment_ended::How::Gate(gate)) => format!("gate {}", gate.path),
-                Some(v1::segment_ended::How::Failed(failed)) => format!("failed {}: {}", failed.path, failed.reason),
+                Some(v1::segment_ended::How::Failed(failed)) => {
+                    format!("failed {}: {}", failed.path, failed.reason)
+                }
                 Some(v1::segment_ended::How::Unknown(unknown)) => format!("unknown {}", unknown.path),
                 Some(v1::segment_ended::How::Stopped(stopped)) => format!("stopped: {}", stopped.reason),
             };
