@@ -167,9 +167,12 @@ async fn dial(settings: &Settings) -> Result<(Identity, tonic::transport::Channe
     Ok((identity, channel))
 }
 
-/// A refusal by certificate is not mended by trying soon again.
 fn refused_or_lost(error: &(dyn std::error::Error + 'static)) -> Ended {
-    let text = Chain(error).to_string();
+    refused_by(error).map_or_else(|| Ended::Lost(Chain(error).to_string()), Ended::Refused)
+}
+
+/// A refusal by certificate, on either side: not mended by trying soon again.
+fn refused_by(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
@@ -177,30 +180,32 @@ fn refused_or_lost(error: &(dyn std::error::Error + 'static)) -> Ended {
             .downcast_ref::<rustls::Error>()
             .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
         if let Some(alert) = tls.and_then(refusal) {
-            return Ended::Refused(format!("{alert} ({text})"));
+            return Some(alert.to_owned());
         }
         cause = error.source();
     }
-    Ended::Lost(text)
+    None
 }
 
 fn refusal(error: &rustls::Error) -> Option<&'static str> {
     use rustls::AlertDescription as Alert;
-    match error {
-        rustls::Error::AlertReceived(Alert::CertificateRevoked) => {
-            Some("this host's certificate was revoked; join it again if that was a mistake")
-        }
-        rustls::Error::AlertReceived(Alert::CertificateExpired) => {
-            Some("this host's certificate has expired; check the clock, or join it again")
-        }
-        rustls::Error::AlertReceived(Alert::UnknownCA | Alert::BadCertificate | Alert::DecryptError) => {
-            Some("this host's certificate is of another controller; join it again")
-        }
-        rustls::Error::InvalidCertificate(_) => {
-            Some("the controller's certificate is not one that this host trusts")
-        }
-        _ => None,
+    if let rustls::Error::InvalidCertificate(_) = error {
+        return Some("the controller's certificate is not one that this host trusts");
     }
+    let rustls::Error::AlertReceived(alert) = error else {
+        return None;
+    };
+    let words = [
+        (
+            Alert::CertificateRevoked,
+            "this host's certificate was revoked; join it again if that was a mistake",
+        ),
+        (Alert::CertificateExpired, "this host's certificate has expired; check the clock, or join it again"),
+        (Alert::UnknownCA, "this host's certificate is of another controller; join it again"),
+        (Alert::BadCertificate, "this host's certificate is of another controller; join it again"),
+        (Alert::DecryptError, "this host's certificate is of another controller; join it again"),
+    ];
+    words.into_iter().find_map(|(known, says)| (known == *alert).then_some(says))
 }
 
 impl Wires {
@@ -210,9 +215,7 @@ impl Wires {
         loop {
             tokio::select! {
                 done = &mut work => return Some(done),
-                report = self.from_works.recv() => if report.is_none() {
-                    return None;
-                },
+                report = self.from_works.recv() => drop(report?),
                 Some(_) = self.output.recv() => {}
             }
         }

@@ -155,9 +155,11 @@ impl Ca {
         }
         let read = |name: &'static str| {
             let path = dir.join(name);
-            fs::read_to_string(&path).map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => CaError::Incomplete { path: dir.clone(), missing: name },
-                _ => CaError::Read { path, source },
+            fs::read_to_string(&path).map_err(|source| {
+                if source.kind() == io::ErrorKind::NotFound {
+                    return CaError::Incomplete { path: dir.clone(), missing: name };
+                }
+                CaError::Read { path, source }
             })
         };
         let damaged = |source| CaError::Damaged { path: dir.clone(), source };
@@ -233,9 +235,9 @@ pub fn identity(der: &CertificateDer<'_>) -> Result<Identity, NoIdentity> {
         .ok()
         .flatten()
         .ok_or(NoIdentity("it has no subject alternative name"))?;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        x509_parser::extensions::GeneralName::URI(uri) => uri.strip_prefix(SPIFFE_PREFIX),
-        _ => None,
+    let mut uris = names.value.general_names.iter().filter_map(|name| {
+        let x509_parser::extensions::GeneralName::URI(uri) = name else { return None };
+        uri.strip_prefix(SPIFFE_PREFIX)
     });
     let host = match (uris.next(), uris.next()) {
         (Some(host), None) => host.parse().map_err(|_| NoIdentity("its URI holds no host name"))?,

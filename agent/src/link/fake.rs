@@ -27,6 +27,12 @@ use super::connect::{self, Controller};
 /// How long a test waits for anything.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
+/// Certificates are checked by the machine's clock, so tests use it.
+pub(crate) fn now() -> SystemTime {
+    #[expect(clippy::disallowed_methods, reason = "rustls checks certificates by the machine's clock")]
+    SystemTime::now()
+}
+
 /// What the controller has heard, and what it shall do.
 #[derive(Default)]
 pub(crate) struct Heard {
@@ -84,7 +90,7 @@ impl Authority {
     fn agent(&self, csr: &[u8], validity: Duration) -> CertificateDer<'static> {
         let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr));
         let mut params = CertificateParams::default();
-        let now = SystemTime::now();
+        let now = now();
         params.not_before = now.into();
         params.not_after = (now + validity).into();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

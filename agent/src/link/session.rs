@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::{Ended, PROTOCOL, refused_or_lost};
+use super::{Ended, PROTOCOL, refused_by};
 use crate::message::{FromWorks, Greeting, ToWorks};
 
 /// From opening the stream to `Welcome`, and for the works to greet.
@@ -33,6 +33,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const CODE: &str = "fettle-code";
 
 /// What wakes the session.
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, and it does not travel")]
 enum Event {
     Heard(v1::to_agent::What),
     HeardNothing,
@@ -274,15 +275,13 @@ fn ended_by(status: &Status) -> Ended {
     let word = status.metadata().get(CODE).and_then(|word| word.to_str().ok()).unwrap_or_default();
     let text =
         if word.is_empty() { status.message().to_owned() } else { format!("{word}: {}", status.message()) };
-    match status.code() {
-        Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition => Ended::Refused(text),
-        Code::Aborted if word == "superseded" => Ended::Refused(text),
-        // TLS 1.3: a refused client certificate shows itself at the first read, inside whatever came of it.
-        _ => match refused_or_lost(status) {
-            Ended::Refused(why) => Ended::Refused(why),
-            _ => Ended::Lost(text),
-        },
+    let lasting =
+        matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition);
+    if lasting || word == "superseded" {
+        return Ended::Refused(text);
     }
+    // TLS 1.3: a refused client certificate shows itself at the first read, inside whatever came of it.
+    refused_by(status).map_or(Ended::Lost(text), Ended::Refused)
 }
 
 fn from_agent(what: v1::from_agent::What) -> v1::FromAgent {

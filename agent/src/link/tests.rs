@@ -116,7 +116,7 @@ impl Running {
             output: chunks,
         };
         let stop = CancellationToken::new();
-        let settings = Settings { state: state.to_owned(), now: SystemTime::now };
+        let settings = Settings { state: state.to_owned(), now: super::fake::now };
         let mut link = JoinSet::new();
         link.spawn(run(settings, wires, stop.clone()));
         Running { told, works, output, stop, link }
@@ -147,7 +147,11 @@ impl Running {
                     return epoch;
                 }
                 ToWorks::Disconnected => {}
-                other => panic!("told {other:?} before the welcome"),
+                other @ (ToWorks::Order { .. }
+                | ToWorks::Acked { .. }
+                | ToWorks::Cancel { .. }
+                | ToWorks::Roster(_)
+                | ToWorks::Stop) => panic!("told {other:?} before the welcome"),
             }
         }
     }
@@ -164,9 +168,9 @@ impl Running {
 }
 
 fn sequence(heard: &super::fake::Heard) -> Vec<u64> {
-    let reports = heard.messages.iter().filter_map(|message| match message {
-        v1::from_agent::What::Reports(reports) => Some(&reports.reports),
-        _ => None,
+    let reports = heard.messages.iter().filter_map(|message| {
+        let v1::from_agent::What::Reports(reports) = message else { return None };
+        Some(&reports.reports)
     });
     reports.flatten().map(|report| report.seq).collect()
 }
@@ -260,7 +264,7 @@ async fn a_controller_of_another_root_is_never_spoken_to() {
     let moved = text.replace(&fake.address.port().to_string(), &impostor.address.port().to_string());
     std::fs::write(&file, moved).expect("written");
 
-    let settings = Settings { state: state.path().to_owned(), now: SystemTime::now };
+    let settings = Settings { state: state.path().to_owned(), now: super::fake::now };
     let refused = dial(&settings).await.map(drop).expect_err("refused");
     assert!(
         matches!(refused_or_lost(&refused), Ended::Refused(why) if why.contains("not one that this host trusts"))
