@@ -14,8 +14,16 @@ use tokio_rustls::TlsConnector;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 
-/// The body Alertmanager (webhook version 4) would send for a kiosk that does not answer.
-pub(super) fn body(host: &str, kiosk: u16, directory: &Path, since: Timestamp) -> Value {
+/// The body Alertmanager (webhook version 4) would send for a kiosk that does not answer, or that did not until then.
+pub(super) fn body(
+    host: &str,
+    kiosk: u16,
+    directory: &Path,
+    since: Timestamp,
+    until: Option<Timestamp>,
+) -> Value {
+    let status = if until.is_some() { "resolved" } else { "firing" };
+    let ends_at = until.map_or("0001-01-01T00:00:00Z".to_owned(), |until| until.to_string());
     let labels = json!({
         "alertname": "DemoServiceDown",
         "severity": "critical",
@@ -32,18 +40,18 @@ pub(super) fn body(host: &str, kiosk: u16, directory: &Path, since: Timestamp) -
         "version": "4",
         "groupKey": "{}:{alertname=\"DemoServiceDown\"}",
         "truncatedAlerts": 0,
-        "status": "firing",
+        "status": status,
         "receiver": "fettle",
         "groupLabels": { "alertname": "DemoServiceDown" },
         "commonLabels": labels,
         "commonAnnotations": annotations,
         "externalURL": "http://alertmanager.example:9093",
         "alerts": [{
-            "status": "firing",
+            "status": status,
             "labels": labels,
             "annotations": annotations,
             "startsAt": since.to_string(),
-            "endsAt": "0001-01-01T00:00:00Z",
+            "endsAt": ends_at,
             "generatorURL": "http://prometheus.example:9090/graph",
             "fingerprint": "8f3c1d5a90b2e764",
         }],

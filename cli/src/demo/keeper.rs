@@ -8,7 +8,7 @@
 //! It adopts orphans. Steps are meant to survive their agent, so "every process that was started" is not enough to find
 //! them; "every process beneath the keeper" is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 /// How long programs get to end by themselves.
@@ -62,7 +62,7 @@ pub(super) fn run(directory: &Path) -> io::Result<()> {
 
     let (wake, woken) = mpsc::channel();
     listen(wake)?;
-    let mut programs: HashMap<Pid, Program> = HashMap::new();
+    let mut programs: Vec<(Pid, Program)> = Vec::new();
     let mut keep = false;
     loop {
         match woken.recv_timeout(TICK) {
@@ -73,10 +73,16 @@ pub(super) fn run(directory: &Path) -> io::Result<()> {
             Err(RecvTimeoutError::Timeout) => {}
         }
         for ended in reap() {
-            if let Some(program) = programs.remove(&ended).filter(|program| program.again) {
+            let Some(at) = programs.iter().position(|(pid, _)| *pid == ended) else { continue };
+            let (_, program) = programs.remove(at);
+            if program.again {
                 start(directory, program, &mut programs);
             }
         }
+    }
+    // What was started last may still need what was started first.
+    for (pid, _) in programs.iter().rev() {
+        end(*pid);
     }
     end_everything();
     fs::remove_dir_all(directory)
@@ -101,7 +107,7 @@ fn listen(wake: mpsc::Sender<Wake>) -> io::Result<()> {
     Ok(())
 }
 
-fn start(directory: &Path, program: Program, programs: &mut HashMap<Pid, Program>) {
+fn start(directory: &Path, program: Program, programs: &mut Vec<(Pid, Program)>) {
     let mut log = match OpenOptions::new().append(true).create(true).open(log_file(directory, &program.name))
     {
         Ok(log) => log,
@@ -109,7 +115,7 @@ fn start(directory: &Path, program: Program, programs: &mut HashMap<Pid, Program
     };
     match spawn(&program, &log) {
         Ok(pid) => {
-            programs.insert(pid, program);
+            programs.push((pid, program));
         }
         Err(error) => {
             let _ = writeln!(log, "failed to start {}: {error}", program.argv.join(" "));
@@ -138,6 +144,19 @@ fn reap() -> Vec<Pid> {
         ended.push(pid);
     }
     ended
+}
+
+/// Asks one program to end, and gives it a while.
+fn end(program: Pid) {
+    let _ = kill_process(program, Signal::TERM);
+    let deadline = Instant::now() + GRACE;
+    loop {
+        reap();
+        if test_kill_process(program).is_err() || Instant::now() >= deadline {
+            return;
+        }
+        std::thread::sleep(TICK);
+    }
 }
 
 /// Asks every process beneath this one to end, then makes it.

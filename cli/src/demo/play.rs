@@ -52,6 +52,8 @@ struct Play<'r> {
     token: String,
     /// Whether a person is there to be asked.
     asks: bool,
+    /// When the kiosk broke.
+    since: Timestamp,
     run: String,
     incident: String,
 }
@@ -80,7 +82,7 @@ impl<'r> Play<'r> {
 
         let asks = !yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
         let (run, incident) = (String::new(), String::new());
-        Ok(Play { runtime, story, place, ports, hold, executable, token, asks, run, incident })
+        Ok(Play { runtime, story, place, ports, hold, executable, token, asks, since: now(), run, incident })
     }
 
     fn story(&mut self) -> Result<Exit> {
@@ -88,8 +90,8 @@ impl<'r> Play<'r> {
         self.agent()?;
         self.kiosk()?;
         self.story.part("Something breaks");
-        let since = self.break_it()?;
-        self.alert(since)?;
+        self.break_it()?;
+        self.alert()?;
         self.story.part("Fettle looks, plans, and does what needs nobody");
         let exit = self.follow()?;
         self.end(exit)
@@ -169,12 +171,12 @@ impl<'r> Play<'r> {
         Ok(())
     }
 
-    fn break_it(&self) -> Result<Timestamp> {
-        let since = now();
+    fn break_it(&mut self) -> Result<()> {
+        self.since = now();
         kiosk::wedge(self.place.directory()).map_err(|error| broken("failed to break the kiosk", &error))?;
         self.wait_for("the kiosk is broken", async || self.kiosk_answers(false).await)?;
         self.story.bad("kiosk", "no longer answers: its process lives, its port is closed");
-        Ok(since)
+        Ok(())
     }
 
     async fn kiosk_answers(&self, expected: bool) -> std::result::Result<(), String> {
@@ -182,13 +184,8 @@ impl<'r> Play<'r> {
         if answers == expected { Ok(()) } else { Err(format!("answers: {answers}")) }
     }
 
-    fn alert(&mut self, since: Timestamp) -> Result<()> {
-        let trust = std::fs::read(self.place.trust())
-            .map_err(|error| broken("failed to read the trust bundle", &error))?;
-        let trust =
-            Trust::decode(&trust).map_err(|error| broken("failed to read the trust bundle", &error))?;
-        let body = alert::body(HOST, self.ports.kiosk, self.place.directory(), since);
-        self.runtime.block_on(alert::post(self.ports.http, &trust.ca_der, &self.token, &body))?;
+    fn alert(&mut self) -> Result<()> {
+        self.post(None)?;
         self.story.line("alert", "DemoServiceDown posted to /v1/signals/alertmanager, as Alertmanager would");
         let run = self.wait_for("the alert started a run", async || {
             let context = self.context().map_err(|error| error.to_string())?;
@@ -211,6 +208,30 @@ impl<'r> Play<'r> {
         (self.run, self.incident) = run;
         self.story.line("controller", &format!("starts {RUNBOOK_NAME} on {HOST}: {}", self.run));
         Ok(())
+    }
+
+    /// Posts that the kiosk does not answer, or did not until then.
+    fn post(&self, until: Option<Timestamp>) -> Result<()> {
+        let trust = std::fs::read(self.place.trust())
+            .map_err(|error| broken("failed to read the trust bundle", &error))?;
+        let trust =
+            Trust::decode(&trust).map_err(|error| broken("failed to read the trust bundle", &error))?;
+        let body = alert::body(HOST, self.ports.kiosk, self.place.directory(), self.since, until);
+        self.runtime.block_on(alert::post(self.ports.http, &trust.ca_der, &self.token, &body)).map(drop)
+    }
+
+    /// Says that the alert is over, as Alertmanager would, and waits until the incident is too.
+    fn resolve(&self) -> Result<()> {
+        self.post(Some(now()))?;
+        self.story.line("alert", "resolved, as Alertmanager would say now");
+        self.wait_for("the incident is closed", async || {
+            let context = self.context().map_err(|error| error.to_string())?;
+            let mut operators = client::connect(&context).await.map_err(|error| error.to_string())?;
+            let request = v1::GetIncidentRequest { incident: self.incident.clone() };
+            let incident = operators.get_incident(request).await.map_err(|error| error.to_string())?;
+            let state = incident.into_inner().state;
+            if state == "closed" { Ok(()) } else { Err(format!("it is {state}")) }
+        })
     }
 
     /// Tells what happens to the run until it has ended, and decides its gate on the way.
@@ -301,6 +322,7 @@ impl<'r> Play<'r> {
     fn end(&self, exit: Exit) -> Result<Exit> {
         if self.runtime.block_on(kiosk::answers(self.ports.kiosk)) {
             self.story.good("kiosk", "answers again");
+            self.resolve()?;
         } else {
             self.story.bad("kiosk", "still does not answer");
         }
