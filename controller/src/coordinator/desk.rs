@@ -78,31 +78,22 @@ impl<'a> Desk<'a> {
     }
 
     fn run_of(&self, change: &Change) -> Option<RunId> {
-        match change {
-            Change::Decided { gate, .. } | Change::Escalated { gate } | Change::GateClosed { gate, .. } => {
-                self.model.gates.get(gate).map(|row| row.run)
-            }
-            other => other.run(),
+        if let Change::Decided { gate, .. } | Change::Escalated { gate } | Change::GateClosed { gate, .. } =
+            change
+        {
+            return self.model.gates.get(gate).map(|row| row.run);
         }
+        change.run()
     }
 
     fn incident_of(&self, change: &Change, run: Option<RunId>) -> Option<IncidentId> {
-        let of_signal = |signal| self.model.signals.get(signal).and_then(|row| row.incident);
-        match change {
-            Change::IncidentOpened(row) => Some(row.id),
-            Change::IncidentJoined { incident, .. }
-            | Change::Investigated { incident }
-            | Change::Remediated { incident }
-            | Change::IncidentClosed { incident, .. } => Some(*incident),
-            Change::SignalReceived(row) => row.incident,
-            Change::SignalRepeated { signal }
-            | Change::SignalTurned { signal, .. }
-            | Change::Judged { signal, .. } => of_signal(signal),
-            other_change => {
-                let _ = other_change;
-                run.and_then(|run| self.model.runs.get(&run)).and_then(|row| row.incident)
-            }
+        if let Change::SignalRepeated { signal }
+        | Change::SignalTurned { signal, .. }
+        | Change::Judged { signal, .. } = change
+        {
+            return self.model.signals.get(signal).and_then(|row| row.incident);
         }
+        change.incident().or_else(|| self.model.runs.get(&run?)?.incident)
     }
 
     pub(super) fn effect(&mut self, effect: Effect) {

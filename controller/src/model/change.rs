@@ -166,4 +166,19 @@ impl Change {
             | Change::NotificationTried { .. } => None,
         }
     }
+
+    /// The incident it is about by its own words; that of its run or signal is for the model to say.
+    pub fn incident(&self) -> Option<IncidentId> {
+        if let Change::IncidentJoined { incident, .. }
+        | Change::Investigated { incident }
+        | Change::Remediated { incident }
+        | Change::IncidentClosed { incident, .. } = self
+        {
+            return Some(*incident);
+        }
+        if let Change::IncidentOpened(row) = self {
+            return Some(row.id);
+        }
+        if let Change::SignalReceived(row) = self { row.incident } else { None }
+    }
 }
