@@ -218,9 +218,11 @@ impl Attempts {
     /// When the directory cannot be made.
     pub fn open(state: &Path) -> std::io::Result<Attempts> {
         use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state.join("attempts"))?;
+        // Shims stand elsewhere, and a later agent may spell the path another way.
+        let state = state.canonicalize()?;
         let dir = state.join("attempts");
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        super::disk::sync_dir(state)?;
+        super::disk::sync_dir(&state)?;
         read::sweep(&dir)?;
         Ok(Attempts { dir, program: super::shim::itself().into(), policy: state.join("policy.yaml") })
     }

@@ -17,17 +17,23 @@ const CGROUP2: u64 = 0x6367_7270;
 pub(crate) struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes the group of an attempt, named after its directory.
+    /// Makes the group of an attempt, named after its directory: outside the agent's, so that what ends the agent
+    /// leaves shim and step alone.
     pub(crate) fn of_attempt(dir: &Path) -> Option<Cgroup> {
+        Cgroup::create(Cgroup::maybe_of_attempt(dir)?)
+    }
+
+    /// The group that an attempt would have, whether it is there or not.
+    pub(crate) fn maybe_of_attempt(dir: &Path) -> Option<Cgroup> {
         use std::os::unix::ffi::OsStrExt as _;
         let digest = Sha256::digest(dir.as_os_str().as_bytes());
         let name = digest[..12].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Cgroup::create(&format!("step-{name}"))
+        Some(Cgroup(mount()?.join("fettle").join(format!("step-{name}"))))
     }
 
-    /// The group in which shims live: outside the agent's, so that what ends the agent leaves them alone.
+    /// Where a shim goes before it kills the group it was in.
     pub(crate) fn of_shims() -> Option<Cgroup> {
-        Cgroup::create("shims")
+        Cgroup::create(Cgroup(mount()?.join("fettle/shims")))
     }
 
     /// A group that was made before.
@@ -35,10 +41,8 @@ impl Cgroup {
         Cgroup(path)
     }
 
-    fn create(name: &str) -> Option<Cgroup> {
-        let path = mount()?.join("fettle").join(name);
-        std::fs::create_dir_all(&path).ok()?;
-        Some(Cgroup(path))
+    fn create(group: Cgroup) -> Option<Cgroup> {
+        std::fs::create_dir_all(&group.0).ok().map(|()| group)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -9,6 +9,8 @@ use super::clock;
 use super::place::{Place, Start, Started};
 use super::shim::not_started;
 
+/// How long a shim that is dead may still be counted.
+const LEAVING: Duration = Duration::from_millis(50);
 /// How long killed processes may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
 
@@ -52,7 +54,12 @@ pub(crate) fn look(place: &Place) -> io::Result<Found> {
     }
     let free = place.lock()?;
     match place.exit()? {
-        Some(Ok(ended)) => return Ok(Found::Exit(Box::new(ended))),
+        Some(Ok(ended)) => {
+            if free.is_some() {
+                remove_group(place);
+            }
+            return Ok(Found::Exit(Box::new(ended)));
+        }
         Some(Err(damage)) => {
             let reason = format!("its result is there, but cannot be read: {damage}");
             return Ok(Found::Unknown(Unknown { reason, dead: Dead::NotKnown }));
@@ -86,7 +93,8 @@ fn death(started: &Started) -> io::Result<(Dead, &'static str)> {
     }
     Ok(match &started.cgroup {
         None => (Dead::NotKnown, "without a control group nobody can tell whether it still runs"),
-        Some(path) if Cgroup::at(path.clone()).populated()? => {
+        // The shim itself may be a moment behind its lock in leaving.
+        Some(path) if !Cgroup::at(path.clone()).empties_within(LEAVING)? => {
             (Dead::StillRunning, "something of it still runs")
         }
         Some(_) => (Dead::Certainly, "nothing of it runs any more"),
@@ -116,7 +124,7 @@ pub(crate) fn bury(place: &Place) -> io::Result<bool> {
 
 /// Removes the control group of an attempt, if nothing is in it any more.
 pub(crate) fn remove_group(place: &Place) {
-    if let Ok(Start::Made(Started { cgroup: Some(path), .. })) = place.started() {
-        Cgroup::at(path).remove();
+    if let Some(group) = Cgroup::maybe_of_attempt(place.dir()) {
+        group.remove();
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! 1. creates `started`, exclusively and durably, or ends: so an attempt starts at most once, ever;
 //! 2. asks again whether the attempt may still start: expiry, veto, cancellation;
-//! 3. starts the step in a session and a control group of its own;
+//! 3. starts the step in a session of its own, inside the attempt's control group;
 //! 4. writes its output to files, enforces its time, ends the whole tree when it must;
 //! 5. leaves the result in a file that appears whole or not at all.
 //!
@@ -70,23 +70,17 @@ fn shim(dir: PathBuf) -> std::io::Result<()> {
     let _ = rustix::process::setsid(); // whoever started us did so already, unless it is a person trying things out
     unix::ignore_polite_signals();
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    let home = Cgroup::of_shims();
-    if let Some(home) = &home {
-        let _ = home.enter();
-    }
+    // The step is born into its shim's group. The shim stays in it, because each move takes the kernel milliseconds.
+    let cgroup = Cgroup::of_attempt(place.dir()).filter(|cgroup| cgroup.enter().is_ok());
     let order: Order = serde_json::from_slice(&std::fs::read(place.file("order"))?)?;
-    let cgroup = home.as_ref().and_then(|_| Cgroup::of_attempt(place.dir()));
     let exit = exit::reserve(&place)?;
 
     start(&place, cgroup.as_ref())?;
     let ended = match may_start(&place, &order) {
-        Ok(()) => watch::step(&place, &order, home.as_ref().zip(cgroup.as_ref())),
+        Ok(()) => watch::step(&place, &order, cgroup),
         Err((code, message)) => not_started(code, message),
     };
     crash_point("shim.step-over");
-    if let Some(cgroup) = &cgroup {
-        cgroup.remove();
-    }
     exit.leave(&place, &ended)
 }
 

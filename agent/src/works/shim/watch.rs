@@ -26,9 +26,9 @@ const DYING: Duration = Duration::from_secs(5);
 /// How often to look for `stop` where the kernel cannot tell us.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Runs the step to its end. `groups`: where shims live, and where the step shall.
-pub(super) fn step(place: &Place, order: &Order, groups: Option<(&Cgroup, &Cgroup)>) -> Ended {
-    match begin(place, order, groups) {
+/// Runs the step to its end. `group`: where this process is, and the step will be.
+pub(super) fn step(place: &Place, order: &Order, group: Option<Cgroup>) -> Ended {
+    match begin(place, order, group) {
         Ok(mut watch) => watch.see_out(),
         Err(error) => {
             not_started("spawn-failed", format!("`{}` did not start: {error}", order.spec.work.program()))
@@ -36,19 +36,14 @@ pub(super) fn step(place: &Place, order: &Order, groups: Option<(&Cgroup, &Cgrou
     }
 }
 
-fn begin(place: &Place, order: &Order, groups: Option<(&Cgroup, &Cgroup)>) -> std::io::Result<Watch> {
+fn begin(place: &Place, order: &Order, group: Option<Cgroup>) -> std::io::Result<Watch> {
     let null = File::open("/dev/null")?;
     let (stdout, out) = Output::new(place, Stream::Stdout)?;
     let (stderr, err) = Output::new(place, Stream::Stderr)?;
     let told = watch_for_stop(place);
     let ends = Ends { stdin: null.as_fd(), stdout: out.as_fd(), stderr: err.as_fd() };
     crash_point("shim.before-spawn");
-    // A child is born into its parent's group: so the parent goes there for the moment of birth. Nothing of the step
-    // can run outside the group, not even its first fork.
-    let group = groups.and_then(|(home, group)| group.enter().ok().map(|()| (home, group)));
     let born = launch::launch(&order.spec, itself(), &place.file("script"), &ends);
-    // Should the parent not get out again, the group is no weapon any more: it would kill the parent as well.
-    let group = group.and_then(|(home, group)| home.enter().ok().map(|()| group.clone()));
     // From here on the step lives, and nothing may fail.
     let pid = born?;
     let began = Instant::now();
@@ -160,9 +155,11 @@ impl Watch {
         kin::signal(&kin::descendants(getpid()), Signal::TERM);
     }
 
-    /// Ends the whole tree. Orphans are adopted by this process, so everything the step ever forked is below it.
+    /// Ends the whole tree. Orphans are adopted by this process, so everything the step ever forked is below it; and
+    /// once this process has left the group, the kernel can end the rest of it at one stroke.
     fn kill(&mut self) {
-        let group = self.group.clone();
+        let left = || Cgroup::of_shims().is_some_and(|home| home.enter().is_ok());
+        let group = self.group.clone().filter(|_| left());
         kin::kill_all(group.as_ref(), DYING, || {
             self.bury();
             kin::descendants(getpid())
