@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::Access;
 use sha2::{Digest as _, Sha256};
 
 /// `statfs` says this of version 2.
@@ -109,5 +110,7 @@ fn mount() -> Option<PathBuf> {
 
 /// Whether this process may make groups. What is missing is said in `Hello`.
 pub fn available() -> bool {
-    Cgroup::of_shims().is_some()
+    // It may be there because somebody else made it.
+    let writable = |group: Cgroup| rustix::fs::access(group.0.join("cgroup.procs"), Access::WRITE_OK).is_ok();
+    Cgroup::of_shims().is_some_and(writable)
 }
