@@ -15,7 +15,13 @@
 //! socket. That is what lets the host, the controller and the command line come to the same answer.
 
 /// Messages and services of `fettle.v1`, generated from the `.proto` files beside this crate.
-#[allow(missing_docs, clippy::all, reason = "generated; the comments are those of the .proto files")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated; the comments are those of the .proto files"
+)]
 pub mod v1 {
     tonic::include_proto!("fettle.v1");
 }

@@ -104,7 +104,7 @@ pub(crate) fn allowed(key: &KeyData) -> Result<(), Refusal> {
             }
             Some(_) | None => Err(not_allowed(&algorithm)),
         },
-        _ => Err(not_allowed(&algorithm)),
+        other => Err(not_allowed(other)),
     }
 }
 

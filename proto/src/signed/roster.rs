@@ -186,9 +186,11 @@ impl Roster {
     /// The roster of signed bytes, if a root key of this trust signed them. It may have expired: see
     /// [`Roster::in_force`].
     pub fn trusted(signed: &Signed, trust: &Trust) -> Result<Roster, Refusal> {
-        verify(signed, Namespace::Roster, &trust.roots).map_err(|refusal| match refusal.code {
-            Code::KeyUnknown => Refusal::new(Code::RosterUntrusted, "the roster is not signed by a root key"),
-            _ => refusal,
+        verify(signed, Namespace::Roster, &trust.roots).map_err(|refusal| {
+            if refusal.code == Code::KeyUnknown {
+                return Refusal::new(Code::RosterUntrusted, "the roster is not signed by a root key");
+            }
+            refusal
         })?;
         Ok(Roster::decode(&signed.bytes)?)
     }

@@ -27,20 +27,22 @@ pub(crate) fn now() -> Timestamp {
     at("2026-11-21T18:05:00Z")
 }
 
-pub(crate) fn key(seed: u8) -> PrivateKey {
-    PrivateKey::from_seed([seed; 32], "golden")
-}
+/// Making a key costs more than signing with it.
+static KEYS: LazyLock<Vec<PrivateKey>> =
+    LazyLock::new(|| (0..=10).map(|seed| PrivateKey::from_seed([seed; 32], "golden")).collect());
 
 /// The key of a person of [`roster`], or of nobody for another name.
 pub(crate) fn key_of(person: &str) -> PrivateKey {
-    key(match person {
+    KEYS[match person {
         "ana" => 1,
         "ben" => 2,
         "cleo" => 3,
         "dan" => 4,
+        "eve" => 5,
         "root" => 9,
-        _ => 77,
-    })
+        _ => 10,
+    }]
+    .clone()
 }
 
 pub(crate) fn person(name: &str, groups: &[&str], scopes: &[Scope]) -> Person {
@@ -86,7 +88,12 @@ pub(crate) fn certify(certificate: &Certificate, by: &str) -> Signed {
     sign(&key_of(by), Namespace::Runbook, &certificate.encode()).expect("signs")
 }
 
-pub(crate) fn certified_by_cleo() -> Certified {
+fn certified_by_cleo() -> Certified {
+    static CERTIFIED: LazyLock<Certified> = LazyLock::new(make_certified);
+    CERTIFIED.clone()
+}
+
+fn make_certified() -> Certified {
     certified(RUNBOOK, &[certify(&certificate("dan", "cleo"), "cleo")], &roster(), now()).expect("certified")
 }
 
@@ -251,10 +258,11 @@ impl Case {
             nonce: "00".repeat(32),
         };
         let leaves = [other.hash(), ours];
-        let start = sign(&key_of("eve"), Namespace::Start, &start().encode()).expect("signs");
-        let mut roster = roster();
-        roster.persons[4].keys = vec![key_of("eve").public()];
-        let started = Start::verify(&start, &roster, now()).expect("a start");
+        static STARTED: LazyLock<Started> = LazyLock::new(|| {
+            let start = sign(&key_of("eve"), Namespace::Start, &start().encode()).expect("signs");
+            Start::verify(&start, &roster(), now()).expect("a start")
+        });
+        let (roster, started) = (roster(), STARTED.clone());
         let request = Request {
             run: run(),
             gate: "gate_01930000000070008000000000000002".parse().expect("a gate id"),
