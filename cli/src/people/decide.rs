@@ -62,10 +62,9 @@ pub(super) async fn reject(context: &Context, args: &args::Reject) -> Result<Exi
 
 async fn fetch(context: &Context, calls: &mut Operators, gate: &str) -> Result<(v1::Gate, Roster)> {
     let asked = v1::GetGateRequest { gate: gate.to_owned() };
-    let gate = answer(context, calls.get_gate(asked)).await.map_err(|error| match error.exit() {
-        Exit::NotFound => error.next("fettle status"),
-        _ => error,
-    })?;
+    let gate = answer(context, calls.get_gate(asked))
+        .await
+        .map_err(|error| if error.exit() == Exit::NotFound { error.next("fettle status") } else { error })?;
     let roster = answer(context, calls.get_roster(v1::GetRosterRequest {})).await?;
     Ok((gate, gate::trusted_roster(roster.roster, context.trust()?, super::now())?))
 }

@@ -17,7 +17,7 @@ const LARGEST: u64 = 64 * 1024;
 #[derive(Debug)]
 pub enum Signer {
     /// A private key, open.
-    Key(PrivateKey),
+    Key(Box<PrivateKey>),
     /// A key that ssh-agent holds.
     Agent(SshAgent, PublicKey),
 }
@@ -103,7 +103,7 @@ fn from_private(file: &Path, text: &str, agent: Option<SshAgent>) -> Result<Sign
             .fix("make one with: ssh-keygen -t ed25519")
     })?;
     if !key.is_encrypted() {
-        return Ok(Signer::Key(key));
+        return Ok(Signer::Key(Box::new(key)));
     }
     if let Some(agent) = agent {
         let public = key.public();
@@ -111,7 +111,7 @@ fn from_private(file: &Path, text: &str, agent: Option<SshAgent>) -> Result<Sign
             return Ok(Signer::Agent(agent, public));
         }
     }
-    open(file, &key).map(Signer::Key)
+    open(file, &key).map(|key| Signer::Key(Box::new(key)))
 }
 
 /// Asks for the passphrase, three times at most.

@@ -148,13 +148,15 @@ pub(super) fn sign(context: &Context, file: &Path, out: Option<&Path>) -> Result
     })?;
     let roots = trust(context).map(|trust| trust.roots);
     let wanted = roots.as_deref().map_or(Wanted::Any, Wanted::OneOf);
-    let signer = keys::signer(context, wanted).map_err(|error| match error.exit() {
-        Exit::NotAllowed => Error::new(
+    let signer = keys::signer(context, wanted).map_err(|error| {
+        if error.exit() != Exit::NotAllowed {
+            return error;
+        }
+        Error::new(
             Exit::NotAllowed,
             "this key is not a root key of the trust bundle: hosts would refuse the roster",
         )
-        .fix("give a root key with --key"),
-        _ => error,
+        .fix("give a root key with --key")
     })?;
     let signed = signer.sign(Namespace::Roster, &roster.encode())?;
     let bytes = certificate::encode_signed_file(&signed)
