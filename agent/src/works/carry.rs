@@ -22,7 +22,7 @@ use super::driver::{Deed, Driver, Launch, Wake};
 use super::orders::{self, OwnPlan};
 use super::output::{self, Stream};
 use super::record::{AttemptKey, Record};
-use super::recovery::Dead;
+use super::recovery::{Dead, Found};
 
 /// A segment that is not over.
 pub(super) struct Active {
@@ -253,6 +253,7 @@ impl Driver {
             Ok(running) => {
                 self.running.insert(key, (segment, running));
             }
+            Err(attempt::StartError::StartedBefore(_)) => self.started_before(key, segment),
             Err(error) => {
                 let message = chain(&error);
                 let outcome = attempt::Outcome::NotStarted { code: "spawn-failed".to_owned(), message };
@@ -268,6 +269,26 @@ impl Driver {
                 let _ = self.inbox.send(Wake::Ended(key, Box::new(ended)));
             }
         }
+    }
+
+    /// The journal has lost what the attempt's own directory remembers: it did start, and is not started again.
+    fn started_before(&mut self, key: AttemptKey, segment: u32) {
+        let unknown = |why: String| Wake::Unknown(key.clone(), why);
+        let wake = match self.hands.look(&key) {
+            Ok(Found::Exit(ended)) => Wake::Ended(key.clone(), ended),
+            Ok(Found::Running) => match self.hands.reattach(&key, self.observer(&key)) {
+                Ok(running) => {
+                    self.running.insert(key, (segment, running));
+                    return;
+                }
+                Err(error) => unknown(format!("it runs, but cannot be followed: {error}")),
+            },
+            Ok(Found::Unknown(found)) => unknown(found.reason),
+            Ok(Found::NotStarted) => unknown("it was started before, and left no trace".to_owned()),
+            Err(error) => unknown(format!("it was started before; what it left cannot be read: {error}")),
+        };
+        self.running_in(&key, segment);
+        let _ = self.inbox.send(wake);
     }
 
     /// Remembers which segment an attempt without a process belongs to: its end is told to that segment.

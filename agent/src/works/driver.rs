@@ -177,6 +177,8 @@ pub(super) struct Driver {
     batches: VecDeque<Batch>,
     batch_number: u64,
     retry_at: Option<Instant>,
+    /// Acknowledged, and not in the journal yet.
+    ack_to_keep: Option<u64>,
     compact_at: u64,
     pub(super) stop: bool,
 }
@@ -206,6 +208,12 @@ impl Driver {
                 file.display()
             ));
         }
+        if !super::cgroup::available() {
+            missing.push("no control groups: a step that hides a process may leave it behind".to_owned());
+        }
+        if !rustix::process::geteuid().is_root() {
+            missing.push("not root: steps run as the agent's own user".to_owned());
+        }
         let mut driver = Driver {
             journal_name: opened.journal.name().to_owned(),
             journal: opened.journal,
@@ -228,6 +236,7 @@ impl Driver {
             batches: VecDeque::new(),
             batch_number: 0,
             retry_at: None,
+            ack_to_keep: None,
             compact_at: COMPACT_AT,
             stop: false,
             config,
@@ -555,11 +564,13 @@ impl Driver {
     }
 
     /// Appends records; does the deeds, and sends the reports among the records, when they are durable.
-    pub(super) fn commit(&mut self, records: Vec<Record>, mut deeds: Vec<Deed>) {
+    pub(super) fn commit(&mut self, mut records: Vec<Record>, mut deeds: Vec<Deed>) {
         if records.is_empty() {
             deeds.into_iter().for_each(|deed| self.deed(deed));
             return;
         }
+        // An acknowledgement is worth no write of its own: without it, reports are sent again.
+        records.extend(self.ack_to_keep.take().map(|upto| Record::Acked { upto }));
         deeds.push(Deed::Send(self.spool.last()));
         self.batch_number += 1;
         let number = self.batch_number;
@@ -613,7 +624,7 @@ impl Driver {
 
     fn acked(&mut self, upto: u64) {
         if self.spool.acked(upto) {
-            self.commit(vec![Record::Acked { upto }], Vec::new());
+            self.ack_to_keep = Some(upto);
         }
     }
 

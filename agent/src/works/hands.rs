@@ -17,6 +17,9 @@ use super::recovery::Found;
 /// Longest time one fact may take.
 const FACT_LIMIT: Duration = Duration::from_secs(5);
 
+/// Reads facts, on whatever thread it is called.
+pub(super) type FactReader = Box<dyn FnOnce(&[FactCall]) -> Facts + Send>;
+
 /// The host, as the works need it.
 pub(super) trait Hands: Send + 'static {
     /// Starts an attempt.
@@ -38,7 +41,7 @@ pub(super) trait Hands: Send + 'static {
     /// What is kept of a run's attempts may go.
     fn forget(&self, run: RunId) -> std::io::Result<()>;
     /// Something that reads facts, on a thread of its own.
-    fn facts(&self) -> Box<dyn FnOnce(&[FactCall]) -> Facts + Send>;
+    fn facts(&self) -> FactReader;
     /// The host's own veto, as it is now.
     fn policy(&self) -> HostPolicy;
 }
@@ -98,7 +101,7 @@ impl Hands for HostHands {
         self.attempts.forget(run)
     }
 
-    fn facts(&self) -> Box<dyn FnOnce(&[FactCall]) -> Facts + Send> {
+    fn facts(&self) -> FactReader {
         Box::new(|calls| super::facts::read(calls, FACT_LIMIT))
     }
 

@@ -190,9 +190,15 @@ impl Parts {
             let each: Vec<String> = problems.iter().map(ToString::to_string).collect();
             Refusal::new(Code::InputsInvalid, each.join("; "))
         })?;
-        let certificates = convert::all_signed(content.certificates.clone())?;
+        // Reading needs no certificate, so diagnosis does not wait for its signatures to be checked.
+        let certified = match &content.work {
+            Some(v1::order_content::Work::Remediate(_)) => {
+                certificate(&content.runbook, &convert::all_signed(content.certificates.clone())?, own)
+            }
+            Some(v1::order_content::Work::Diagnose(_) | v1::order_content::Work::Verify(_)) | None => None,
+        };
         Ok(Parts {
-            certified: certificate(&content.runbook, &certificates, own),
+            certified,
             started: None,
             base: base(values, own),
             inputs: effective(runbook.inputs(), &given),

@@ -190,18 +190,16 @@ impl Bench {
 
     #[track_caller]
     pub(crate) fn ended(&mut self) -> v1::SegmentEnded {
-        match self.until("end of the segment", |what| matches!(what, v1::report::What::SegmentEnded(_))) {
-            v1::report::What::SegmentEnded(ended) => ended,
-            other => panic!("{other:?}"),
-        }
+        let what = self.until("end of the segment", |what| matches!(what, v1::report::What::SegmentEnded(_)));
+        let v1::report::What::SegmentEnded(ended) = what else { panic!("{what:?}") };
+        ended
     }
 
     #[track_caller]
     pub(crate) fn refused(&mut self) -> String {
-        match self.until("refusal", |what| matches!(what, v1::report::What::Refused(_))) {
-            v1::report::What::Refused(refused) => refused.code,
-            other => panic!("{other:?}"),
-        }
+        let what = self.until("refusal", |what| matches!(what, v1::report::What::Refused(_)));
+        let v1::report::What::Refused(refused) = what else { panic!("{what:?}") };
+        refused.code
     }
 
     /// Diagnoses, and gives the plan's bytes.
@@ -211,10 +209,8 @@ impl Bench {
         let planned = self.until("plan", |what| matches!(what, v1::report::What::Planned(_)));
         let ended = self.ended();
         assert!(matches!(ended.how, Some(v1::segment_ended::How::Done(_))), "{ended:?}");
-        match planned {
-            v1::report::What::Planned(planned) => planned.plan.to_vec(),
-            other => panic!("{other:?}"),
-        }
+        let v1::report::What::Planned(planned) = planned else { panic!("{planned:?}") };
+        planned.plan.to_vec()
     }
 
     /// What was heard, one line a report.
