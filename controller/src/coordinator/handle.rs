@@ -71,6 +71,15 @@ pub enum Gone {
     Lost,
 }
 
+/// What a person found out about a step whose outcome was unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It took effect.
+    Ran,
+    /// It did not.
+    DidNotRun,
+}
+
 /// The roster in force: the signed bytes, verified, and what they say.
 #[derive(Clone, Debug)]
 pub struct RosterInForce {
@@ -144,6 +153,13 @@ pub(crate) enum Command {
         session: Session,
         run: RunId,
         reason: String,
+        reply: Reply<()>,
+    },
+    Resolve {
+        session: Session,
+        run: RunId,
+        host: Host,
+        found: Found,
         reply: Reply<()>,
     },
     Challenge {
@@ -278,6 +294,18 @@ impl Handle {
     /// Asks the hosts of a run to stop it. Needs the scope `operate`, or to be who started it.
     pub async fn cancel(&self, session: Session, run: RunId, reason: String) -> Result<(), Problem> {
         self.ask(|reply| Command::Cancel { session, run, reason, reply }).await
+    }
+
+    /// Records what a person found out about a step whose outcome was unknown. Needs the scope `operate`. Running it again
+    /// is not among the answers: that takes a signature.
+    pub async fn resolve(
+        &self,
+        session: Session,
+        run: RunId,
+        host: Host,
+        found: Found,
+    ) -> Result<(), Problem> {
+        self.ask(|reply| Command::Resolve { session, run, host, found, reply }).await
     }
 
     // --- agents ---

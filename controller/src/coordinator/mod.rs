@@ -50,7 +50,9 @@ use handle::{Command, InForce, Live};
 use people::Challenges;
 use timers::Timers;
 
-pub use handle::{AgentCertificate, Enrolment, Gone, Handle, Receipt, RosterInForce, RunEvents, Session};
+pub use handle::{
+    AgentCertificate, Enrolment, Found, Gone, Handle, Receipt, RosterInForce, RunEvents, Session,
+};
 pub use policy_watch::watch_policy;
 
 /// Commands queued before callers wait. A caller that waits is told about the overload by waiting.
@@ -459,6 +461,10 @@ impl Coordinator {
             }),
             Command::Cancel { session, run, reason, reply } => self.decide(|desk| {
                 let answer = desk.cancel(&session, run, &reason);
+                desk.reply(reply, answer);
+            }),
+            Command::Resolve { session, run, host, found, reply } => self.decide(|desk| {
+                let answer = desk.resolve(&session, run, &host, found);
                 desk.reply(reply, answer);
             }),
             Command::Challenge { person, reply } => self.decide_with(|desk, challenges| {

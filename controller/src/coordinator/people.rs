@@ -9,11 +9,11 @@ use fettle_proto::signed::{self, Login, Scope, Signed, Start, Tag};
 use fettle_proto::{Refusal, v1};
 use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::input;
-use fettle_runbooks::run::Event;
+use fettle_runbooks::run::{Event, Resolution, State, Wait};
 use sha2::{Digest as _, Sha256};
 
 use super::desk::Desk;
-use super::handle::Session;
+use super::handle::{Found, Session};
 use crate::model::Change;
 use crate::model::row::{Origin, SessionRow, SignedBlob};
 use crate::policy::Mode;
@@ -229,6 +229,34 @@ impl Desk<'_> {
             certificates: Vec::new(),
             certified: false,
         }))
+    }
+
+    /// Takes what a person found out about a step whose outcome was unknown.
+    pub(super) fn resolve(
+        &mut self,
+        session: &Session,
+        run: RunId,
+        host: &Host,
+        found: Found,
+    ) -> Result<(), Problem> {
+        session.may(Scope::Operate)?;
+        let waits = self
+            .model
+            .host_runs
+            .get(&(run, host.clone()))
+            .is_some_and(|row| matches!(row.machine.state, State::Waiting(Wait::Resolve { .. })));
+        if !waits {
+            let message = format!("{run} on {host} does not wait for anybody to look");
+            return Err(Problem::conflict("nothing-to-resolve", message));
+        }
+        let (resolution, text) = match found {
+            Found::Ran => (Resolution::Ran, "it took effect"),
+            Found::DidNotRun => (Resolution::DidNotRun, "it did not take effect"),
+        };
+        let text = format!("{} looked: {text}", session.person);
+        self.change(Change::Noted { run, host: host.clone(), text });
+        self.host_event(run, host, Event::Resolved(resolution));
+        Ok(())
     }
 
     /// Stops a run on all its hosts.

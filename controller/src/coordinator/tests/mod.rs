@@ -2,6 +2,7 @@
 
 mod bench;
 
+use super::Found;
 use bench::{Bench, FakeAgent, MINUTE, host, key};
 use fettle_proto::signed::words::from_ms;
 use fettle_proto::signed::{self, Decision, Namespace, Start, Tag, Until};
@@ -420,4 +421,27 @@ async fn when_the_store_does_not_answer_what_it_has_is_what_is_true() {
         bench.until("ended verified").await;
         bench.check().await;
     }
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_waits_for_a_person_who_looks() {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let run = bench.signal(Status::Firing).await.remove(0).run.unwrap();
+    diagnose(&bench, &mut agent).await;
+    let order = agent.order().await;
+    agent.accept(&bench, &order).await;
+    let unknown =
+        v1::SegmentUnknown { path: "remediate/vacuum".into(), attempt: 1, reason: "power cut".into() };
+    let how = v1::segment_ended::How::Unknown(unknown);
+    agent.end(&bench, &order, how, NOT_RUN, true).await;
+    bench.until("waiting resolve").await;
+    let ana = bench.handle.resolve(bench.session("ana"), run, host(), Found::Ran).await;
+    assert_eq!(ana.unwrap_err().code(), "scope-missing");
+    bench.handle.resolve(bench.session("ben"), run, host(), Found::Ran).await.unwrap();
+    let order = agent.order().await;
+    assert!(matches!(order.work, Some(v1::order_content::Work::Verify(_))));
+    agent.done(&bench, &order, PASSED).await;
+    bench.until("ended verified").await;
+    bench.check().await;
 }
