@@ -146,7 +146,7 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
     handle.set_library(Arc::clone(&loaded.library)).await;
 
     let connections = Connections::default();
-    revoked_stay_revoked(&handle, &connections, &*world).await?;
+    revoked_stay_revoked(&handle, &connections).await?;
     let ports = Ports::start(
         Arc::clone(&ca),
         config.names.clone(),
@@ -247,17 +247,9 @@ fn coordinate(
 }
 
 /// Certificates of revoked hosts are refused at the handshake, across restarts.
-async fn revoked_stay_revoked(
-    handle: &Handle,
-    connections: &Connections,
-    world: &dyn World,
-) -> anyhow::Result<()> {
-    for agent in handle.agents().await.context("read the fleet")? {
-        if agent.state == "revoked"
-            && let Ok(host) = agent.host.parse()
-        {
-            connections.revocations().revoke(&host, world.now());
-        }
+async fn revoked_stay_revoked(handle: &Handle, connections: &Connections) -> anyhow::Result<()> {
+    for (host, until) in handle.voided().await.context("read the fleet")? {
+        connections.revocations().revoke(&host, until);
     }
     Ok(())
 }
