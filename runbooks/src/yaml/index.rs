@@ -272,6 +272,8 @@ impl<'a> Indexer<'a> {
             };
             let help = (!value.is_empty()).then(|| format!("write \"{shown}\""));
             self.refuse("key-not-text", at, until, &message, help);
+        } else if self.text.get(at.offset..until).is_some_and(|written| written.contains(['\n', '\r'])) {
+            self.refuse("key-not-text", at, until, "a key on several lines", None);
         } else if value.chars().count() > 128 {
             self.refuse("key-too-long", at, until, "a key of more than 128 characters", None);
         }
