@@ -30,9 +30,6 @@ const LARGEST: u64 = 1024 * 1024;
 const DEEPEST: usize = 8;
 /// Files that are looked at; a folder that holds more is not a library.
 const MOST: usize = 10_000;
-/// A roster that expires sooner than this is worth a warning.
-const SOON: jiff::SignedDuration = jiff::SignedDuration::from_hours(14 * 24);
-
 /// Where things are, and whom to believe.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -88,15 +85,6 @@ pub fn load(places: &Places, before: &Loaded, now: Timestamp) -> Loaded {
             before.roster.clone()
         }
     };
-    if let Some(roster) = roster.as_deref().map(|it| &it.roster) {
-        match roster.in_force(now) {
-            Err(refusal) => notices.push(refusal.to_string()),
-            Ok(()) if now + SOON >= roster.expires => {
-                notices.push(format!("roster version {} expires at {}", roster.version, roster.expires));
-            }
-            Ok(()) => {}
-        }
-    }
     let library = read_library(&places.library, &before.library, roster.as_deref().map(|it| &it.roster), now);
     notices.extend(
         library
@@ -284,4 +272,131 @@ fn files(folder: &Path) -> (BTreeMap<String, PathBuf>, BTreeMap<String, String>)
         }
     }
     (found, refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fettle_proto::signed::{self, Certificate, Namespace, Person, PrivateKey, Scope};
+
+    const GOOD: &str = "fettle: 1\nrunbook: host/look\ntitle: Look\nowner: core\ndescription: Looks.\ndiagnose:\n  - id: up\n    run: [uptime]\n";
+
+    struct Folder {
+        dir: tempfile::TempDir,
+        root: PrivateKey,
+        reviewer: PrivateKey,
+        loaded: Loaded,
+    }
+
+    impl Folder {
+        fn new() -> Folder {
+            let key = |seed| PrivateKey::from_seed([seed; 32], "test");
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            fs::create_dir_all(dir.path().join("library/host")).expect("made");
+            let folder = Folder { dir, root: key(1), reviewer: key(2), loaded: Loaded::default() };
+            folder.roster(1);
+            folder
+        }
+
+        fn roster(&self, version: u64) {
+            let roster = Roster {
+                version,
+                expires: Timestamp::from_second(2_000_000_000).expect("a time"),
+                persons: vec![Person {
+                    name: "rosa".to_owned(),
+                    keys: vec![self.reviewer.public()],
+                    groups: Default::default(),
+                    scopes: [Scope::Review].into(),
+                }],
+                rules: Vec::new(),
+                reviewers_needed: 1,
+            };
+            let signed = signed::sign(&self.root, Namespace::Roster, &roster.encode()).expect("signed");
+            let bytes = certificate::encode_signed_file(&signed).expect("an SSHSIG");
+            fs::write(self.dir.path().join("roster.json"), bytes).expect("written");
+        }
+
+        fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+            fs::write(self.dir.path().join("library").join(name), bytes).expect("written");
+        }
+
+        fn certify(&self, name: &str, runbook: &[u8]) {
+            let certificate = Certificate {
+                runbook: "host/look".to_owned(),
+                runbook_digest: fettle_runbooks::id::Digest::of("runbook", 1, runbook),
+                author: "ben".to_owned(),
+                reviewer: "rosa".to_owned(),
+                at: now(),
+            };
+            let signed =
+                signed::sign(&self.reviewer, Namespace::Runbook, &certificate.encode()).expect("signed");
+            self.write(name, certificate::encode_file(&[signed]));
+        }
+
+        fn load(&mut self) -> &Loaded {
+            let places = Places {
+                library: self.dir.path().join("library"),
+                roster: self.dir.path().join("roster.json"),
+                trust: Trust { ca_der: Vec::new(), roots: vec![self.root.public()] },
+            };
+            self.loaded = load(&places, &self.loaded, now());
+            &self.loaded
+        }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).expect("a time")
+    }
+
+    #[test]
+    fn a_runbook_is_certified_by_the_file_beside_it_for_exactly_its_bytes() {
+        let mut folder = Folder::new();
+        folder.write("host/look.yaml", GOOD);
+        assert!(!folder.load().library.entries["host/look"].certified);
+        folder.certify("host/look.cert", GOOD.as_bytes());
+        assert!(folder.load().library.entries["host/look"].certified);
+        folder.write("host/look.yaml", format!("{GOOD}# changed\n"));
+        assert!(!folder.load().library.entries["host/look"].certified);
+    }
+
+    #[test]
+    fn a_file_that_became_bad_is_refused_and_the_good_one_kept() {
+        let mut folder = Folder::new();
+        folder.write("host/look.yaml", GOOD);
+        folder.certify("host/look.cert", GOOD.as_bytes());
+        folder.load();
+        folder.write("host/look.yaml", b"\xff\xfe not a runbook");
+        let loaded = folder.load();
+        assert_eq!(loaded.library.entries["host/look"].bytes, GOOD.as_bytes());
+        assert!(loaded.library.entries["host/look"].certified);
+        assert!(loaded.library.refused.contains_key("host/look.yaml"), "{:?}", loaded.library.refused);
+        assert_eq!(loaded.notices.len(), 1, "{:?}", loaded.notices);
+        fs::remove_file(folder.dir.path().join("library/host/look.yaml")).expect("removed");
+        assert!(folder.load().library.entries.is_empty());
+    }
+
+    #[test]
+    fn a_runbook_in_the_wrong_place_is_refused() {
+        let mut folder = Folder::new();
+        folder.write("look.yaml", GOOD);
+        let loaded = folder.load();
+        assert!(loaded.library.entries.is_empty());
+        assert!(loaded.library.refused["look.yaml"].contains("its place in the library makes it `look`"));
+    }
+
+    #[test]
+    fn a_roster_never_goes_back_and_a_bad_one_changes_nothing() {
+        let mut folder = Folder::new();
+        let version = |loaded: &Loaded| loaded.roster.as_ref().map(|it| it.roster.version);
+        folder.roster(7);
+        assert_eq!(version(folder.load()), Some(7));
+        folder.roster(6);
+        let loaded = folder.load();
+        assert_eq!(version(loaded), Some(7));
+        assert!(loaded.notices[0].contains("version 7 stays in force"), "{:?}", loaded.notices);
+        fs::write(folder.dir.path().join("roster.json"), "{}").expect("written");
+        assert_eq!(version(folder.load()), Some(7));
+        folder.roster(8);
+        assert_eq!(version(folder.load()), Some(8));
+    }
 }
