@@ -210,10 +210,10 @@ pub fn print_bytes(bytes: &[u8]) -> Result<()> {
 }
 
 fn output_failed(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => Error::silent(Exit::Done),
-        _ => Error::new(Exit::Failed, "failed to write to stdout").because(&error),
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Error::silent(Exit::Done);
     }
+    Error::new(Exit::Failed, "failed to write to stdout").because(&error)
 }
 
 fn pretty(data: &Value) -> String {

@@ -56,9 +56,8 @@ pub(super) async fn start(context: &Context, what: &What, until: Until) -> Resul
         None => {
             let name = what.runbook.clone().unwrap_or_default();
             let got = answer(context, calls.get_runbook(v1::GetRunbookRequest { runbook: name.clone() }));
-            let got = got.await.map_err(|error| match error.exit() {
-                Exit::NotFound => error.next("fettle runbook list"),
-                _ => error,
+            let got = got.await.map_err(|error| {
+                if error.exit() == Exit::NotFound { error.next("fettle runbook list") } else { error }
             })?;
             let runbook = check(&name, &got.bytes)?;
             if runbook.name() != name {
