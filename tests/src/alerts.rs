@@ -19,7 +19,18 @@ pub fn firing(alertname: &str, labels: &[(&str, &str)]) -> Value {
     one("firing", alertname, labels, &[])
 }
 
-/// The same with annotations.
+/// The same alerts, over now.
+pub fn resolved(body: &Value) -> Value {
+    let mut body = body.clone();
+    body["status"] = json!("resolved");
+    for alert in body["alerts"].as_array_mut().into_iter().flatten() {
+        alert["status"] = json!("resolved");
+        alert["endsAt"] = json!(Timestamp::now().to_string());
+    }
+    body
+}
+
+/// One alert with annotations.
 pub fn one(status: &str, alertname: &str, labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Value {
     let mut all: serde_json::Map<String, Value> =
         labels.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();

@@ -151,7 +151,13 @@ impl Cluster {
     /// Posts an alert that must be taken, and waits for the run it starts.
     #[track_caller]
     pub fn fire(&self, alertname: &str, labels: &[(&str, &str)]) -> String {
-        let answer = self.post(&alerts::firing(alertname, labels));
+        self.fire_body(&alerts::firing(alertname, labels))
+    }
+
+    /// The same for a body.
+    #[track_caller]
+    pub fn fire_body(&self, body: &Value) -> String {
+        let answer = self.post(body);
         assert!((200..300).contains(&answer.status), "{answer:?}");
         eventually("the alert starts a run", LIMIT, || {
             let signals = self.json("ana", &["signal", "list", "-n", "1"]);

@@ -11,6 +11,7 @@
 
 mod demo;
 mod docs;
+mod healing;
 mod layering;
 mod sources;
 mod tidy;
