@@ -13,7 +13,15 @@ pub(crate) struct Source {
 impl Source {
     /// Whether it is a module of tests, which may do what the code beside it may not.
     pub(crate) fn is_test(&self) -> bool {
-        self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+        if self.path.ends_with("/tests.rs") || self.path.contains("/tests/") {
+            return true;
+        }
+        let Some((folder, module)) = self.path.strip_suffix(".rs").and_then(|path| path.rsplit_once('/'))
+        else {
+            return false;
+        };
+        let lib = fs::read_to_string(top().join(folder).join("lib.rs")).unwrap_or_default();
+        lib.contains(&format!("#[cfg(test)]\nmod {module};"))
     }
 
     /// Its lines that are code: neither blank nor a comment, numbered from 1. A line inside a block comment or a string
