@@ -276,7 +276,7 @@ mod tests {
             ..Default::default()
         })
         .expect("it is read");
-        let error = connect_unsigned(&context).await.err().expect("that is no certificate");
+        let Err(error) = connect_unsigned(&context).await else { panic!("that is no certificate") };
         assert_eq!(error.exit(), Exit::Usage, "{error}");
     }
 }
