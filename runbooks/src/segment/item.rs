@@ -73,6 +73,14 @@ impl<'a> Item<'a> {
         &self.step.id
     }
 
+    /// The path of the step that this is, or that this is the undo of.
+    pub(super) fn step_path(&self) -> &str {
+        match self.source {
+            Source::Runbook => &self.path,
+            Source::Plan(planned) | Source::Undo(planned) => &planned.path,
+        }
+    }
+
     fn is_undo(&self) -> bool {
         match self.source {
             Source::Runbook | Source::Plan(_) => false,

@@ -105,7 +105,7 @@ impl<'a> Cx<'a> {
         if self.was_intended(1) {
             return self.start(1); // Its condition held, and it had its permit, when it was intended.
         }
-        let Some(condition) = self.item.condition() else { return self.willing() };
+        let Some(condition) = self.item.condition() else { return self.start(1) };
         match calls(condition, &self.scope()) {
             Err(reason) => self.failed_before(condition, &reason),
             Ok(calls) if calls.is_empty() => self.decided(&Facts::new()),
@@ -114,9 +114,9 @@ impl<'a> Cx<'a> {
     }
 
     fn decided(&mut self, facts: &Facts) -> Moved {
-        let Some(condition) = self.item.condition() else { return self.willing() };
+        let Some(condition) = self.item.condition() else { return self.start(1) };
         match holds(condition, &self.scope(), facts) {
-            Ok(true) => self.willing(),
+            Ok(true) => self.start(1),
             Ok(false) => {
                 let reason = format!("its condition was false: {}{}", condition.source(), readings(facts));
                 self.effects.push(Effect::Report(Note::Skipped { path: self.item.path.clone(), reason }));
@@ -126,15 +126,10 @@ impl<'a> Cx<'a> {
         }
     }
 
-    /// Its condition holds; only people can be in the way.
-    fn willing(&mut self) -> Moved {
-        if let Job::Impossible(_) = self.item.job(&self.scope()) {
-            return self.start(1); // Fails without starting anything: nobody needs to be asked.
-        }
-        if self.item.kind == Kind::Act && self.program.closed.contains(&self.item.path) {
-            return Moved::Over(Verdict::Gate);
-        }
-        self.start(1)
+    /// It needs people, and there is no permit. A permit covers a step, its retries and its undo; when it is gone, none of
+    /// them starts.
+    fn is_closed(&self) -> bool {
+        self.item.kind == Kind::Act && self.program.closed.contains(self.item.step_path())
     }
 
     fn start(&mut self, attempt: u32) -> Moved {
@@ -148,9 +143,13 @@ impl<'a> Cx<'a> {
         }
         let path = self.item.path.clone();
         match self.item.job(&self.scope()) {
+            // Fails without starting anything: nobody needs to be asked.
             Job::Impossible(reason) => {
                 self.ended(attempt, StepResult::NotStarted, &reason, None, &BTreeMap::new());
                 Moved::Over(Verdict::Failed { reason, outputs: BTreeMap::new() })
+            }
+            Job::Start(_) | Job::Pause(_) | Job::Look { .. } if self.is_closed() => {
+                Moved::Over(Verdict::Gate)
             }
             Job::Start(spec) => {
                 let kind = self.item.kind;
