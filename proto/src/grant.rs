@@ -353,7 +353,7 @@ fn approvers<'a>(
         if request.requester.as_ref() == Some(name) {
             return Err(Refusal::new(Code::ApproverIsRequester, format!("`{name}` asked for this run")));
         }
-        if input.certified.is_some_and(|certified| certified.author() == name) {
+        if input.certified.is_some_and(|certified| certified.author().eq_ignore_ascii_case(name)) {
             return Err(Refusal::new(Code::ApproverIsAuthor, format!("`{name}` wrote the runbook")));
         }
         if persons.iter().any(|other| other.name == *name) {

@@ -117,7 +117,9 @@ pub fn certified(
     }
     let mut authors = authors.into_iter();
     match (authors.next(), authors.next()) {
-        (Some(author), None) if !reviewers.contains(&author) => Ok(Certified { digest, author, reviewers }),
+        (Some(author), None) if !reviewers.iter().any(|name| name.eq_ignore_ascii_case(&author)) => {
+            Ok(Certified { digest, author, reviewers })
+        }
         (Some(author), None) => Err(self_reviewed(&author)),
         (Some(one), Some(other)) => Err(Refusal::new(
             Code::CertificateAuthors,
@@ -137,7 +139,7 @@ fn counts(signed: &Signed, digest: Digest, roster: &Roster) -> Result<Certificat
             format!("the certificate is of {}, the runbook is {digest}", certificate.runbook_digest),
         ));
     }
-    if certificate.reviewer == certificate.author {
+    if certificate.reviewer.eq_ignore_ascii_case(&certificate.author) {
         return Err(self_reviewed(&certificate.author));
     }
     Ok(certificate)
