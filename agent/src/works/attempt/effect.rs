@@ -67,7 +67,8 @@ impl Attempts {
         drop(lock);
         let pidfd = pidfd_open(pid, PidfdFlags::empty());
         let follower = Follower::new(&place, pidfd.ok(), Some(pid), observer);
-        follower.spawn().map_err(failed)?;
+        // From here on the step may live: whatever fails now, it is looked for, and never called not started.
+        follower.spawn().map_err(|_| before())?;
         Ok(Running::new(spec.key.clone(), Arc::new(place)))
     }
 
