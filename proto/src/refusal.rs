@@ -126,6 +126,8 @@ codes! {
     StepUnknown = "step-unknown",
     /// The order begins at another step than the one this host stopped at.
     StepOrder = "step-order",
+    /// It cannot be told whether a step that the order reaches took effect; a person must look.
+    OutcomeUnknown = "outcome-unknown",
     /// The host-local policy forbids it, whoever approved.
     Vetoed = "vetoed",
     /// The host cannot do it as it must be done (no isolation, no such user).

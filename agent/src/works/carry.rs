@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fettle_proto::grant::effective_risk;
 use fettle_proto::signed::plan as plan_format;
 use fettle_proto::v1;
 use fettle_runbooks::expr::{FactCall, Facts};
@@ -35,6 +36,8 @@ pub(super) struct Active {
     boot: String,
     /// People approved it; a reboot voids that.
     granted: bool,
+    /// Reviewers vouch for the risks its runbook states.
+    certified: bool,
     /// Its first step must start by then, wall clock.
     begin_by_ms: i64,
     /// Its first step, when it remediates.
@@ -60,6 +63,7 @@ impl Active {
             inputs,
             boot,
             granted: false,
+            certified: false,
             begin_by_ms,
             from,
         }
@@ -67,6 +71,10 @@ impl Active {
 
     pub(super) fn granted(self, granted: bool) -> Active {
         Active { granted, ..self }
+    }
+
+    pub(super) fn certified(self, certified: bool) -> Active {
+        Active { certified, ..self }
     }
 }
 
@@ -213,7 +221,8 @@ impl Driver {
         let own_path = key.path.strip_suffix("/undo").unwrap_or(&key.path);
         let planned = plan.plan.steps.iter().find(|step| step.path == own_path);
         if let Some(step) = planned {
-            orders::allowed(&self.hands.policy(), &plan.plan, step).map_err(|refusal| refusal.to_string())?;
+            orders::allowed(&self.hands.policy(), &plan.plan, step, active.certified)
+                .map_err(|refusal| refusal.to_string())?;
         }
         // The first step must begin by the time people agreed to; each later one by when those before it may have taken
         // all the time they have.
@@ -226,7 +235,7 @@ impl Driver {
         if left < 0 {
             return Err("the time to start it has passed".to_owned());
         }
-        start_by.risk = planned.map_or(Risk::Critical, |step| step.risk);
+        start_by.risk = planned.map_or(Risk::Critical, |step| effective_risk(step, active.certified));
         start_by.not_after_ms = limit;
         start_by.boot = Some(BootLimit {
             boot: self.boot.clone(),

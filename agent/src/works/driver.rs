@@ -40,6 +40,12 @@ use crate::message::{FromWorks, Greeting, ToWorks};
 const COMPACT_AT: u64 = 8 * 1024 * 1024;
 /// How long after its last order could be accepted a run is remembered.
 const REMEMBER: Duration = Duration::from_secs(24 * 3600);
+/// A run that waits for people is remembered for so much longer.
+const PATIENCE: Duration = Duration::from_secs(35 * 24 * 3600);
+/// What is kept of old runs is removed this often.
+const SWEEP: Duration = Duration::from_secs(3600);
+/// With more reports unacknowledged, no order is looked at.
+const MOST_OWED: usize = 10_000;
 /// A full disk is tried again after this.
 const RETRY_APPEND: Duration = Duration::from_secs(1);
 
@@ -134,20 +140,35 @@ pub(super) struct SegmentHere {
     pub(super) is_over: bool,
 }
 
+impl SegmentHere {
+    /// The step at which it stopped, for people to approve or to look.
+    fn stopped_at(&self) -> Option<String> {
+        let report: v1::Report = prost::Message::decode(self.ended.as_deref()?).ok()?;
+        let Some(v1::report::What::SegmentEnded(ended)) = report.what else { return None };
+        match ended.how? {
+            v1::segment_ended::How::Gate(gate) => Some(gate.path),
+            v1::segment_ended::How::Unknown(unknown) => Some(unknown.path),
+            v1::segment_ended::How::Done(_)
+            | v1::segment_ended::How::Failed(_)
+            | v1::segment_ended::How::Stopped(_) => None,
+        }
+    }
+}
+
 impl RunHere {
     /// The step at which its last segment stopped, for people to approve or to look.
     fn stopped_at(&self) -> Option<String> {
-        self.segments.values().rev().find_map(|segment| {
-            let report: v1::Report = prost::Message::decode(segment.ended.as_deref()?).ok()?;
-            let Some(v1::report::What::SegmentEnded(ended)) = report.what else { return None };
-            match ended.how? {
-                v1::segment_ended::How::Gate(gate) => Some(gate.path),
-                v1::segment_ended::How::Unknown(unknown) => Some(unknown.path),
-                v1::segment_ended::How::Done(_)
-                | v1::segment_ended::How::Failed(_)
-                | v1::segment_ended::How::Stopped(_) => None,
-            }
-        })
+        self.segments.values().rev().find_map(SegmentHere::stopped_at)
+    }
+
+    /// Until then orders of the run may come, or may have come before.
+    fn remembered_until_ms(&self, boot: &str) -> i64 {
+        let last = self.segments.values().next_back();
+        // No approval of a plan outlives the boot it was made in.
+        let waits = last.and_then(SegmentHere::stopped_at).is_some()
+            && self.plan.as_ref().is_some_and(|plan| plan.plan.boot == boot);
+        let horizon = if waits { PATIENCE } else { REMEMBER };
+        self.not_after_ms.saturating_add(i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX))
     }
 }
 
@@ -180,6 +201,7 @@ pub(super) struct Driver {
     /// Acknowledged, and not in the journal yet.
     ack_to_keep: Option<u64>,
     compact_at: u64,
+    swept_at: Option<Instant>,
     pub(super) stop: bool,
 }
 
@@ -238,6 +260,7 @@ impl Driver {
             retry_at: None,
             ack_to_keep: None,
             compact_at: COMPACT_AT,
+            swept_at: None,
             stop: false,
             config,
         };
@@ -325,6 +348,14 @@ impl Driver {
     // --- orders ---
 
     fn order(&mut self, content: &[u8], claimed: Digest) {
+        // Every order is answered, and every answer kept until it is acknowledged: a controller that only asks fills no disk.
+        if self.spool.owed() > MOST_OWED {
+            tracing::warn!(
+                owed = self.spool.owed(),
+                "An order is not looked at: the controller acknowledges nothing."
+            );
+            return;
+        }
         let order = match orders::read(content, claimed) {
             Ok(order) => order,
             Err((Some((run, segment)), refusal)) => return self.refuse(run, segment, refusal),
@@ -363,6 +394,7 @@ impl Driver {
         let own = self.own(run, &policy);
         orders::for_us(order, &own)?;
         let judged = orders::judge(order, &own)?;
+        self.nothing_unknown(run, &judged.work)?;
         let program = judged.program(self.past(run))?;
         let now_ms = own.now_ms;
         let permit = match &judged.work {
@@ -381,7 +413,8 @@ impl Driver {
         };
         let active =
             Active::new(segment, program, judged.runbook, judged.inputs, self.boot.clone(), begin_by)
-                .granted(nonce_consumed.is_some());
+                .granted(nonce_consumed.is_some())
+                .certified(judged.certified);
         let here = self.runs.entry(run).or_default();
         here.not_after_ms = here.not_after_ms.max(order.content.not_after_ms);
         here.started.get_or_insert(judged.started);
@@ -394,6 +427,24 @@ impl Driver {
         let report = self.report(run, segment, now_ms, v1::report::What::Accepted(v1::Accepted {}));
         self.drive(run, segment, Event::Begin, vec![accepted, report]);
         Ok(())
+    }
+
+    /// An attempt whose end nobody knows is neither followed nor started again by another segment.
+    fn nothing_unknown(&self, run: RunId, work: &orders::Work) -> Result<(), Refusal> {
+        let orders::Work::Remediate { plan, from, .. } = work else { return Ok(()) };
+        let Some(here) = self.runs.get(&run) else { return Ok(()) };
+        let unknown = plan.steps.iter().skip_while(|step| step.path != *from).find_map(|step| {
+            let (key, ended) =
+                here.attempts.range((step.path.clone(), 0)..=(step.path.clone(), u32::MAX)).next_back()?;
+            ended.is_none().then_some(key)
+        });
+        match unknown {
+            None => Ok(()),
+            Some((path, attempt)) => Err(Refusal::new(
+                Code::OutcomeUnknown,
+                format!("it cannot be told whether {path} attempt {attempt} took effect; a person must look"),
+            )),
+        }
     }
 
     /// The same order again: the controller has not seen what came of it, or has lost it.
@@ -581,7 +632,7 @@ impl Driver {
     fn appended(&mut self, batch: u64, result: Result<(), AppendError>) {
         match result {
             Ok(()) => {
-                // Batches become durable in order; an earlier one that found the disk full waits for its retry.
+                // Batches become durable in order, also those that found the disk full.
                 let Some(place) = self.batches.iter().position(|waiting| waiting.number == batch) else {
                     return;
                 };
@@ -589,11 +640,14 @@ impl Driver {
                 done.deeds.into_iter().for_each(|deed| self.deed(deed));
                 self.pump();
                 if self.batches.is_empty() {
+                    self.forget_if_due();
                     self.compact_if_due();
                 }
             }
             Err(error @ AppendError::Full) => {
-                tracing::error!(%error, "The journal cannot grow; trying again.");
+                if self.retry_at.is_none() {
+                    tracing::error!(%error, "The journal cannot grow; trying again.");
+                }
                 self.batches
                     .iter_mut()
                     .filter(|waiting| waiting.number == batch)
@@ -607,11 +661,17 @@ impl Driver {
         }
     }
 
+    /// In their order: an intent must not be durable, and its process start, before the acceptance it belongs to.
     fn append_again(&mut self) {
+        // What is still under way will come back refused as well.
+        if self.batches.iter().any(|batch| !batch.refused) {
+            self.retry_at = Some(Instant::now() + RETRY_APPEND);
+            return;
+        }
+        self.journal.again();
         for batch in &mut self.batches {
-            if std::mem::take(&mut batch.refused) {
-                append(&self.journal, &self.inbox, batch.number, &batch.records);
-            }
+            batch.refused = false;
+            append(&self.journal, &self.inbox, batch.number, &batch.records);
         }
     }
 
@@ -636,17 +696,17 @@ impl Driver {
         }
     }
 
-    /// Rewrites the journal with what is still needed, once it is much more than that.
-    fn compact_if_due(&mut self) {
-        if self.journal.written() < self.compact_at {
+    /// Removes what is kept of runs for which no order can come any more: whole outputs may be large.
+    fn forget_if_due(&mut self) {
+        if self.swept_at.is_some_and(|at| at.elapsed() < SWEEP) {
             return;
         }
+        self.swept_at = Some(Instant::now());
         let now_ms = self.now_ms();
-        let horizon = i64::try_from(REMEMBER.as_millis()).unwrap_or(i64::MAX);
         let old: Vec<RunId> = self
             .runs
             .iter()
-            .filter(|(_, here)| here.active.is_none() && here.not_after_ms.saturating_add(horizon) < now_ms)
+            .filter(|(_, here)| here.active.is_none() && here.remembered_until_ms(&self.boot) < now_ms)
             .map(|(run, _)| *run)
             .collect();
         for run in old {
@@ -656,6 +716,13 @@ impl Driver {
                     tracing::warn!(%run, %error, "What is kept of an old run could not be removed.")
                 }
             }
+        }
+    }
+
+    /// Rewrites the journal with what is still needed, once it is much more than that.
+    fn compact_if_due(&mut self) {
+        if self.journal.written() < self.compact_at {
+            return;
         }
         let mut live: Vec<Record> = self.spool.live().collect();
         live.extend(self.runs.values().flat_map(|here| here.records.iter().cloned()));

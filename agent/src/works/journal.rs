@@ -78,7 +78,8 @@ pub enum OpenError {
 /// Records that are not durable.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The disk is full. Nothing of this append is in the journal; try again when there is space.
+    /// The disk is full. Nothing of this append is in the journal, and nothing of any later one, so that none overtakes
+    /// it: say [`Journal::again`], then append all of them again, in their order.
     #[error("failed to write the journal because the disk is full")]
     Full,
     /// One append larger than a journal may hold at once.
@@ -143,6 +144,11 @@ impl Journal {
         then: impl FnOnce(Result<(), AppendError>) + Send + 'static,
     ) {
         self.writer.append(records.iter().map(Record::encode).collect(), Box::new(then));
+    }
+
+    /// After [`AppendError::Full`]: takes appends again.
+    pub fn again(&self) {
+        self.writer.again();
     }
 
     /// Replaces everything appended so far with `live`, in a new file. Appends made after this call follow it.

@@ -64,6 +64,8 @@ pub(super) struct Judged {
     pub(super) inputs: BTreeMap<String, String>,
     pub(super) base: Scope,
     pub(super) started: Option<Started>,
+    /// Reviewers vouch for the risks the runbook states.
+    pub(super) certified: bool,
     pub(super) work: Work,
 }
 
@@ -126,11 +128,17 @@ pub(super) fn judge(order: &Order, own: &Own<'_>) -> Result<Judged, Refusal> {
     read.started = started(order, own, read.runbook.digest())?;
     match order.content.work.as_ref() {
         None => Err(Refusal::new(Code::OrderMalformed, "the order asks for no work this agent knows")),
+        // A second plan would stand where people look at the first, and half of it may have been done already.
+        Some(v1::order_content::Work::Diagnose(v1::Diagnose {})) if own.plan.is_some() => Err(Refusal::new(
+            Code::SegmentConflict,
+            "the run has been diagnosed on this host, and its plan stands",
+        )),
         Some(v1::order_content::Work::Diagnose(v1::Diagnose {})) => Ok(read.judged(Work::Diagnose)),
         Some(v1::order_content::Work::Remediate(work)) => remediate(order, own, read, work),
         Some(v1::order_content::Work::Verify(work)) => {
             let plan = own_plan(own, &work.plan_digest, read.runbook.digest())?;
             let plan = Arc::clone(&plan.plan);
+            same_inputs(&read, &plan)?;
             Ok(read.judged(Work::Verify { plan }))
         }
     }
@@ -207,7 +215,15 @@ impl Parts {
     }
 
     fn judged(self, work: Work) -> Judged {
-        Judged { runbook: self.runbook, inputs: self.inputs, base: self.base, started: self.started, work }
+        let certified = self.certified.is_some();
+        Judged {
+            runbook: self.runbook,
+            inputs: self.inputs,
+            base: self.base,
+            started: self.started,
+            certified,
+            work,
+        }
     }
 }
 
@@ -286,15 +302,17 @@ fn own_plan<'a>(own: &Own<'a>, digest: &[u8], runbook: Digest) -> Result<&'a Own
     Ok(plan)
 }
 
+fn same_inputs(read: &Parts, plan: &Plan) -> Result<(), Refusal> {
+    if read.inputs == plan.inputs {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::PlanMismatch, "the order has other inputs than the plan was made from"))
+}
+
 fn remediate(order: &Order, own: &Own<'_>, read: Parts, work: &v1::Remediate) -> Result<Judged, Refusal> {
     let own_plan = own_plan(own, &work.plan_digest, read.runbook.digest())?;
     let plan = Arc::clone(&own_plan.plan);
-    if read.inputs != plan.inputs {
-        return Err(Refusal::new(
-            Code::PlanMismatch,
-            "the order has other inputs than the plan was made from",
-        ));
-    }
+    same_inputs(&read, &plan)?;
     if let Some(started) = &read.started {
         started.remediates()?;
     }
@@ -327,7 +345,7 @@ fn remediate(order: &Order, own: &Own<'_>, read: Parts, work: &v1::Remediate) ->
         }
     };
     for step in steps.iter().filter(|step| !closed.contains(&step.path)) {
-        allowed(own.policy, &plan, step)?;
+        allowed(own.policy, &plan, step, certified.is_some())?;
     }
     let from = work.from.clone();
     Ok(read.judged(Work::Remediate { plan, from, closed, permit }))
@@ -344,15 +362,20 @@ pub(super) fn begin_by(order: &Order) -> i64 {
     start_by.min(order.content.not_after_ms)
 }
 
-/// The host's own veto on one step.
-pub(super) fn allowed(policy: &HostPolicy, plan: &Plan, step: &PlannedStep) -> Result<(), Refusal> {
+/// The host's own veto on one step. What an uncertified runbook says of its own risk counts for nothing.
+pub(super) fn allowed(
+    policy: &HostPolicy,
+    plan: &Plan,
+    step: &PlannedStep,
+    certified: bool,
+) -> Result<(), Refusal> {
     let program = match &step.work {
         PlannedWork::Script { interpreter, .. } => interpreter.first().map_or("", String::as_str),
         PlannedWork::Argv(words) => words.first().map_or("", String::as_str),
         PlannedWork::That { .. } | PlannedWork::Wait(_) | PlannedWork::Impossible(_) => return Ok(()),
     };
     policy
-        .allows(Asked { runbook: &plan.runbook, risk: step.risk, program })
+        .allows(Asked { runbook: &plan.runbook, risk: grant::effective_risk(step, certified), program })
         .map_err(|veto| Refusal::new(Code::Vetoed, format!("{}: {}", step.path, veto.message)))
 }
 

@@ -162,8 +162,9 @@ impl Driver {
         };
         tracing::info!(%run, segment, "Going on with a segment after a restart.");
         let begin_by = orders::begin_by(&order);
-        let active =
-            Active::new(segment, program, judged.runbook, judged.inputs, boot, begin_by).granted(granted);
+        let active = Active::new(segment, program, judged.runbook, judged.inputs, boot, begin_by)
+            .granted(granted)
+            .certified(judged.certified);
         let Some(here) = self.runs.get_mut(&run) else { return };
         here.active = Some(active);
         let tombstone = here.tombstone;

@@ -47,6 +47,11 @@ impl Spool {
         self.last
     }
 
+    /// How many reports are kept.
+    pub(super) fn owed(&self) -> usize {
+        self.reports.len()
+    }
+
     /// Everything up to this one is on the disk.
     pub(super) fn durable(&mut self, upto: u64) {
         self.durable = self.durable.max(upto);

@@ -82,3 +82,56 @@ fn the_hosts_own_veto_holds_whoever_asks() {
     assert_eq!(bench.refused(), "vetoed");
     assert_eq!(bench.written("marker"), "");
 }
+
+#[test]
+fn a_run_is_diagnosed_once_so_that_its_plan_stands() {
+    let mut bench = Bench::new();
+    let text = runbook(&bench);
+    bench.plan(&text);
+    bench.order(&content(&bench, 2, &text, diagnose()));
+    assert_eq!(bench.refused(), "segment-conflict");
+}
+
+#[test]
+fn what_an_uncertified_runbook_says_of_its_own_risk_does_not_get_it_past_the_hosts_veto() {
+    let mut bench = Bench::new();
+    let text = runbook(&bench);
+    let plan = bench.plan(&text);
+    let policy = "fettle-host-policy: 1\ndeny: [{ risk_above: high }]\n";
+    std::fs::write(bench.file("state/policy.yaml"), policy).unwrap();
+    let both = crate::bench::grant(&bench, &text, &plan, &["ana", "ben"]);
+    let mut order = content(&bench, 2, &text, remediate(&plan, "remediate/easy", Some(both)));
+    order.certificates.clear();
+    bench.order(&order);
+    assert_eq!(bench.refused(), "vetoed");
+    assert_eq!(bench.written("marker"), "");
+}
+
+#[test]
+fn a_step_whose_outcome_is_unknown_is_not_gone_over_by_another_segment() {
+    let mut bench = Bench::new();
+    let text = runbook(&bench);
+    // Its supervisor dies with the step half done.
+    std::fs::write(bench.file("leave.sh"), "echo $1 >> $2\nkill -9 $PPID\n").unwrap();
+    let plan = bench.plan(&text);
+    bench.order(&content(&bench, 2, &text, remediate(&plan, "remediate/easy", None)));
+    bench.ended();
+    let transcript = bench.transcript();
+    assert!(transcript.ends_with("end: unknown remediate/easy, verified"), "{transcript}");
+    bench.order(&content(&bench, 3, &text, remediate(&plan, "remediate/easy", None)));
+    assert_eq!(bench.refused(), "outcome-unknown");
+    assert_eq!(bench.written("marker"), "low\n");
+}
+
+#[test]
+fn a_verification_with_other_inputs_than_the_plan_has_is_refused() {
+    let mut bench = Bench::new();
+    let text =
+        runbook(&bench).replace("diagnose:", "inputs: { depth: { type: int, default: 1 } }\ndiagnose:");
+    let plan = bench.plan(&text);
+    let verify = v1::Verify { plan_digest: fettle_proto::signed::plan::digest_of(&plan).0.to_vec().into() };
+    let mut order = content(&bench, 2, &text, v1::order_content::Work::Verify(verify));
+    order.inputs.insert("depth".to_owned(), "2".to_owned());
+    bench.order(&order);
+    assert_eq!(bench.refused(), "plan-mismatch");
+}

@@ -247,7 +247,21 @@ fn a_full_disk_is_told_to_the_caller_and_passes() {
     faults.lock().unwrap().full = true;
     assert!(matches!(journal.append(&[acked(1)]).wait(), Err(AppendError::Full)));
     faults.lock().unwrap().full = false;
+    journal.again();
     journal.append(&[acked(1)]).wait().unwrap();
+}
+
+#[test]
+fn nothing_overtakes_an_append_that_found_the_disk_full() {
+    let (journal, faults) = faulty();
+    faults.lock().unwrap().full = true;
+    assert!(matches!(journal.append(&[acked(1)]).wait(), Err(AppendError::Full)));
+    faults.lock().unwrap().full = false;
+    assert!(matches!(journal.append(&[acked(2)]).wait(), Err(AppendError::Full)));
+    journal.again();
+    journal.append(&[acked(1)]).wait().unwrap();
+    journal.append(&[acked(2)]).wait().unwrap();
+    assert_eq!(faults.lock().unwrap().syncs, 2);
 }
 
 #[test]

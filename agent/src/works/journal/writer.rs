@@ -28,6 +28,7 @@ pub(super) type Then = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 enum Job {
     Append(Vec<Vec<u8>>, Then),
     Compact(Vec<Vec<u8>>, Then),
+    Again,
 }
 
 /// A way to the thread. The last one to be dropped waits until everything appended is written.
@@ -50,6 +51,10 @@ impl Handle {
         self.send(Job::Compact(records, then));
     }
 
+    pub(super) fn again(&self) {
+        self.send(Job::Again);
+    }
+
     pub(super) fn written(&self) -> u64 {
         self.0.written.load(Ordering::Relaxed)
     }
@@ -61,8 +66,10 @@ impl Handle {
             Some(Err(unsent)) => unsent.0,
             None => return,
         };
-        let (Job::Append(_, then) | Job::Compact(_, then)) = unsent;
-        then(Err(gone()));
+        match unsent {
+            Job::Append(_, then) | Job::Compact(_, then) => then(Err(gone())),
+            Job::Again => {}
+        }
     }
 }
 
@@ -165,7 +172,8 @@ impl Medium for Files {
 pub(super) fn spawn(header: Header, next: Place, medium: Box<dyn Medium>) -> io::Result<Handle> {
     let (jobs, queue) = channel();
     let written = Arc::new(AtomicU64::new(next.at));
-    let mut writer = Writer { header, next, medium, broken: None, written: Arc::clone(&written) };
+    let mut writer =
+        Writer { header, next, medium, full: false, broken: None, written: Arc::clone(&written) };
     let thread = std::thread::Builder::new()
         .name("journal".into())
         .stack_size(256 * 1024)
@@ -177,6 +185,8 @@ struct Writer {
     header: Header,
     next: Place,
     medium: Box<dyn Medium>,
+    /// An append found the disk full; a later one must not get in before it.
+    full: bool,
     /// Why nothing is written any more.
     broken: Option<Arc<io::Error>>,
     written: Arc<AtomicU64>,
@@ -188,6 +198,7 @@ impl Writer {
         while let Some(job) = held.take().or_else(|| queue.recv().ok()) {
             match job {
                 Job::Compact(records, then) => then(self.compact(&records)),
+                Job::Again => self.full = false,
                 Job::Append(records, then) => {
                     let size = frame::payload(&records);
                     if size > LARGEST {
@@ -212,7 +223,7 @@ impl Writer {
                     records.extend(more);
                     thens.push(then);
                 }
-                Job::Append(..) | Job::Compact(..) => {
+                Job::Append(..) | Job::Compact(..) | Job::Again => {
                     held = Some(job);
                     break;
                 }
@@ -227,6 +238,9 @@ impl Writer {
 
     fn write(&mut self, records: &[Vec<u8>]) -> Result<(), AppendError> {
         self.still_good()?;
+        if self.full {
+            return Err(AppendError::Full);
+        }
         let (bytes, next) = frame::encode(self.header.generation, &self.next, records);
         self.medium.reserve(next.at).map_err(|error| self.failed(error))?;
         crash_point("journal.before-write");
@@ -264,7 +278,11 @@ impl Writer {
 
     /// A write that failed. A full disk is for the caller; what was half written is overwritten by the next batch.
     fn failed(&mut self, error: io::Error) -> AppendError {
-        if is_full(&error) { AppendError::Full } else { self.broken(error) }
+        if is_full(&error) {
+            self.full = true;
+            return AppendError::Full;
+        }
+        self.broken(error)
     }
 
     fn broken(&mut self, error: io::Error) -> AppendError {
