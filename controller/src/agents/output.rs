@@ -22,11 +22,13 @@ pub(super) fn start<F: Fleet>(
     let fleet = shared.parts.fleet.clone();
     answering(&shared.parts.tasks, TaskKind::AgentOutput, |answers| async move {
         let mut owed = WINDOW;
+        let mut credit = 0;
         loop {
             if owed >= PIECE {
                 if answers.send(Ok(v1::OutputReply { credit_bytes: owed })).await.is_err() {
                     return Ok(());
                 }
+                credit += owed;
                 owed = 0;
             }
             let next = tokio::select! {
@@ -37,7 +39,13 @@ pub(super) fn start<F: Fleet>(
             let Some(chunk) = next else {
                 return Ok(());
             };
-            owed += chunk.data.len() as u64;
+            // Who sends more than it was given room for would fill the memory of everybody's watchers.
+            let size = chunk.data.len() as u64;
+            if size > credit || size > PIECE {
+                return Err(refusal::over_credit());
+            }
+            credit -= size;
+            owed += size;
             fleet.output(caller.identity.host.clone(), chunk);
         }
     })
