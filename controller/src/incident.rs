@@ -51,7 +51,8 @@ pub struct Readings {
 /// When the trouble behind a signal began, and how well that is known.
 pub fn onset(signal: &Signal, declared: Option<Onset>) -> (At, Confidence) {
     let firing_since = signal.starts_at.unwrap_or(signal.received_at).min(signal.received_at);
-    match (declared, signal.starts_at) {
+    // A start that lies ahead comes from another clock than ours: how long ago it was cannot be told.
+    match (declared, signal.starts_at.filter(|starts| *starts <= signal.received_at)) {
         (Some(Onset { held_for, interval }), Some(_)) => {
             (firing_since.minus(held_for.saturating_add(interval)), Confidence::Declared)
         }
@@ -219,5 +220,6 @@ mod tests {
         assert_eq!(onset(&signal, Some(declared)), (At(101_000), Confidence::SinceFiring));
         signal.starts_at = Some(At(900_000));
         assert_eq!(onset(&signal, None), (At(101_000), Confidence::SinceFiring));
+        assert_eq!(onset(&signal, Some(declared)), (At(101_000), Confidence::SinceFiring));
     }
 }
