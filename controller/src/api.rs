@@ -3,10 +3,12 @@
 //! Every call but `Login` carries a bearer session in its metadata; what the session may do follows from the roster in
 //! force now. This module checks who asks and reads what they sent; the coordinator decides.
 
+mod door;
 mod login;
 mod refusal;
 mod view;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,22 +18,23 @@ use fettle_proto::signed::Trust;
 use fettle_proto::v1;
 use fettle_proto::v1::operators_server::OperatorsServer;
 use futures_util::{Stream, StreamExt as _};
-use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::accept::Connections;
+use crate::accept::{Connections, Peer};
 use crate::coordinator::{Handle, Session};
 use crate::library::Notices;
 use crate::metrics::Metrics;
+use crate::problem::Problem;
 use crate::signal::intake;
 use crate::tasks::Tasks;
 use crate::world::World;
+use door::Door;
 use refusal::{invalid, no, parse};
 
 /// The largest message a client may send: a runbook is at most 1 MiB.
 const LARGEST: usize = 2 * 1024 * 1024;
-/// People signing in at once.
-const LOGINS: usize = 64;
+/// How often it is looked whether a stream's session is still good.
+const SESSION_AGAIN: Duration = Duration::from_secs(10);
 /// Items of a list when the caller does not say, and at most.
 const LIMITS: (u32, u32) = (50, 1000);
 /// An enrolment token that does not say how long it is good.
@@ -61,13 +64,12 @@ pub struct Parts {
 /// The service.
 pub struct Operators {
     parts: Parts,
-    logins: Arc<Semaphore>,
+    door: Door,
 }
 
 /// The service, ready to be added to a server.
 pub fn service(parts: Parts) -> OperatorsServer<Operators> {
-    OperatorsServer::new(Operators { parts, logins: Arc::new(Semaphore::new(LOGINS)) })
-        .max_decoding_message_size(LARGEST)
+    OperatorsServer::new(Operators { parts, door: Door::new() }).max_decoding_message_size(LARGEST)
 }
 
 /// What a call needs its caller to be allowed.
@@ -130,6 +132,16 @@ impl Operators {
     }
 }
 
+/// Returns once a session is over: a stream that was opened with it shows no more then.
+async fn signed_out(handle: Handle, token: String) {
+    loop {
+        tokio::time::sleep(SESSION_AGAIN).await;
+        if let Err(Problem::SignIn { .. }) = handle.session(token.clone()).await {
+            return;
+        }
+    }
+}
+
 fn limit(asked: u32) -> u32 {
     if asked == 0 { LIMITS.0 } else { asked.min(LIMITS.1) }
 }
@@ -140,7 +152,9 @@ impl v1::operators_server::Operators for Operators {
     type WatchRunStream = Events<v1::RunEvent>;
 
     async fn login(&self, request: Request<Streaming<v1::LoginRequest>>) -> Answer<Self::LoginStream> {
-        let Ok(place) = Arc::clone(&self.logins).try_acquire_owned() else {
+        let peer = request.extensions().get::<Peer>();
+        let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
+        let Some(place) = self.door.enter(address) else {
             return Err(Status::resource_exhausted(
                 "too many people are signing in at once\nnext: try again in a moment",
             ));
@@ -200,13 +214,15 @@ impl v1::operators_server::Operators for Operators {
     }
 
     async fn watch_run(&self, request: Request<v1::WatchRunRequest>) -> Answer<Self::WatchRunStream> {
+        let token = refusal::bearer(request.metadata());
         self.answer("WatchRun", request, Scope::Any, async |_, request| {
-            let run = parse(&request.run)?;
+            let (run, token) = (parse(&request.run)?, token?);
             let events = self.parts.handle.watch(run, request.after).await.map_err(|problem| no(&problem))?;
             let stopping = self.parts.tasks.stopping();
+            let handle = self.parts.handle.clone();
             let events = events
                 .map(|event| event.map_err(|problem| no(&problem)))
-                .take_until(async move { stopping.cancelled().await });
+                .take_until(async move { stopping.run_until_cancelled(signed_out(handle, token)).await });
             Ok(Box::pin(events) as Self::WatchRunStream)
         })
         .await

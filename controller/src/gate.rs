@@ -10,12 +10,13 @@ use std::time::Duration;
 use fettle_proto::grant;
 use fettle_proto::signed::words::from_ms;
 use fettle_proto::signed::{self, Approval, Decision, Leaf, Request, Roster, Signed};
-use fettle_proto::{Refusal, merkle};
+use fettle_proto::{Refusal, merkle, v1};
 use fettle_runbooks::id::{Digest, GateId, Host, RunId};
 use fettle_runbooks::plan::Plan;
 use fettle_runbooks::runbook::Risk;
 use serde::{Deserialize, Serialize};
 
+use crate::model::row::DecisionRow;
 use crate::policy::{Mode, Policy};
 use crate::problem::Problem;
 use crate::world::At;
@@ -214,6 +215,22 @@ pub fn judge(
         return Err(Problem::conflict("gate-closed", format!("the time to decide ended at {decide_by}")));
     }
     Ok(Ballot { person: person.name.clone(), decision: approval.decision, reason: approval.reason })
+}
+
+/// Who has approved, by decisions that still count under this roster: a key that was taken out of it takes its approvals
+/// along, as it does on the host.
+pub fn approvers<'a>(decisions: &'a [DecisionRow], roster: &Roster) -> Vec<&'a str> {
+    let counts = |decision: &DecisionRow| {
+        let signed = Signed::try_from(v1::Signed::from(&decision.signed)).ok()?;
+        let (_, person) = Approval::verify(&signed, roster).ok()?;
+        (person.name == decision.person).then_some(())
+    };
+    let approved = decisions.iter().filter(|decision| decision.approves);
+    let counting: BTreeSet<&str> = approved
+        .filter(|decision| counts(decision).is_some())
+        .map(|decision| decision.person.as_str())
+        .collect();
+    counting.into_iter().collect()
 }
 
 /// Which factors still miss someone, given who approved.

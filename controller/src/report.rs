@@ -173,8 +173,7 @@ pub fn waits_for(row: &GateRow, roster: Option<&Roster>) -> Vec<String> {
         return Vec::new();
     }
     let Some(roster) = roster else { return vec!["nobody: no roster is in force".to_owned()] };
-    let approvers: Vec<&str> =
-        row.decisions.iter().filter(|one| one.approves).map(|one| one.person.as_str()).collect();
+    let approvers = gate::approvers(&row.decisions, roster);
     let mut words: Vec<String> =
         gate::missing(&row.factors, &approvers, roster).iter().map(gate::describe).collect();
     words.extend(row.excluded.iter().map(|(person, why)| format!("not {person}, who {why}")));

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use fettle_proto::v1::{self, login_reply, login_request};
 use futures_util::StreamExt as _;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::door::Place;
 use super::refusal::{invalid, no};
 use super::{Events, Parts};
 use crate::tasks::TaskKind;
@@ -21,7 +22,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 pub(super) fn start(
     parts: &Parts,
     requests: Streaming<v1::LoginRequest>,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) -> Events<v1::LoginReply> {
     let (replies, stream) = mpsc::channel(2);
     let (talking, stopping) = (parts.clone(), parts.tasks.stopping());
@@ -52,10 +53,15 @@ async fn converse(
     };
     let challenge = parts.handle.challenge(open.person).await.map_err(|problem| no(&problem))?;
     let shown = login_reply::What::Challenge(challenge.clone().into());
-    if replies.send(Ok(v1::LoginReply { what: Some(shown) })).await.is_err() {
-        return Ok(());
-    }
-    let Some(login_request::What::Answer(signed)) = next(&mut requests, ANSWER_WITHIN).await? else {
+    let sent = replies.send(Ok(v1::LoginReply { what: Some(shown) })).await;
+    let answered = match sent {
+        Ok(()) => next(&mut requests, ANSWER_WITHIN).await,
+        Err(_) => Ok(None),
+    };
+    let Ok(Some(login_request::What::Answer(signed))) = answered else {
+        // Kept, it would take the place of one that somebody is about to answer.
+        parts.handle.forget_challenge(challenge).await;
+        answered?;
         return Err(invalid("the second message of a login is the signed challenge", "", ""));
     };
     let session = parts.handle.answer(challenge, signed).await.map_err(|problem| no(&problem))?;

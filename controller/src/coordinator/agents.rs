@@ -32,6 +32,27 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Reports an agent may have under way: enough to keep a commit busy, few enough to hold in memory for a whole fleet.
 const CREDITS: u32 = 256;
 
+/// No controller ever gives such an epoch: one more each time a host connects.
+const EPOCH_HIGHEST: u64 = 1 << 52;
+
+/// Labels, and missing abilities, that a host may tell of itself.
+const HELLO_MOST: usize = 64;
+
+/// Bytes of a text that a host may tell of itself.
+const HELLO_LONGEST: usize = 1024;
+
+/// Refuses what no agent says of itself, before any of it is kept.
+fn sensible(hello: &v1::Hello) -> Result<(), Problem> {
+    let labels = hello.labels.iter().flat_map(|(name, value)| [name, value]);
+    let texts = [&hello.version, &hello.boot_id, &hello.journal].into_iter().chain(labels);
+    let long = texts.chain(&hello.missing).any(|text| text.len() > HELLO_LONGEST);
+    let many = hello.labels.len() > HELLO_MOST || hello.missing.len() > HELLO_MOST;
+    match long || many || hello.epoch_seen > EPOCH_HIGHEST {
+        true => Err(Problem::invalid("hello-malformed", "the hello says more than an agent has to say")),
+        false => Ok(()),
+    }
+}
+
 /// The message that carries a roster.
 pub(super) fn roster_update(roster: &RosterInForce) -> v1::ToAgent {
     let update = v1::RosterUpdate { roster: Some(roster.signed.clone()) };
@@ -73,7 +94,10 @@ impl Desk<'_> {
             return Err(Problem::not_allowed("token-unknown", "the token is not known here"));
         };
         if row.spent_at.is_some() {
-            return Err(Problem::not_allowed("token-spent", "the token was spent before: make another"));
+            return Err(Problem::not_allowed(
+                "token-spent",
+                "the token was spent, or voided by a revocation: make another",
+            ));
         }
         if row.expires_at <= self.now {
             let message = format!("the token expired at {}: make another", row.expires_at);
@@ -111,16 +135,19 @@ impl Desk<'_> {
         certificate: AgentCertificate,
     ) -> Result<v1::Welcome, Problem> {
         self.not_revoked(host)?;
+        sensible(&hello)?;
         let known = self.model.agents.get(host);
         let epoch = known.map_or(0, |row| row.epoch).max(hello.epoch_seen) + 1;
         let acked = known.map(|row| row.acked.clone()).unwrap_or_default();
         // What the token was bound to stands; the host's own configuration adds.
         let mut labels: std::collections::BTreeMap<String, String> = hello.labels.into_iter().collect();
-        labels.extend(known.map(|row| row.labels.clone()).unwrap_or_default());
+        let bound = known.map(|row| row.bound.clone()).unwrap_or_default();
+        labels.extend(bound.clone());
         let upto = acked.get(&hello.journal).copied().unwrap_or(0);
         let row = AgentRow {
             host: host.clone(),
             labels,
+            bound,
             epoch,
             connected: true,
             version: hello.version,
@@ -217,7 +244,14 @@ impl Desk<'_> {
         let segment = report.segment;
         let heard = hear(about, report);
         for change in heard.changes {
-            self.change(change);
+            match change {
+                Change::Planned { plan, .. } if self.other_plan(run, host, plan.digest) => {
+                    let text = format!("ignored: the host sent another plan, {}", plan.digest);
+                    self.change(Change::Noted { run, host: host.clone(), text });
+                    return;
+                }
+                change => self.change(change),
+            }
         }
         if heard.closes {
             let open = self.model.orders.get(&(run, host.clone(), segment));
@@ -231,6 +265,12 @@ impl Desk<'_> {
             }
             self.host_event(run, host, event);
         }
+    }
+
+    /// Whether a host run has a plan already, and not this one: what people saw and signed for stays on record.
+    fn other_plan(&self, run: RunId, host: &Host, digest: fettle_runbooks::id::Digest) -> bool {
+        let row = self.model.host_runs.get(&(run, host.clone()));
+        row.and_then(|row| row.plan.as_ref()).is_some_and(|plan| plan.digest != digest)
     }
 
     /// A diagnosis nobody took on in time is of no use any more.
@@ -259,6 +299,12 @@ impl Desk<'_> {
         let was_connected = row.connected;
         let by = session.person.clone();
         self.change(Change::AgentRevoked { host: host.clone(), by, reason });
+        // A token made before would let whoever has it back in.
+        let tokens = self.model.tokens.values().filter(|row| row.host == host && row.spent_at.is_none());
+        let hashes: Vec<String> = tokens.map(|row| row.hash.clone()).collect();
+        for hash in hashes {
+            self.change(Change::TokenSpent { hash });
+        }
         self.effect(Effect::Detach(host));
         Ok(was_connected)
     }

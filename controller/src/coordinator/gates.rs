@@ -41,11 +41,10 @@ impl Desk<'_> {
         };
         let ballot = gate::judge(&ballot_box, &signed, &roster.roster, &session.person)?;
         let approves = ballot.decision == Decision::Approve;
-        if approves && row.decisions.iter().any(|decision| decision.person == ballot.person) {
+        let mut approvers = gate::approvers(&row.decisions, &roster.roster);
+        if approves && approvers.contains(&ballot.person.as_str()) {
             return Ok(id);
         }
-        let mut approvers: Vec<&str> =
-            row.decisions.iter().map(|decision| decision.person.as_str()).collect();
         approvers.push(&ballot.person);
         let enough = gate::missing(&row.factors, &approvers, &roster.roster).is_empty();
         let (run, hosts): (_, Vec<_>) = (row.run, row.leaves.iter().map(|leaf| leaf.host.clone()).collect());

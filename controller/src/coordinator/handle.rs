@@ -166,6 +166,9 @@ pub(crate) enum Command {
         person: String,
         reply: Reply<Vec<u8>>,
     },
+    ForgetChallenge {
+        challenge: Vec<u8>,
+    },
     Answer {
         challenge: Vec<u8>,
         signed: v1::Signed,
@@ -239,6 +242,12 @@ impl Handle {
     /// The bytes (format `login/1`) this person shall sign. Unknown persons get one too; the answer then fails.
     pub async fn challenge(&self, person: String) -> Result<Vec<u8>, Problem> {
         self.ask(|reply| Command::Challenge { person, reply }).await
+    }
+
+    /// Nobody will answer this challenge any more.
+    pub async fn forget_challenge(&self, challenge: Vec<u8>) {
+        // A coordinator that is not there has forgotten it already.
+        let _ = self.commands.send(Command::ForgetChallenge { challenge }).await;
     }
 
     /// Opens a session for a correctly signed challenge. A challenge is good once.

@@ -37,7 +37,7 @@ use fettle_runbooks::id::Host;
 use fettle_runbooks::run::State;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Change, Model, RowKey};
@@ -66,6 +66,9 @@ const LIVE_QUEUE: usize = 4096;
 
 /// How far back guards and deduplication remember after a restart; no guard may be longer.
 const MEMORY: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+
+/// Notifications on their way at a time; a storm of them must not take the descriptors that agents need.
+const DELIVERIES: usize = 16;
 
 /// Between two tries to read the store again.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -116,6 +119,7 @@ pub fn new(
         challenges: Challenges::default(),
         deliveries: FuturesUnordered::new(),
         sending: HashSet::new(),
+        turns: Arc::new(Semaphore::new(DELIVERIES)),
     };
     (handle, coordinator.run(stop))
 }
@@ -150,6 +154,8 @@ struct Coordinator {
     deliveries: FuturesUnordered<Delivered>,
     /// Notifications that are on their way now.
     sending: HashSet<u64>,
+    /// Who may deliver now.
+    turns: Arc<Semaphore>,
 }
 
 /// What woke the coordinator.
@@ -185,8 +191,9 @@ impl Coordinator {
                 () = stop.cancelled() => Woken::Stop,
                 Ok(()) = self.in_force.changed() => Woken::Roster,
                 Some((id, result)) = self.deliveries.next(), if !self.deliveries.is_empty() => Woken::Delivered(id, result),
-                Some(command) = self.inbox.recv(), if self.in_flight.len() < IN_FLIGHT => Woken::Command(command),
+                // Before the commands: whoever keeps asking must not keep a gate from expiring.
                 () = until(&*self.setup.world, self.timers.next()) => Woken::Timer,
+                Some(command) = self.inbox.recv(), if self.in_flight.len() < IN_FLIGHT => Woken::Command(command),
             };
             match woken {
                 Woken::Durable(Ok(())) => self.release(),
@@ -433,7 +440,12 @@ impl Coordinator {
         match self.in_force.borrow().policy.notify.clone() {
             Some(to) => {
                 let delivery = self.setup.deliver.deliver(&to, body);
-                self.deliveries.push(Box::pin(async move { (id, delivery.await) }));
+                let turns = Arc::clone(&self.turns);
+                self.deliveries.push(Box::pin(async move {
+                    // Never closed; and if it were, delivering is still right.
+                    let _turn = turns.acquire().await;
+                    (id, delivery.await)
+                }));
             }
             None => self
                 .deliveries
@@ -471,6 +483,7 @@ impl Coordinator {
                 let answer = desk.challenge(challenges, person);
                 desk.reply(reply, answer);
             }),
+            Command::ForgetChallenge { challenge } => self.challenges.forget(&challenge),
             Command::Answer { challenge, signed, reply } => self.decide_with(|desk, challenges| {
                 let answer = desk.answer(challenges, &challenge, signed);
                 desk.reply(reply, answer);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fettle_proto::signed::login::verify_login;
 use fettle_proto::signed::words::{from_ms, is_name};
-use fettle_proto::signed::{self, Login, Scope, Signed, Start, Tag};
+use fettle_proto::signed::{self, Login, Namespace, Scope, Signed, Start, Tag};
 use fettle_proto::{Refusal, v1};
 use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::input;
@@ -45,6 +45,10 @@ impl Challenges {
             self.0.remove(&oldest);
         }
         self.0.insert(bytes, expires);
+    }
+
+    pub(super) fn forget(&mut self, bytes: &[u8]) {
+        self.0.remove(bytes);
     }
 }
 
@@ -103,7 +107,10 @@ impl Desk<'_> {
         let token = format!("fts_{}", signed::words::hex(&self.world.secret()));
         let expires_at = self.now.plus(SESSION_FOR);
         let person = person.name.clone();
-        self.change(Change::SessionOpened(SessionRow { hash: hash(&token), person, expires_at }));
+        let key = signed::envelope::signer(&signed, Namespace::Login)
+            .map_err(|refusal| sign_in(refusal.message))?
+            .fingerprint();
+        self.change(Change::SessionOpened(SessionRow { hash: hash(&token), person, key, expires_at }));
         Ok(v1::LoginSession { token, expires_at: expires_at.0 })
     }
 
@@ -116,6 +123,11 @@ impl Desk<'_> {
             .roster
             .person(&row.person)
             .ok_or_else(|| sign_in(format!("`{}` is not in the roster in force", row.person)))?;
+        if !person.keys.iter().any(|key| key.fingerprint() == row.key) {
+            let message =
+                format!("the key that `{}` signed in with is not in the roster in force", row.person);
+            return Err(sign_in(message));
+        }
         Ok(Session {
             person: row.person.clone(),
             expires_at: row.expires_at,

@@ -1,6 +1,6 @@
 //! Questions: answered from the store, on other threads than the coordinator's.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, PoisonError};
 
 use fettle_proto::signed::words::from_ms;
@@ -119,8 +119,15 @@ impl Handle {
     pub async fn watch(&self, run: RunId, after: u64) -> Result<RunEvents, Problem> {
         // Subscribed first, read second: whatever happens between the two is seen twice and shown once.
         let live = self.live.subscribe();
-        let mut watching =
-            Watching { handle: self.clone(), run, seen: after, backlog: VecDeque::new(), live, over: false };
+        let mut watching = Watching {
+            handle: self.clone(),
+            run,
+            seen: after,
+            backlog: VecDeque::new(),
+            live,
+            hosts: BTreeSet::new(),
+            over: false,
+        };
         watching.show_run().await?;
         watching.catch_up().await?;
         Ok(Box::pin(stream::unfold(watching, |mut watching| async move {
@@ -219,6 +226,8 @@ struct Watching {
     seen: u64,
     backlog: VecDeque<v1::RunEvent>,
     live: broadcast::Receiver<Arc<Live>>,
+    /// The run's hosts.
+    hosts: BTreeSet<String>,
     /// The run has ended, and all of it is in the backlog.
     over: bool,
 }
@@ -247,7 +256,8 @@ impl Watching {
     async fn hear(&mut self, live: &Live) -> Result<(), Problem> {
         match live {
             Live::Output { host, chunk } => {
-                if chunk.run.parse() == Ok(self.run) {
+                // A host speaks only of runs that it has a part in.
+                if chunk.run.parse() == Ok(self.run) && self.hosts.contains(host.as_str()) {
                     let what = Some(v1::run_event::What::Output(chunk.clone()));
                     let at = self.handle.world.now().0;
                     self.backlog.push_back(v1::RunEvent { number: 0, at, host: host.to_string(), what });
@@ -292,6 +302,7 @@ impl Watching {
     async fn show_run(&mut self) -> Result<(), Problem> {
         let run = self.handle.run(self.run).await?;
         self.over |= run.ended_at != 0;
+        self.hosts = run.hosts.iter().map(|host| host.host.clone()).collect();
         let at = self.handle.world.now().0;
         let what = Some(v1::run_event::What::Run(run));
         self.backlog.push_back(v1::RunEvent { number: self.seen, at, host: String::new(), what });

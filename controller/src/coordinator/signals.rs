@@ -18,7 +18,9 @@ use crate::trigger::{Chosen, Judged, choose};
 impl Desk<'_> {
     /// Takes one signal in.
     pub(super) fn signal(&mut self, signal: Signal) -> Receipt {
-        if let Some(known) = self.model.signal_by_key(&signal.key()) {
+        let known =
+            self.model.signal_by_key(&signal.key()).filter(|known| !fires_anew(&known.signal, &signal));
+        if let Some(known) = known {
             let receipt = Receipt { signal: known.id, new: false, run: known.run };
             let turned = known.signal.status != signal.status;
             let id = known.id;
@@ -44,6 +46,7 @@ impl Desk<'_> {
             return Receipt { signal: id, new: true, run: None };
         }
         let key = incident::key(&signal, judged.host.as_ref());
+        self.end_earlier(&key, &signal);
         let incident = match self.model.open_incident(&key).map(|row| row.id) {
             Some(incident) => {
                 self.change(Change::SignalReceived(Box::new(row)));
@@ -62,6 +65,27 @@ impl Desk<'_> {
         };
         let run = go.map(|chosen| self.start_by_alert(chosen, &signal, id, incident));
         Receipt { signal: id, new: true, run }
+    }
+
+    /// The same alert with a later start: the earlier ones are over, whether or not anybody was told. Otherwise an incident
+    /// whose "resolved" was lost on the way would never close.
+    fn end_earlier(&mut self, key: &str, signal: &Signal) {
+        let Some(starts_at) = signal.starts_at else { return };
+        let firing = self.model.open_incident(key).into_iter().flat_map(|row| row.firing.iter());
+        let earlier = firing.filter_map(|id| self.model.signals.get(id)).filter(|row| {
+            let known = &row.signal;
+            known.source == signal.source
+                && known.fingerprint == signal.fingerprint
+                && known.starts_at.is_some_and(|start| start < starts_at)
+        });
+        let earlier: Vec<SignalId> = earlier.map(|row| row.id).collect();
+        for id in earlier {
+            let ends_at = Some(starts_at);
+            self.change(Change::SignalTurned { signal: id, status: Status::Resolved, ends_at });
+            let reason = "the same alert fires with a later start, so this one is over";
+            let verdicts = vec![Verdict::new(self.now, "dedupe", Answer::No, reason)];
+            self.change(Change::Judged { signal: id, verdicts });
+        }
     }
 
     fn incident_row(
@@ -130,7 +154,8 @@ impl Desk<'_> {
 
     /// What taking the signal in would record, changing nothing.
     pub(super) fn test_signal(&self, signal: Signal) -> v1::Signal {
-        let known = self.model.signal_by_key(&signal.key());
+        let known =
+            self.model.signal_by_key(&signal.key()).filter(|known| !fires_anew(&known.signal, &signal));
         let (trail, incident) = match known {
             Some(row) => {
                 let reason = format!("known as {}, {}", row.id, row.signal.status.word());
@@ -178,7 +203,14 @@ impl Desk<'_> {
         self.change(Change::SignalTurned { signal: id, status: signal.status, ends_at: signal.ends_at });
         let Some(incident) = self.model.signals.get(&id).and_then(|row| row.incident) else { return };
         let Some(row) = self.model.incidents.get(&incident) else { return };
-        if signal.status == Status::Firing || !row.firing.is_empty() {
+        if signal.status == Status::Firing {
+            let reason =
+                "it fires again under the start it had: the same trouble, for which nothing more is started";
+            let verdicts = vec![Verdict::new(self.now, "dedupe", Answer::No, reason)];
+            self.change(Change::Judged { signal: id, verdicts });
+            return;
+        }
+        if !row.firing.is_empty() {
             return;
         }
         for run in row.runs.clone() {
@@ -203,4 +235,10 @@ impl Desk<'_> {
         };
         self.change(Change::IncidentClosed { incident, reason: reason.to_owned() });
     }
+}
+
+/// Whether an alert that was over fires anew. A start tells the two apart; where the source gives none, only the
+/// "resolved" between them can.
+fn fires_anew(known: &Signal, signal: &Signal) -> bool {
+    signal.starts_at.is_none() && known.status == Status::Resolved && signal.status == Status::Firing
 }

@@ -213,6 +213,7 @@ impl Model {
                 let row = self.agents.entry(host.clone()).or_insert_with(|| unknown_agent(host, at));
                 if let Some(labels) = labels {
                     row.labels.clone_from(labels);
+                    row.bound.clone_from(labels);
                     // Only a token, which an operator made for this name, ends a revocation.
                     row.revoked = None;
                 }
@@ -298,9 +299,15 @@ impl Model {
             | State::Ended(_) => false,
         };
         if holds {
-            self.taken.insert(row.host.clone(), row.run);
-        } else if self.taken.get(&row.host) == Some(&row.run) {
-            self.taken.remove(&row.host);
+            let holders = self.taken.entry(row.host.clone()).or_default();
+            if !holders.contains(&row.run) {
+                holders.push(row.run);
+            }
+        } else if let Some(holders) = self.taken.get_mut(&row.host) {
+            holders.retain(|run| *run != row.run);
+            if holders.is_empty() {
+                self.taken.remove(&row.host);
+            }
         }
     }
 }
@@ -309,6 +316,7 @@ fn unknown_agent(host: &Host, at: At) -> AgentRow {
     AgentRow {
         host: host.clone(),
         labels: Default::default(),
+        bound: Default::default(),
         epoch: 0,
         connected: false,
         version: String::new(),
@@ -322,5 +330,42 @@ fn unknown_agent(host: &Host, at: At) -> AgentRow {
         boot_id: String::new(),
         acked: Default::default(),
         journal: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fettle_runbooks::id::RunId;
+    use fettle_runbooks::run::{HostRun, Until};
+
+    #[test]
+    fn a_run_that_only_looks_does_not_free_a_host_that_another_changes() {
+        let host: Host = "web-1".parse().expect("a host");
+        let mut model = Model::default();
+        let id = |run: u128| RunId::new(uuid::Uuid::from_u128(run));
+        let mut row = |run: u128, state: State| {
+            let mut machine = HostRun::new(Until::End);
+            (machine.state, machine.effects) = (state, true);
+            model.retake(&HostRunRow {
+                run: id(run),
+                host: host.clone(),
+                runbook: "host/x".to_owned(),
+                machine,
+                reason: String::new(),
+                plan: None,
+                gate: None,
+                remediated_at: None,
+                ended_at: None,
+            });
+            model.taken_by(&host)
+        };
+        let verifying = || State::Verifying { otherwise: None };
+        assert_eq!(row(1, State::Remediating), Some(id(1)));
+        assert_eq!(row(2, verifying()), Some(id(1)));
+        assert_eq!(row(2, State::Diagnosing), Some(id(1)), "the first still changes it");
+        assert_eq!(row(2, verifying()), Some(id(1)));
+        assert_eq!(row(1, State::Diagnosing), Some(id(2)));
+        assert_eq!(row(2, State::Diagnosing), None);
     }
 }

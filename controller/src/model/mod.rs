@@ -112,8 +112,9 @@ pub struct Model {
     open_orders: BTreeMap<Host, BTreeSet<(RunId, u32)>>,
     /// When remediations were let through, by runbook and host; outlives the runs.
     remediations: BTreeMap<(String, Host), Vec<(At, RunId)>>,
-    /// Which host run remediates on a host now, or is between two segments of that.
-    taken: BTreeMap<Host, RunId>,
+    /// Which runs may be changing a host now, the one it belongs to first. A second one only looks whether what it did
+    /// earlier has helped.
+    taken: BTreeMap<Host, Vec<RunId>>,
     /// The number of the newest notification.
     last_notification: u64,
 }
@@ -151,7 +152,7 @@ impl Model {
 
     /// Which run remediates on this host now.
     pub fn taken_by(&self, host: &Host) -> Option<RunId> {
-        self.taken.get(host).copied()
+        self.taken.get(host)?.first().copied()
     }
 
     /// Puts a row in, as read from its table; the way a model comes back after a restart.

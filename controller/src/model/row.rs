@@ -405,8 +405,11 @@ pub struct GateRow {
 pub struct AgentRow {
     /// The host.
     pub host: Host,
-    /// From its token, then from its hello.
+    /// From its last hello, and above that from its token.
     pub labels: BTreeMap<String, String>,
+    /// Those of its token, which no hello changes.
+    #[serde(default)]
+    pub bound: BTreeMap<String, String>,
     /// The last epoch given.
     pub epoch: u64,
     /// Whether that epoch's stream is open here.
@@ -460,6 +463,9 @@ pub struct SessionRow {
     pub hash: String,
     /// Whose.
     pub person: String,
+    /// Fingerprint of the key that signed for it; without that key in the roster the session is over.
+    #[serde(default)]
+    pub key: String,
     /// Until when.
     pub expires_at: At,
 }

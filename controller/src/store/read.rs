@@ -56,7 +56,7 @@ impl Store for Sqlite {
             let mut rows: Vec<Row> = Vec::new();
             let since: &[&dyn ToSql] = params![since.0];
             rows.extend(
-                bodies(connection, "SELECT body FROM signals WHERE received_at >= ?1", since)?
+                bodies(connection, "SELECT body FROM signals WHERE received_at >= ?1 ORDER BY id", since)?
                     .into_iter()
                     .map(Row::Signal),
             );

@@ -1,6 +1,7 @@
 //! The whole controller but its sockets: an alert comes in, a scripted host answers, people decide with real keys.
 
 mod bench;
+mod hostile;
 
 use super::Found;
 use bench::{Bench, FakeAgent, MINUTE, host, key};
