@@ -5,6 +5,7 @@
 
 pub mod world; // time and randomness, handed in
 pub mod problem; // why a caller does not get what it asked for
+pub mod crash; // where tests may kill us
 pub mod tasks; // every long-lived task, and what its death means
 pub mod policy; // what this organisation lets happen by itself
 

@@ -99,7 +99,7 @@ impl Cluster {
         let directory = tempfile::Builder::new().prefix("fettle-test-").tempdir().expect("a directory");
         let (grpc, http) = (free_port(), free_port());
         furnish(directory.path(), &people, &builder, grpc, http);
-        let controller = start_controller(directory.path());
+        let controller = start_controller(directory.path(), &[]);
         let mut cluster = Cluster { people, grpc, http, controller, agents: BTreeMap::new(), directory };
         cluster.wait_for_controller();
         for (host, labels) in &builder.agents {
@@ -193,8 +193,19 @@ impl Cluster {
     #[track_caller]
     pub fn restart_controller(&mut self) {
         self.controller.kill();
-        self.controller = start_controller(self.directory.path());
+        self.start_controller();
+    }
+
+    /// Starts the controller again after its end, and waits until it answers.
+    #[track_caller]
+    pub fn start_controller(&mut self) {
+        self.controller = self.launch_controller(&[]);
         self.wait_for_controller();
+    }
+
+    /// Starts the controller with more in its environment, and leaves it to the caller.
+    pub fn launch_controller(&self, env: &[(&str, &str)]) -> Program {
+        start_controller(self.directory.path(), env)
     }
 
     /// The controller's process.
@@ -255,11 +266,22 @@ impl Cluster {
     /// Starts the agent of a host that has joined, and waits until it is connected.
     #[track_caller]
     pub fn start_agent(&mut self, host: &str) {
-        let state = self.path(host);
-        let argv = [binary("fettle-agent").display().to_string(), "run".to_owned(), "--state".to_owned()];
-        let argv: Vec<String> = argv.into_iter().chain([state.display().to_string()]).collect();
-        let program = Program::start(&argv, &self.path(&format!("{host}.log")));
+        let program = self.launch_agent(host, &[]);
         self.agents.insert(host.to_owned(), program);
+        self.wait_for_agent(host);
+    }
+
+    /// Starts the agent of a host that has joined with more in its environment, and leaves it to the caller.
+    pub fn launch_agent(&self, host: &str, env: &[(&str, &str)]) -> Program {
+        let state = self.path(host).display().to_string();
+        let argv =
+            [binary("fettle-agent").display().to_string(), "run".to_owned(), "--state".to_owned(), state];
+        Program::start_with(&argv, env, &self.path(&format!("{host}.log")))
+    }
+
+    /// Waits until the agent of a host is connected.
+    #[track_caller]
+    pub fn wait_for_agent(&self, host: &str) {
         eventually("the agent is connected", LIMIT, || {
             let agents = self.json("ana", &["agent", "list"]);
             let all = agents.as_array().cloned().unwrap_or_default();
@@ -359,13 +381,13 @@ fn furnish(directory: &Path, people: &People, builder: &Builder, grpc: u16, http
     write(&at("controller.yaml"), yaml(&controller).as_bytes());
 }
 
-fn start_controller(directory: &Path) -> Program {
+fn start_controller(directory: &Path, env: &[(&str, &str)]) -> Program {
     let argv = [
         binary("fettle-controller").display().to_string(),
         "--config".to_owned(),
         directory.join("controller.yaml").display().to_string(),
     ];
-    Program::start(&argv, &directory.join("controller.log"))
+    Program::start_with(&argv, env, &directory.join("controller.log"))
 }
 
 fn write(path: &Path, bytes: &[u8]) {

@@ -52,6 +52,11 @@ pub struct Program {
 impl Program {
     /// Starts it; what it says is appended to a log file. It gets no environment but `PATH`.
     pub fn start(argv: &[String], log: &Path) -> Program {
+        Program::start_with(argv, &[], log)
+    }
+
+    /// The same with more in its environment.
+    pub fn start_with(argv: &[String], env: &[(&str, &str)], log: &Path) -> Program {
         let (program, arguments) = argv.split_first().expect("a program has a name");
         let said: File =
             OpenOptions::new().append(true).create(true).open(log).expect("a log can be written");
@@ -59,6 +64,7 @@ impl Program {
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(said.try_clone().expect("a file can be shared"))
             .stderr(said)

@@ -102,6 +102,8 @@ pub enum Happening<'a> {
     },
     /// It is over, and this is how.
     Ended(Ended),
+    /// Its shim died before it started anything: no process of it was ever born, and it may be started.
+    NeverBorn,
     /// Its shim died without leaving word: it cannot be told whether the step took effect.
     Unknown(String),
 }

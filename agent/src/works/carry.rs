@@ -24,6 +24,7 @@ use super::orders::{self, OwnPlan};
 use super::output::{self, Stream};
 use super::record::{AttemptKey, Record};
 use super::recovery::{Dead, Found};
+use super::shim;
 
 /// A segment that is not over.
 pub(super) struct Active {
@@ -248,6 +249,13 @@ impl Driver {
 
     /// Starts a process; whatever comes of it comes back through the inbox.
     pub(super) fn launch(&mut self, launch: Launch) {
+        if launch.kind == Kind::Act {
+            self.launched.insert(launch.spec.key.clone(), launch.clone());
+        }
+        self.start_process(launch);
+    }
+
+    fn start_process(&mut self, launch: Launch) {
         let Launch { segment, spec, kind, start_by } = launch;
         let key = spec.key.clone();
         if kind == Kind::Act && self.runs.get(&key.run).is_some_and(|here| here.tombstone) {
@@ -265,15 +273,7 @@ impl Driver {
             Err(attempt::StartError::StartedBefore(_)) => self.started_before(key, segment),
             Err(error) => {
                 let message = chain(&error);
-                let outcome = attempt::Outcome::NotStarted { code: "spawn-failed".to_owned(), message };
-                let ended = Ended {
-                    outcome,
-                    exit_code: None,
-                    signal: None,
-                    stdout: output::Kept::default(),
-                    stderr: output::Kept::default(),
-                    took: Duration::ZERO,
-                };
+                let ended = shim::not_started("spawn-failed", message);
                 self.running_in(&key, segment);
                 let _ = self.inbox.send(Wake::Ended(key, Box::new(ended)));
             }
@@ -327,11 +327,29 @@ impl Driver {
                 });
             }
             Happening::Ended(ended) => drop(inbox.send(Wake::Ended(key.clone(), Box::new(ended)))),
+            Happening::NeverBorn => drop(inbox.send(Wake::NeverBorn(key.clone()))),
             Happening::Unknown(reason) => drop(inbox.send(Wake::Unknown(key.clone(), reason))),
         })
     }
 
+    /// Its supervisor died before it started anything. Once, that is bad luck, and the attempt begins as it would after a
+    /// restart; twice, it is its end.
+    pub(super) fn never_born(&mut self, key: AttemptKey) {
+        match self.launched.remove(&key) {
+            Some(launch) => {
+                tracing::warn!(%key, "The supervisor of a step died before it started anything; starting it again.");
+                self.running.remove(&key);
+                self.start_process(launch);
+            }
+            None => {
+                let why = "the supervisor of the step ended before it started anything";
+                self.attempt_ended(key, shim::not_started("spawn-failed", why.to_owned()));
+            }
+        }
+    }
+
     pub(super) fn attempt_ended(&mut self, key: AttemptKey, ended: Ended) {
+        self.launched.remove(&key);
         let Some((segment, _)) = self.running.remove(&key) else { return };
         let mut records = Vec::new();
         if acts(&key) {
@@ -349,6 +367,7 @@ impl Driver {
     }
 
     pub(super) fn attempt_unknown(&mut self, key: AttemptKey, reason: String) {
+        self.launched.remove(&key);
         let Some((segment, _)) = self.running.remove(&key) else { return };
         let dead = self.hands.bury(&key).unwrap_or(false);
         let AttemptKey { run, path, attempt } = key;

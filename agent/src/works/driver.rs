@@ -72,6 +72,8 @@ pub(super) enum Wake {
     /// An attempt is over, or nobody will ever know.
     Ended(AttemptKey, Box<attempt::Ended>),
     Unknown(AttemptKey, String),
+    /// No process of it was ever born.
+    NeverBorn(AttemptKey),
     Facts {
         run: RunId,
         segment: u32,
@@ -99,6 +101,7 @@ pub(super) enum Deed {
 }
 
 /// A process about to start.
+#[derive(Clone)]
 pub(super) struct Launch {
     pub(super) segment: u32,
     pub(super) spec: attempt::Spec,
@@ -183,6 +186,8 @@ pub(super) struct Driver {
     pub(super) roster: Option<Roster>,
     pub(super) boot: String,
     pub(super) running: BTreeMap<AttemptKey, (u32, Running)>,
+    /// How those that act were started, should their supervisors die before they start anything.
+    pub(super) launched: BTreeMap<AttemptKey, Launch>,
     pub(super) timers: BTreeMap<(Instant, u64), (RunId, u32, u32)>,
     pub(super) timer_number: u64,
     pub(super) began: Instant,
@@ -245,6 +250,7 @@ impl Driver {
             roster: None,
             boot,
             running: BTreeMap::new(),
+            launched: BTreeMap::new(),
             timers: BTreeMap::new(),
             timer_number: 0,
             began: Instant::now(),
@@ -298,6 +304,7 @@ impl Driver {
             Wake::Told(message) => self.told(message),
             Wake::Ended(key, ended) => self.attempt_ended(key, *ended),
             Wake::Unknown(key, reason) => self.attempt_unknown(key, reason),
+            Wake::NeverBorn(key) => self.never_born(key),
             Wake::Facts { run, segment, ask, facts } => {
                 self.drive(run, segment, Event::Facts { ask, facts }, Vec::new())
             }

@@ -122,6 +122,7 @@ pub(crate) fn observer() -> (Observer, Receiver<Told>) {
         let _ = tell.send(match happening {
             Happening::Output { stream, offset, bytes } => Told::Output(stream, offset, bytes.to_vec()),
             Happening::Ended(ended) => Told::Ended(ended),
+            Happening::NeverBorn => Told::Unknown("it was never born".to_owned()),
             Happening::Unknown(reason) => Told::Unknown(reason),
         });
     });

@@ -40,6 +40,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::crash::crash_point;
 use crate::model::{Change, Model, RowKey};
 use crate::notify::Deliver;
 use crate::problem::Problem;
@@ -263,6 +264,9 @@ impl Coordinator {
     /// The oldest decision is durable: now it is acted on.
     fn release(&mut self) {
         let Some(InFlight { records, effects, .. }) = self.in_flight.pop_front() else { return };
+        if !records.is_empty() {
+            crash_point("coordinator.before-effects");
+        }
         for effect in effects {
             match effect {
                 Effect::Reply(answer) => answer(Ok(())),
@@ -279,6 +283,9 @@ impl Coordinator {
                     self.set_connected(&host, false);
                 }
             }
+        }
+        if !records.is_empty() {
+            crash_point("coordinator.after-effects");
         }
         if !records.is_empty() && self.live.receiver_count() > 0 {
             // Nobody may be watching any more.

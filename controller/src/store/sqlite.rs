@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use super::{OpenError, Record, Ticket, Transaction, Unavailable, schema};
+use crate::crash::crash_point;
 
 /// Transactions that one commit may carry: enough to share an fsync among all that wait, few enough that nobody waits long.
 const BATCH: usize = 512;
@@ -176,5 +177,8 @@ fn commit(connection: &Connection, batch: &[Queued]) -> rusqlite::Result<()> {
             schema::write_row(connection, row)?;
         }
     }
-    connection.execute_batch("COMMIT")
+    crash_point("store.before-commit");
+    connection.execute_batch("COMMIT")?;
+    crash_point("store.after-commit");
+    Ok(())
 }

@@ -9,6 +9,7 @@
     reason = "tests start cargo, ssh-keygen and whole systems, not steps on a host"
 )]
 
+mod crash;
 mod demo;
 mod docs;
 mod healing;

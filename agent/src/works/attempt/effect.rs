@@ -243,10 +243,7 @@ impl Follower {
         }
         let word = match recovery::look(&self.place) {
             Ok(Found::Exit(ended)) => Happening::Ended(*ended),
-            Ok(Found::NotStarted) => Happening::Ended(shim::not_started(
-                "spawn-failed",
-                "the supervisor of the step ended before it started anything".into(),
-            )),
+            Ok(Found::NotStarted) => Happening::NeverBorn,
             Ok(Found::Unknown(unknown)) => Happening::Unknown(unknown.reason),
             // Not this shim: another one has the attempt, and its follower will tell.
             Ok(Found::Running) => Happening::Unknown("another supervisor has this attempt".into()),

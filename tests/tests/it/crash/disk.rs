@@ -1,0 +1,1 @@
+//! No space left.
