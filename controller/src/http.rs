@@ -67,8 +67,8 @@ impl Intake for Handle {
         self.signal(signals)
     }
 
-    async fn ready(&self) -> Result<(), Problem> {
-        self.signals(1).await.map(drop)
+    fn ready(&self) -> impl Future<Output = Result<(), Problem>> + Send {
+        Handle::ready(self)
     }
 
     fn look(&self) -> impl Future<Output = Result<fettle_proto::v1::Status, Problem>> + Send {

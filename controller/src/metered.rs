@@ -55,6 +55,9 @@ impl Store for Metered {
         told
     }
 
+    fn commits(&self) -> Result<(), Unavailable> {
+        self.store.commits()
+    }
     fn load(&self, since: At) -> Result<Model, Unavailable> {
         self.store.load(since)
     }

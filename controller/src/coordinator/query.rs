@@ -54,6 +54,15 @@ impl Handle {
         self.connected.read().unwrap_or_else(PoisonError::into_inner).contains(host)
     }
 
+    /// Whether the store reads and commits; if not, why.
+    pub async fn ready(&self) -> Result<(), Problem> {
+        self.read(|store| store.signals(1)).await?;
+        self.store.commits().map_err(|error| {
+            let why = error.source.map(|source| format!(": {source}")).unwrap_or_default();
+            Problem::Unavailable { message: format!("the store fails to {}{why}", error.doing) }
+        })
+    }
+
     /// What waits, what runs, which hosts are away.
     pub async fn status(&self) -> Result<v1::Status, Problem> {
         let (gates, runs, agents, incidents) = self

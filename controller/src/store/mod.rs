@@ -136,6 +136,11 @@ pub trait Store: Send + Sync + 'static {
     /// Queues a transaction; what is queued together is made durable together.
     fn commit(&self, transaction: Transaction) -> Ticket;
 
+    /// Whether commits work, as far as the last one tells.
+    fn commits(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
     /// What the coordinator needs to go on: everything unfinished, every agent, and what guards and deduplication
     /// remember since `since`.
     fn load(&self, since: At) -> Result<Model, Unavailable>;

@@ -50,6 +50,10 @@ impl Store for Sqlite {
         self.submit(transaction)
     }
 
+    fn commits(&self) -> Result<(), Unavailable> {
+        Sqlite::commits(self)
+    }
+
     fn load(&self, since: At) -> Result<Model, Unavailable> {
         self.reading("load what is unfinished", |connection| {
             let mut model = Model::default();

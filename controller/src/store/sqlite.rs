@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
@@ -14,6 +15,12 @@ use crate::crash::crash_point;
 /// Transactions that one commit may carry: enough to share an fsync among all that wait, few enough that nobody waits long.
 const BATCH: usize = 512;
 
+/// While commits fail, how often to look whether they work again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why the last commit failed; nothing while they work.
+type Failing = Arc<Mutex<Option<Arc<rusqlite::Error>>>>;
+
 /// The store in one directory.
 pub struct Sqlite {
     path: PathBuf,
@@ -21,6 +28,7 @@ pub struct Sqlite {
     writer: Option<thread::JoinHandle<()>>,
     /// Connections that nobody reads through now.
     idle: Mutex<Vec<Connection>>,
+    failing: Failing,
     /// Held for as long as the store is open, so that two controllers cannot share a directory.
     _lock: File,
 }
@@ -45,15 +53,18 @@ impl Sqlite {
         schema::migrate(&connection)?;
         let last = last_number(&connection).map_err(database)?;
         let (queue, queued) = mpsc::channel();
+        let failing = Failing::default();
+        let tell = Arc::clone(&failing);
         let writer = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || write(connection, last, &queued))
+            .spawn(move || write(connection, last, &queued, &tell))
             .map_err(in_directory)?;
         Ok(Sqlite {
             path,
             queue: Some(queue),
             writer: Some(writer),
             idle: Mutex::new(Vec::new()),
+            failing,
             _lock: lock,
         })
     }
@@ -65,6 +76,13 @@ impl Sqlite {
             let _ = queue.send(Queued { transaction, done });
         }
         ticket
+    }
+
+    pub(super) fn commits(&self) -> Result<(), Unavailable> {
+        match &*self.failing.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(()),
+            Some(error) => Err(Unavailable { doing: "commit", source: Some(Box::new(Arc::clone(error))) }),
+        }
     }
 
     /// Reads through a connection of its own; a snapshot, which no writer waits for.
@@ -115,8 +133,8 @@ fn last_number(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 /// The writer thread. `last` is the number of the last event that is durable.
-fn write(connection: Connection, mut last: u64, queued: &mpsc::Receiver<Queued>) {
-    while let Ok(first) = queued.recv() {
+fn write(connection: Connection, mut last: u64, queued: &mpsc::Receiver<Queued>, failing: &Failing) {
+    while let Some(first) = next_of(queued, &connection, failing) {
         let mut batch = vec![first];
         while batch.len() < BATCH {
             match queued.try_recv() {
@@ -139,6 +157,9 @@ fn write(connection: Connection, mut last: u64, queued: &mpsc::Receiver<Queued>)
         let outcome = if batch.is_empty() { Ok(()) } else { commit(&connection, &batch) };
         match outcome {
             Ok(()) => {
+                if !batch.is_empty() {
+                    tell(failing, None);
+                }
                 last += batch.iter().map(|queued| queued.transaction.records.len() as u64).sum::<u64>();
                 for queued in batch {
                     let _ = queued.done.send(Ok(()));
@@ -147,6 +168,7 @@ fn write(connection: Connection, mut last: u64, queued: &mpsc::Receiver<Queued>)
             Err(error) => {
                 let error: Arc<rusqlite::Error> = Arc::new(error);
                 tracing::error!(%error, transactions = batch.len(), "The store did not commit.");
+                tell(failing, Some(Arc::clone(&error)));
                 let _ = connection.execute_batch("ROLLBACK");
                 // An error of COMMIT itself leaves open whether it took effect: look.
                 last = last_number(&connection).unwrap_or(last);
@@ -161,6 +183,27 @@ fn write(connection: Connection, mut last: u64, queued: &mpsc::Receiver<Queued>)
             let _ = queued.done.send(Err(Unavailable { doing, source: None }));
         }
     }
+}
+
+/// What comes next. While commits fail, looks now and then whether they work again, should nothing come.
+fn next_of(queued: &mpsc::Receiver<Queued>, connection: &Connection, failing: &Failing) -> Option<Queued> {
+    while failing.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+        match queued.recv_timeout(LOOK) {
+            Ok(next) => return Some(next),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                if schema::write_something(connection).is_ok() {
+                    tracing::info!("The store commits again.");
+                    tell(failing, None);
+                }
+            }
+        }
+    }
+    queued.recv().ok()
+}
+
+fn tell(failing: &Failing, why: Option<Arc<rusqlite::Error>>) {
+    *failing.lock().unwrap_or_else(PoisonError::into_inner) = why;
 }
 
 fn follows_on(records: &[Record], next: u64) -> bool {

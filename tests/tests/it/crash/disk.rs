@@ -1,1 +1,177 @@
-//! No space left.
+//! No space left, on either side. Only root can make a small disk; without it these tests say that they did not run.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fettle_tests::Cluster;
+use fettle_tests::cluster::LIMIT;
+use fettle_tests::eventually;
+
+use super::{Low, Story, history_gives_the_tables, stage, wait_for};
+
+/// A disk of its own in a directory, which goes away with its contents.
+struct Disk {
+    at: PathBuf,
+}
+
+impl Disk {
+    /// Mounts one over what is in a directory, and moves that onto it. None: not allowed.
+    /// `sparse`: what files had reserved is not reserved there.
+    fn under(directory: &Path, sparse: bool) -> Option<Disk> {
+        let aside = directory.with_extension("aside");
+        fs::rename(directory, &aside).expect("it can be moved");
+        fs::create_dir(directory).expect("a folder can be made");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs"])
+            .arg(directory)
+            .status()
+            .is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("NOT RUN: only root can make a small disk, and this test needs one");
+            return None;
+        }
+        let disk = Disk { at: directory.to_owned() };
+        let copied = Command::new("cp")
+            .args(["-a", if sparse { "--sparse=always" } else { "--sparse=never" }, "--"])
+            .arg(aside.join("."))
+            .arg(directory)
+            .status()
+            .expect("cp can be run");
+        assert!(copied.success());
+        Some(disk)
+    }
+
+    /// Takes all the space there is.
+    fn fill(&self) {
+        let mut file = File::create(self.at.join("filler")).expect("a file can be made");
+        for size in [64 * 1024, 4096, 1] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+    }
+
+    /// Gives it back.
+    fn free(&self) {
+        fs::remove_file(self.at.join("filler")).expect("it was filled");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["--lazy"]).arg(&self.at).status();
+    }
+}
+
+/// The status and body of a GET.
+fn get(cluster: &Cluster, path: &str) -> (String, String) {
+    let output = Command::new("curl")
+        .args(["--silent", "--max-time", "10", "--write-out", "\n%{http_code}", "--cacert"])
+        .arg(cluster.path("ca.pem"))
+        .arg(format!("https://localhost:{}{path}", cluster.http))
+        .output()
+        .expect("curl can be run");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, status) = text.rsplit_once('\n').unwrap_or_default();
+    (status.to_owned(), body.to_owned())
+}
+
+#[test]
+fn a_controller_without_space_says_so_and_goes_on_when_there_is_some() {
+    let mut cluster = stage().agent("web-1").start();
+    cluster.controller().kill();
+    let Some(disk) = Disk::under(&cluster.path("controller"), false) else { return };
+    cluster.start_controller();
+    cluster.wait_for_agent("web-1");
+    let before = {
+        let story = Story::new(&cluster, "web-1", Low::Checked).hold("low").begin();
+        story.until_file("at-low");
+        (story.dir.clone(), story.run.clone())
+    };
+    assert_eq!(get(&cluster, "/readyz").0, "200");
+
+    disk.fill();
+    let refused = eventually("a signal is refused", LIMIT, || {
+        let alert =
+            fettle_tests::alerts::firing("Anything", &[("instance", &jiff::Timestamp::now().to_string())]);
+        let answer = cluster.post(&alert);
+        if answer.status == 503 { Ok(answer) } else { Err(format!("{answer:?}")) }
+    });
+    assert!(refused.body.contains("post the same body again"), "{refused:?}");
+    eventually("the controller says that it is not ready, and why", LIMIT, || {
+        let (status, body) = get(&cluster, "/readyz");
+        if status == "503" && body.contains("full") { Ok(()) } else { Err(format!("{status} {body}")) }
+    });
+    // What runs goes on meanwhile.
+    fs::write(before.0.join("go-low"), "").expect("a file can be written");
+    eventually("the step has acted", LIMIT, || fs::metadata(before.0.join("low")).map(drop));
+    assert!(cluster.controller().runs(), "{}", cluster.said());
+
+    disk.free();
+    eventually("the controller is ready again", LIMIT, || {
+        let (status, body) = get(&cluster, "/readyz");
+        if status == "200" { Ok(()) } else { Err(format!("{status} {body}")) }
+    });
+    let cluster_ref = &cluster;
+    wait_for(cluster_ref);
+    let story = Story {
+        cluster: cluster_ref,
+        host: "web-1".to_owned(),
+        low: Low::Checked,
+        dir: before.0,
+        run: before.1,
+    };
+    let seen = story.play(|| ());
+    story.healed(&seen);
+    let next = Story::new(cluster_ref, "web-1", Low::Checked).begin();
+    let seen = next.play(|| ());
+    next.healed(&seen);
+    cluster.controller().kill();
+    history_gives_the_tables(&cluster);
+}
+
+/// A host whose disk is full when a risky step has been approved. Gives back how the run ends once there is space again.
+fn approved_on_a_full_disk(sparse: bool, says: &str) -> Option<String> {
+    let mut cluster = stage().agent("web-1").start();
+    cluster.agent("web-1").kill();
+    let disk = Disk::under(&cluster.path("web-1"), sparse)?;
+    cluster.start_agent("web-1");
+    let story = Story::new(&cluster, "web-1", Low::Checked).begin();
+    let gate = cluster.gate(&story.run);
+    assert_eq!((story.times("low"), story.times("high")), (1, 0));
+
+    disk.fill();
+    story.approve(&gate);
+    eventually("the host says what is wrong", LIMIT, || {
+        let log = story.log();
+        let seen = story.seen().unwrap_or_default();
+        let told = log.contains(says) || seen.to_string().contains(says);
+        if told { Ok(()) } else { Err(format!("{seen:#}\n{log}")) }
+    });
+    assert_eq!(story.times("high"), 0, "{}", story.log());
+
+    disk.free();
+    let seen = story.play(|| ());
+    let ending = seen["ending"].as_str().unwrap_or_default().to_owned();
+    let ran = usize::from(ending == "verified");
+    assert_eq!((story.times("low"), story.times("high")), (1, ran), "{seen:#}");
+    // And the host goes on.
+    let next = Story::new(&cluster, "web-1", Low::Checked).begin();
+    let seen = next.play(|| ());
+    next.healed(&seen);
+    Some(ending)
+}
+
+#[test]
+fn a_host_whose_journal_cannot_grow_waits_for_space_before_it_runs_anything() {
+    if let Some(ending) = approved_on_a_full_disk(true, "the disk is full") {
+        assert_eq!(ending, "verified");
+    }
+}
+
+#[test]
+fn a_host_without_space_for_a_step_runs_nothing_and_says_why() {
+    if let Some(ending) = approved_on_a_full_disk(false, "No space left on device") {
+        assert_eq!(ending, "failed");
+    }
+}
