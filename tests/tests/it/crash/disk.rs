@@ -133,6 +133,10 @@ fn a_controller_without_space_says_so_and_goes_on_when_there_is_some() {
 /// A host whose disk is full when a risky step has been approved. Gives back how the run ends once there is space again.
 fn approved_on_a_full_disk(sparse: bool, says: &str) -> Option<String> {
     let mut cluster = stage().agent("web-1").start();
+    // So that the journal has reserved what it grows by.
+    let first = Story::new(&cluster, "web-1", Low::Checked).begin();
+    let seen = first.play(|| ());
+    first.healed(&seen);
     cluster.agent("web-1").kill();
     let disk = Disk::under(&cluster.path("web-1"), sparse)?;
     cluster.start_agent("web-1");
