@@ -120,6 +120,7 @@ impl Driver {
         self.commit_of(run, bundle.records, bundle.deeds);
         if over && let Some(here) = self.runs.get_mut(&run) {
             here.active = None;
+            here.shrink();
             self.timers.retain(|_, (of, at, _)| (*of, *at) != (run, segment));
         }
     }

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
-use fettle_proto::signed::{Roster, Signed, Started};
+use fettle_proto::signed::{Roster, Signed};
 use fettle_proto::{Code, Refusal, v1};
 use fettle_runbooks::expr::Facts;
 use fettle_runbooks::id::{Digest, RunId};
@@ -29,8 +29,9 @@ use super::attempt::{self, Running};
 use super::carry::Active;
 use super::handle::Config;
 use super::hands::Hands;
+use super::here::{REMEMBER, RunHere, SegmentHere};
 use super::journal::{AppendError, Journal, OpenError};
-use super::orders::{self, Order, Own, OwnPlan};
+use super::orders::{self, Order, Own};
 use super::record::{AttemptKey, Record};
 use super::spool::Spool;
 use super::{clock, disk};
@@ -38,10 +39,6 @@ use crate::message::{FromWorks, Greeting, ToWorks};
 
 /// A journal this large is rewritten with what is still needed.
 const COMPACT_AT: u64 = 8 * 1024 * 1024;
-/// How long after its last order could be accepted a run is remembered.
-const REMEMBER: Duration = Duration::from_secs(24 * 3600);
-/// A run that waits for people is remembered for so much longer.
-const PATIENCE: Duration = Duration::from_secs(35 * 24 * 3600);
 /// What is kept of old runs is removed this often.
 const SWEEP: Duration = Duration::from_secs(3600);
 /// With more reports unacknowledged, no order is looked at.
@@ -116,63 +113,6 @@ struct Batch {
     deeds: Vec<Deed>,
     /// The disk was full.
     refused: bool,
-}
-
-/// What this host knows of one run.
-#[derive(Default)]
-pub(super) struct RunHere {
-    /// Accepted segments: their digests, and how they ended.
-    pub(super) segments: BTreeMap<u32, SegmentHere>,
-    /// The last moment at which an order of the run was good.
-    pub(super) not_after_ms: i64,
-    pub(super) plan: Option<OwnPlan>,
-    pub(super) started: Option<Option<Started>>,
-    /// Attempts that were intended, and how they ended.
-    pub(super) attempts: BTreeMap<(String, u32), Option<attempt::Ended>>,
-    pub(super) active: Option<Active>,
-    /// No attempt starts any more.
-    pub(super) tombstone: bool,
-    /// What a new journal must say of this run.
-    pub(super) records: Vec<Record>,
-}
-
-pub(super) struct SegmentHere {
-    pub(super) digest: Digest,
-    /// The encoded report of its end.
-    pub(super) ended: Option<Vec<u8>>,
-    pub(super) is_over: bool,
-}
-
-impl SegmentHere {
-    /// The step at which it stopped, for people to approve or to look.
-    fn stopped_at(&self) -> Option<String> {
-        let report: v1::Report = prost::Message::decode(self.ended.as_deref()?).ok()?;
-        let Some(v1::report::What::SegmentEnded(ended)) = report.what else { return None };
-        match ended.how? {
-            v1::segment_ended::How::Gate(gate) => Some(gate.path),
-            v1::segment_ended::How::Unknown(unknown) => Some(unknown.path),
-            v1::segment_ended::How::Done(_)
-            | v1::segment_ended::How::Failed(_)
-            | v1::segment_ended::How::Stopped(_) => None,
-        }
-    }
-}
-
-impl RunHere {
-    /// The step at which its last segment stopped, for people to approve or to look.
-    fn stopped_at(&self) -> Option<String> {
-        self.segments.values().rev().find_map(SegmentHere::stopped_at)
-    }
-
-    /// Until then orders of the run may come, or may have come before.
-    fn remembered_until_ms(&self, boot: &str) -> i64 {
-        let last = self.segments.values().next_back();
-        // No approval of a plan outlives the boot it was made in.
-        let waits = last.and_then(SegmentHere::stopped_at).is_some()
-            && self.plan.as_ref().is_some_and(|plan| plan.plan.boot == boot);
-        let horizon = if waits { PATIENCE } else { REMEMBER };
-        self.not_after_ms.saturating_add(i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX))
-    }
 }
 
 /// The owner of everything the works know.
@@ -428,7 +368,7 @@ impl Driver {
         if let (Some(_), Some(plan)) = (&nonce_consumed, &mut here.plan) {
             plan.nonce_consumed = true;
         }
-        here.segments.insert(segment, SegmentHere { digest: order.digest, ended: None, is_over: false });
+        here.segments.insert(segment, SegmentHere::of(order.digest, &order.content));
         here.active = Some(active);
         tracing::info!(%run, segment, granted = nonce_consumed.is_some(), "Order accepted.");
         let report = self.report(run, segment, now_ms, v1::report::What::Accepted(v1::Accepted {}));
@@ -495,6 +435,7 @@ impl Driver {
             now_ms: self.now_ms(),
             plan: here.and_then(|here| here.plan.as_ref()),
             stopped_at: here.and_then(RunHere::stopped_at),
+            remediated: here.is_some_and(RunHere::is_remediated),
             started: here.and_then(|here| here.started.as_ref()),
         }
     }

@@ -14,6 +14,7 @@ pub mod handle; // how the connection talks to all of this
 mod hands; // the host, as the works need it
 mod spool; // what the controller has not acknowledged
 mod orders; // may this host do what the order asks?
+mod here; // what it knows of one run
 mod driver; // the one thread
 mod carry; // a segment being carried out
 mod restore; // going on after a restart

@@ -38,6 +38,8 @@ pub(super) struct Own<'a> {
     pub(super) plan: Option<&'a OwnPlan>,
     /// The step at which the run stopped here, for people to approve or to look; absent: it has not remediated yet.
     pub(super) stopped_at: Option<String>,
+    /// The run's remediation is over on this host.
+    pub(super) remediated: bool,
     /// Who started the run, when this host accepted it; absent: this is the first order of the run.
     pub(super) started: Option<&'a Option<Started>>,
 }
@@ -344,6 +346,9 @@ fn remediate(order: &Order, own: &Own<'_>, read: Parts, work: &v1::Remediate) ->
             (BTreeSet::new(), Some(permit))
         }
     };
+    if own.remediated {
+        return Err(Refusal::new(Code::StepOrder, "the run's remediation is over on this host"));
+    }
     for step in steps.iter().filter(|step| !closed.contains(&step.path)) {
         allowed(own.policy, &plan, step, certified.is_some())?;
     }

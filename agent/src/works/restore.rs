@@ -16,7 +16,8 @@ use fettle_runbooks::segment::{Event, How, Outcome, Undoing, Verification};
 use prost::Message as _;
 
 use super::carry::{Active, acts, ended_message};
-use super::driver::{Driver, SegmentHere, kept};
+use super::driver::{Driver, kept};
+use super::here::SegmentHere;
 use super::orders::{self, OwnPlan};
 use super::record::{AttemptKey, Record};
 use super::recovery::Found;
@@ -51,10 +52,9 @@ impl Driver {
         }
         match record {
             Record::Accepted { segment, digest, content, nonce_consumed, .. } => {
-                here.segments.insert(segment, SegmentHere { digest, ended: None, is_over: false });
-                if let Ok(order) = v1::OrderContent::decode(&content[..]) {
-                    here.not_after_ms = here.not_after_ms.max(order.not_after_ms);
-                }
+                let order = v1::OrderContent::decode(&content[..]).unwrap_or_default();
+                here.segments.insert(segment, SegmentHere::of(digest, &order));
+                here.not_after_ms = here.not_after_ms.max(order.not_after_ms);
                 if let (Some(_), Some(plan)) = (nonce_consumed, &mut here.plan) {
                     plan.nonce_consumed = true;
                 }
@@ -101,6 +101,9 @@ impl Driver {
     pub(super) fn resume(&mut self) {
         for run in self.runs.keys().copied().collect::<Vec<_>>() {
             self.know_who_started(run);
+            if let Some(here) = self.runs.get_mut(&run) {
+                here.shrink();
+            }
             let open = self.runs.get(&run).and_then(|here| {
                 here.segments.iter().rev().find(|(_, segment)| !segment.is_over).map(|(number, _)| *number)
             });

@@ -94,6 +94,9 @@ fn a_low_step_runs_at_once_and_the_high_one_waits_for_people_who_then_let_it_run
     bench.order(&content(&bench, 4, &text, granted));
     assert_eq!(bench.refused(), "nonce-consumed");
     assert_eq!(bench.written("marker"), "low\nhigh\n");
+    // Nor does any other order: the run's remediation is over here.
+    bench.order(&content(&bench, 5, &text, remediate(&plan, "remediate/hard", None)));
+    assert_eq!(bench.refused(), "step-order");
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! What this host knows of one run: its segments, its plan, its attempts, and what a new journal must say of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fettle_proto::signed::Started;
+use fettle_proto::v1;
+use fettle_runbooks::id::Digest;
+
+use super::attempt;
+use super::carry::Active;
+use super::orders::OwnPlan;
+use super::output::Kept;
+use super::record::Record;
+
+/// How long after its last order could be accepted a run is remembered.
+pub(super) const REMEMBER: Duration = Duration::from_secs(24 * 3600);
+/// And when it waits for people.
+const PATIENCE: Duration = Duration::from_secs(35 * 24 * 3600);
+
+/// What this host knows of one run.
+#[derive(Default)]
+pub(super) struct RunHere {
+    /// Accepted segments: their digests, and how they ended.
+    pub(super) segments: BTreeMap<u32, SegmentHere>,
+    /// The last moment at which an order of the run was good.
+    pub(super) not_after_ms: i64,
+    pub(super) plan: Option<OwnPlan>,
+    pub(super) started: Option<Option<Started>>,
+    /// Attempts that were intended, and how they ended.
+    pub(super) attempts: BTreeMap<(String, u32), Option<attempt::Ended>>,
+    pub(super) active: Option<Active>,
+    /// No attempt starts any more.
+    pub(super) tombstone: bool,
+    /// What a new journal must say of this run.
+    pub(super) records: Vec<Record>,
+}
+
+/// One accepted segment.
+pub(super) struct SegmentHere {
+    pub(super) digest: Digest,
+    /// The encoded report of its end.
+    pub(super) ended: Option<Vec<u8>>,
+    pub(super) is_over: bool,
+    remediates: bool,
+}
+
+impl SegmentHere {
+    /// A segment that has just been accepted.
+    pub(super) fn of(digest: Digest, order: &v1::OrderContent) -> SegmentHere {
+        let remediates = match &order.work {
+            Some(v1::order_content::Work::Remediate(_)) => true,
+            Some(v1::order_content::Work::Diagnose(_) | v1::order_content::Work::Verify(_)) | None => false,
+        };
+        SegmentHere { digest, ended: None, is_over: false, remediates }
+    }
+
+    /// The step at which it stopped, for people to approve or to look.
+    fn stopped_at(&self) -> Option<String> {
+        let report: v1::Report = prost::Message::decode(self.ended.as_deref()?).ok()?;
+        let Some(v1::report::What::SegmentEnded(ended)) = report.what else { return None };
+        match ended.how? {
+            v1::segment_ended::How::Gate(gate) => Some(gate.path),
+            v1::segment_ended::How::Unknown(unknown) => Some(unknown.path),
+            v1::segment_ended::How::Done(_)
+            | v1::segment_ended::How::Failed(_)
+            | v1::segment_ended::How::Stopped(_) => None,
+        }
+    }
+}
+
+impl RunHere {
+    /// The last segment that remediated; what was only looked at since changes nothing.
+    fn last_remediation(&self) -> Option<&SegmentHere> {
+        self.segments.values().rev().find(|segment| segment.remediates)
+    }
+
+    /// The step at which it last stopped, for people to approve or to look.
+    pub(super) fn stopped_at(&self) -> Option<String> {
+        self.segments.values().rev().find_map(SegmentHere::stopped_at)
+    }
+
+    /// Its remediation is over for good: it neither waits for people nor goes on.
+    pub(super) fn is_remediated(&self) -> bool {
+        self.last_remediation().is_some_and(|last| last.is_over && last.stopped_at().is_none())
+    }
+
+    /// Until then orders of the run may come, or may have come before.
+    pub(super) fn remembered_until_ms(&self, boot: &str) -> i64 {
+        // No approval of a plan outlives the boot it was made in.
+        let waits = self.last_remediation().and_then(SegmentHere::stopped_at).is_some()
+            && self.plan.as_ref().is_some_and(|plan| plan.plan.boot == boot);
+        let horizon = if waits { PATIENCE } else { REMEMBER };
+        self.not_after_ms.saturating_add(i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Lets go of what only further remediation would need: the outputs of steps.
+    pub(super) fn shrink(&mut self) {
+        if !self.is_remediated() {
+            return;
+        }
+        let exited = self.records.iter_mut().filter_map(|record| match record {
+            Record::Exited { result, .. } => Some(result),
+            Record::Accepted { .. }
+            | Record::Planned { .. }
+            | Record::Event { .. }
+            | Record::Intent { .. }
+            | Record::Tombstone { .. }
+            | Record::Report { .. }
+            | Record::Acked { .. }
+            | Record::Ended { .. } => None,
+        });
+        for ended in self.attempts.values_mut().flatten().chain(exited) {
+            (ended.stdout, ended.stderr) = (Kept::default(), Kept::default());
+        }
+    }
+}
