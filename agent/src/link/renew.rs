@@ -1,10 +1,12 @@
 //! A fresh certificate before the old one ends: at two thirds of its life, then every hour until it works.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fettle_proto::v1;
 use rcgen::{CertificateParams, KeyPair};
-use rustls_pki_types::CertificateDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -26,6 +28,10 @@ enum RenewError {
     Call { source: Box<Status> },
     #[error("use the renewed certificate: it is not for this host's key")]
     OtherKey,
+    #[error("use the renewed certificate: it is of another name than this host's")]
+    OtherName,
+    #[error("use the renewed certificate: it does not follow from the pinned root")]
+    OtherRoot { source: rustls::Error },
     #[error("keep the renewed certificate")]
     Keep { source: IdentityError },
 }
@@ -60,6 +66,11 @@ async fn renew(settings: &Settings, identity: &Identity, channel: Channel) -> Re
     if !is_for_key(&der, &key) {
         return Err(RenewError::OtherKey);
     }
+    // With a useless certificate this host could not come back by itself.
+    if !same_names(&der, &identity.certificate) {
+        return Err(RenewError::OtherName);
+    }
+    follows(&der, identity, (settings.now)()).map_err(|source| RenewError::OtherRoot { source })?;
     identity::replace_certificate(&settings.state, &der).map_err(|source| RenewError::Keep { source })
 }
 
@@ -72,6 +83,27 @@ pub(crate) fn request(key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     Ok(params.serialize_request(key)?.der().to_vec())
+}
+
+/// Whether two certificates are of the same names.
+fn same_names(one: &CertificateDer<'_>, other: &CertificateDer<'_>) -> bool {
+    let names = |der: &CertificateDer<'_>| {
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+        let names = certificate.subject_alternative_name().ok()??;
+        Some(format!("{:?}", names.value.general_names))
+    };
+    let names_of_one = names(one);
+    names_of_one.is_some() && names_of_one == names(other)
+}
+
+/// Whether a controller that trusts the pinned root will take the certificate now.
+fn follows(der: &CertificateDer<'_>, identity: &Identity, now: SystemTime) -> Result<(), rustls::Error> {
+    let roots = super::connect::pinned(&identity.trust.ca_der)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), super::connect::provider())
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+    verifier.verify_client_cert(der, &[], now).map(drop)
 }
 
 /// Whether a certificate holds this key.

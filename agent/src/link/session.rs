@@ -26,6 +26,8 @@ const BATCH: usize = 64;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Heartbeats that may be missed.
 const MISSED: u32 = 3;
+/// However long the controller asks us to stay away, we come back after this.
+const AWAY: Duration = Duration::from_secs(600);
 /// How long a goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -225,7 +227,7 @@ impl Session<'_> {
             },
             What::Roster(v1::RosterUpdate { roster: Some(roster) }) => ToWorks::Roster(roster),
             What::Drain(v1::Drain { reconnect_after_ms }) => {
-                self.drain = Some(Duration::from_millis(u64::from(reconnect_after_ms)));
+                self.drain = Some(Duration::from_millis(u64::from(reconnect_after_ms)).min(AWAY));
                 return None;
             }
             What::Heartbeat(_) | What::Roster(v1::RosterUpdate { roster: None }) => return None,
