@@ -10,6 +10,7 @@ use crate::draft::{Draft, Fields};
 use crate::expr::{Env, Expr};
 use crate::problem::{name_help, visible};
 use crate::runbook::{Action, Approval, Escalate, Input, OnFailure, Phase, Repeat, Retry, Risk, Step, Undo};
+use crate::template::Template;
 use crate::value::Type;
 use crate::yaml::{Entry, NodeKind};
 
@@ -262,7 +263,33 @@ impl Site<'_> {
                 .unwrap_or(false),
             action,
         };
+        self.nothing_in_a_directory_from_a_value(&step);
         (step, types)
+    }
+
+    /// A program that is looked for in the working directory is chosen by whoever chooses the directory.
+    fn nothing_in_a_directory_from_a_value(&mut self, step: &Step) {
+        let Some(entry) = self.fields.get("cwd") else { return };
+        if step.cwd.as_ref().is_none_or(|cwd| cwd.is_literal().is_some()) {
+            return;
+        }
+        let undo = match &step.undo {
+            Undo::None => None,
+            Undo::Run(action) => Some(action),
+        };
+        let relative = [Some(&step.action), undo].into_iter().flatten().find_map(|action| {
+            let program = match action {
+                Action::Script { interpreter, .. } => interpreter.first().map(String::as_str),
+                Action::Argv(words) => words.first().and_then(Template::is_literal),
+                Action::That { .. } | Action::Wait(_) => None,
+            };
+            program.filter(|program| program.contains('/') && !program.starts_with('/'))
+        });
+        if let Some(program) = relative {
+            let message = format!("`{program}` is looked for in `cwd`: no value may choose what runs");
+            let help = Some("write the program's whole path, or a fixed `cwd`");
+            self.checker.at_value(&entry.value, "program-from-value", message, help);
+        }
     }
 
     fn condition(&mut self, key: &str) -> Option<Expr> {

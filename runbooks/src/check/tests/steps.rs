@@ -402,6 +402,30 @@ fn a_variable_that_changes_what_runs_takes_no_value() {
 }
 
 #[test]
+fn no_value_chooses_the_directory_a_program_is_looked_for_in() {
+    assert_eq!(
+        said(&diagnose(
+            r#"  - id: a
+    run: [./look.sh]
+    cwd: "${{ inputs.mount }}"
+  - id: b
+    run: cat x
+    interpreter: [bin/sh]
+    cwd: "${{ inputs.mount }}"
+  - id: c
+    run: [ls]
+    cwd: "${{ inputs.mount }}"
+  - id: d
+    run: [./look.sh]
+    cwd: /opt/app
+"#
+        )),
+        r#"14:10 program-from-value: `./look.sh` is looked for in `cwd`: no value may choose what runs (write the program's whole path, or a fixed `cwd`)
+18:10 program-from-value: `bin/sh` is looked for in `cwd`: no value may choose what runs (write the program's whole path, or a fixed `cwd`)"#
+    );
+}
+
+#[test]
 fn the_program_is_written_out() {
     assert_eq!(
         said(&diagnose(
