@@ -137,7 +137,14 @@ impl Desk<'_> {
         self.not_revoked(host)?;
         sensible(&hello)?;
         let known = self.model.agents.get(host);
-        let epoch = known.map_or(0, |row| row.epoch).max(hello.epoch_seen) + 1;
+        let seen = known.map_or(0, |row| row.epoch).max(hello.epoch_seen);
+        // Counting reaches no such number in the life of a fleet: somebody made it up.
+        let epoch = seen.checked_add(1).filter(|epoch| i64::try_from(*epoch).is_ok()).ok_or_else(|| {
+            Problem::invalid(
+                "epoch-invalid",
+                format!("{host} says that it has seen epoch {}", hello.epoch_seen),
+            )
+        })?;
         let acked = known.map(|row| row.acked.clone()).unwrap_or_default();
         // What the token was bound to stands; the host's own configuration adds.
         let mut labels: std::collections::BTreeMap<String, String> = hello.labels.into_iter().collect();

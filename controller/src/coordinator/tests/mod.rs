@@ -3,7 +3,7 @@
 mod bench;
 mod hostile;
 
-use super::Found;
+use super::{AgentCertificate, Found};
 use bench::{Bench, FakeAgent, MINUTE, host, key};
 use fettle_proto::signed::words::from_ms;
 use fettle_proto::signed::{self, Decision, Namespace, Start, Tag, Until};
@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 
 use crate::policy::Mode;
 use crate::signal::Status;
-use crate::world::World as _;
+use crate::world::{At, World as _};
 
 const NOT_RUN: v1::Verification = v1::Verification::NotRun;
 const PASSED: v1::Verification = v1::Verification::Passed;
@@ -444,5 +444,18 @@ async fn an_unknown_outcome_waits_for_a_person_who_looks() {
     assert!(matches!(order.work, Some(v1::order_content::Work::Verify(_))));
     agent.done(&bench, &order, PASSED).await;
     bench.until("ended verified").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn an_epoch_that_nobody_could_have_counted_to_is_refused() {
+    let bench = Bench::new(Mode::Auto).await;
+    for epoch_seen in [u64::MAX, i64::MAX as u64] {
+        let (sender, _inbox) = tokio::sync::mpsc::channel(1);
+        let hello = v1::Hello { protocol: 1, epoch_seen, ..v1::Hello::default() };
+        let certificate = AgentCertificate { serial: "01".into(), not_after: At(i64::MAX) };
+        let refused = bench.handle.agent_connected(host(), hello, certificate, sender).await.unwrap_err();
+        assert_eq!(refused.code(), "epoch-invalid");
+    }
     bench.check().await;
 }
