@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(3600);
 
 /// Why there is no fresh certificate.
 #[derive(Debug, thiserror::Error)]
-enum RenewError {
+pub(super) enum RenewError {
     #[error("make a certificate request")]
     Request { source: rcgen::Error },
     #[error("have the certificate renewed")]
@@ -53,7 +53,11 @@ pub(super) async fn at_its_time(settings: &Settings, identity: &Identity, channe
     }
 }
 
-async fn renew(settings: &Settings, identity: &Identity, channel: Channel) -> Result<(), RenewError> {
+pub(super) async fn renew(
+    settings: &Settings,
+    identity: &Identity,
+    channel: Channel,
+) -> Result<(), RenewError> {
     let key = key_pair(identity).map_err(|source| RenewError::Request { source })?;
     let csr_der = request(&key).map_err(|source| RenewError::Request { source })?;
     let mut client = v1::agents_client::AgentsClient::new(channel);

@@ -288,6 +288,18 @@ async fn a_certificate_is_renewed_before_it_ends_and_then_used() {
 }
 
 #[tokio::test]
+async fn a_renewed_certificate_that_would_lock_the_host_out_is_not_taken() {
+    let fake = Fake::start().await;
+    fake.with_heard(|heard| heard.renew_elsewhere = true);
+    let state = joined(&fake).await;
+    let settings = Settings { state: state.path().to_owned(), now: super::fake::now };
+    let (identity, channel) = dial(&settings).await.expect("connected");
+    let refused = super::renew::renew(&settings, &identity, channel).await.expect_err("useless");
+    assert!(matches!(refused, super::renew::RenewError::OtherRoot { .. }), "{refused}");
+    assert_eq!(Identity::load(state.path()).expect("an identity").certificate, identity.certificate);
+}
+
+#[tokio::test]
 async fn output_beyond_the_credit_is_dropped() {
     let fake = Fake::start().await;
     let state = joined(&fake).await;
