@@ -104,7 +104,7 @@ What you sign is shown from the very bytes that the host will check. What is not
     /// What waits, what runs, which hosts are away.
     #[command(after_help = "Examples:\n  fettle status\n  fettle status -o json | jq '.gates[].id'")]
     Status,
-    /// Runs: list, show.
+    /// Runs: list, show, cancel, resolve.
     #[command(subcommand)]
     Run(Run),
     /// Signals: list, explain why something did or did not happen, test a body.
@@ -252,6 +252,50 @@ pub enum Run {
         /// Only runs older than this one; continues a list.
         #[arg(long, value_name = "RUN")]
         before: Option<String>,
+    },
+    /// Stop a run on all its hosts. It is `cancelled` once each host has confirmed that nothing of it will start any more.
+    #[command(after_help = "\
+Examples:
+  fettle run cancel run_019… --reason 'wrong host'
+
+A step that runs is killed with everything it started; if it may have had an effect, the run waits for `fettle run resolve`.
+For whoever started the run, and for the scope `operate`.
+
+Exit codes: 0 the hosts are asked, or will be when they are back · 1 the run has ended · 3 no such run · 5 not allowed")]
+    Cancel {
+        /// The run's id.
+        run: String,
+        /// Why, for the record.
+        #[arg(short, long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Say whether a step ran whose outcome nobody can tell, after looking at its host; then the run ends.
+    #[command(after_help = "\
+Examples:
+  fettle run resolve run_019… --host web-1 --ran --reason 'the unit was restarted at 03:12'
+  fettle run resolve run_019… --host web-1 --did-not-run --reason 'nothing in its log'
+
+No later step is started; what the runbook verifies is read, and decides how the run ends. Needs the scope `operate`.
+
+Exit codes: 0 recorded · 1 nothing waits to be resolved there · 3 no such run · 5 not allowed")]
+    Resolve {
+        /// The run's id.
+        run: String,
+        /// The host you looked at.
+        #[arg(short = 'H', long, value_name = "HOST")]
+        host: String,
+        /// The step you looked at, by its path; refused when another one waits.
+        #[arg(short, long, value_name = "PATH")]
+        step: Option<String>,
+        /// The step took effect.
+        #[arg(long, required_unless_present = "did_not_run", conflicts_with = "did_not_run")]
+        ran: bool,
+        /// The step did not take effect.
+        #[arg(long)]
+        did_not_run: bool,
+        /// How you know, for the record.
+        #[arg(short, long, value_name = "TEXT")]
+        reason: String,
     },
     /// One run with its steps. Ends with 0 whatever the run's ending.
     #[command(

@@ -20,6 +20,7 @@ fn host_run(host: &v1::HostRun) -> Value {
         "host": host.host, "state": host.state, "waiting_for": or_null(&host.waiting_for),
         "ending": or_null(&host.ending), "reason": or_null(&host.reason), "gate": or_null(&host.gate),
         "plan_digest": digest(&host.plan_digest), "plan": embedded(&host.plan), "agent_connected": host.agent_connected,
+        "resolve": or_null(&host.resolve),
         "steps": host.steps.iter().map(step).collect::<Vec<_>>(),
     })
 }
@@ -56,7 +57,7 @@ pub fn signal(signal: &v1::Signal) -> Value {
         "status": signal.status, "name": signal.name, "labels": signal.labels, "annotations": signal.annotations,
         "starts_at": time_json(signal.starts_at), "ends_at": time_json(signal.ends_at),
         "received_at": time_json(signal.received_at), "incident": or_null(&signal.incident),
-        "run": or_null(&signal.run),
+        "run": or_null(&signal.run), "host": or_null(&signal.host),
         "trail": signal.trail.iter().map(|verdict| json!({
             "at": time_json(verdict.at), "asked": verdict.asked, "answer": verdict.answer, "reason": verdict.reason,
         })).collect::<Vec<_>>(),

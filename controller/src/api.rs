@@ -21,7 +21,7 @@ use futures_util::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::accept::{Connections, Peer};
-use crate::coordinator::{Handle, Session};
+use crate::coordinator::{Found, Handle, Looked, Session};
 use crate::library::Notices;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
@@ -233,6 +233,40 @@ impl v1::operators_server::Operators for Operators {
             let run = parse(&request.run)?;
             let logs = self.parts.handle.logs(run, request.host, request.path).await;
             Ok(v1::GetLogsReply { steps: logs.map_err(|problem| no(&problem))? })
+        })
+        .await
+    }
+
+    async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Answer<v1::Run> {
+        // Whoever started a run may stop it; the coordinator asks everybody else for `operate`.
+        self.answer("CancelRun", request, Scope::Any, async |session, request| {
+            let run = parse(&request.run)?;
+            let asked = self.parts.handle.cancel(session, run, request.reason).await;
+            asked.map_err(|problem| no(&problem))?;
+            self.parts.handle.run(run).await.map_err(|problem| no(&problem))
+        })
+        .await
+    }
+
+    async fn resolve_step(&self, request: Request<v1::ResolveStepRequest>) -> Answer<v1::Run> {
+        self.answer("ResolveStep", request, Scope::Operate, async |session, request| {
+            let (run, host) = (parse(&request.run)?, parse(&request.host)?);
+            let found = match request.found() {
+                v1::Found::Ran => Found::Ran,
+                v1::Found::DidNotRun => Found::DidNotRun,
+                v1::Found::Unspecified => {
+                    return Err(invalid(
+                        "it must be said whether the step ran",
+                        "",
+                        "say ran, or did not run",
+                    ));
+                }
+            };
+            let path = Some(request.path).filter(|path| !path.is_empty());
+            let looked = Looked { path, found, reason: request.reason };
+            let done = self.parts.handle.resolve(session, run, host, looked).await;
+            done.map_err(|problem| no(&problem))?;
+            self.parts.handle.run(run).await.map_err(|problem| no(&problem))
         })
         .await
     }

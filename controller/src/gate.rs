@@ -21,7 +21,8 @@ use crate::policy::{Mode, Policy};
 use crate::problem::Problem;
 use crate::world::At;
 
-/// So many distinct persons of these groups; no groups: anyone who may approve.
+/// So many distinct persons of these groups, who count for this factor alone. No groups: so many persons in all, those of the
+/// other factors included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Factor {
     /// Any of these groups.

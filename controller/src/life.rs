@@ -51,8 +51,12 @@ pub(crate) enum Ended {
 /// Runs until SIGTERM or SIGINT, or until something it cannot be without has died.
 pub(crate) fn run(config: Config) -> anyhow::Result<Ended> {
     log(&config);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    // Several threads, so that a handshake's arithmetic stalls no decision; the coordinator is one task all the same.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("controller")
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
     let ended = runtime.block_on(live(&config));
     // What blocks beneath (a read of a hung disk) must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));

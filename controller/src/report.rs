@@ -8,7 +8,7 @@ use fettle_proto::signed::Roster;
 use fettle_proto::signed::words::risk_word;
 use fettle_proto::{signed, v1};
 use fettle_runbooks::id::Host;
-use fettle_runbooks::run::State;
+use fettle_runbooks::run::{State, Wait};
 
 use crate::gate;
 use crate::incident::{self, Clock};
@@ -67,6 +67,18 @@ fn host_run(
         plan: plan.filter(|_| whole).map(|plan| plan.bytes.bytes()).unwrap_or_default(),
         steps: if whole { step_views(row, steps) } else { Vec::new() },
         agent_connected: connected(&row.host),
+        resolve: match state {
+            State::Waiting(Wait::Resolve { path, .. }) => path.clone(),
+            State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
+            | State::Created
+            | State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Verifying { .. }
+            | State::Undoing
+            | State::Cancelling { .. }
+            | State::Ended(_) => String::new(),
+        },
     }
 }
 
@@ -196,6 +208,7 @@ pub fn signal(row: &SignalRow, whole: bool) -> v1::Signal {
         received_at: signal.received_at.0,
         incident: text(row.incident.as_ref()),
         run: text(row.run.as_ref()),
+        host: text(row.host.as_ref()),
         trail: row
             .trail
             .iter()

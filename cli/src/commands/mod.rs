@@ -10,12 +10,14 @@ mod runbook;
 mod signal;
 mod start;
 mod status;
+mod stop;
 mod watch;
 mod whoami;
 
 pub(crate) use start::check as checked;
 
 use clap::CommandFactory as _;
+use fettle_proto::v1;
 use tokio::runtime::Runtime;
 
 use crate::args::{Agent, Cli, Command, Incident, Roster, Run, Runbook, Signal, Token};
@@ -39,6 +41,12 @@ pub fn run(cli: Cli, runtime: &Runtime) -> Result<Exit> {
             runtime.block_on(run::list(&context()?, host.as_deref(), *open, *limit, before.as_deref()))
         }
         Command::Run(Run::Show { run }) => runtime.block_on(run::show(&context()?, run)),
+        Command::Run(Run::Cancel { run, reason }) => runtime.block_on(stop::cancel(&context()?, run, reason)),
+        Command::Run(Run::Resolve { run, host, step, ran, did_not_run: _, reason }) => {
+            let found = if *ran { v1::Found::Ran } else { v1::Found::DidNotRun };
+            let looked = stop::Looked { run, host, step: step.as_deref(), found, reason };
+            runtime.block_on(stop::resolve(&context()?, &looked))
+        }
         Command::Signal(Signal::List { limit }) => runtime.block_on(signal::list(&context()?, *limit)),
         Command::Signal(Signal::Explain { signal }) => runtime.block_on(signal::explain(&context()?, signal)),
         Command::Signal(Signal::Test { file, source }) => {

@@ -12,7 +12,7 @@ use crate::config::Context;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::output::talk;
-use crate::people::Until;
+use crate::people::{Until, terminal};
 use crate::view;
 
 pub(super) async fn run(context: &Context, args: &args::Plan) -> Result<Exit> {
@@ -35,6 +35,6 @@ pub(super) async fn run(context: &Context, args: &args::Plan) -> Result<Exit> {
         }
     };
     let run = answer(context, calls.get_run(v1::GetRunRequest { run: id })).await?;
-    context.output.show(&view::run(&run), || plans(&context.output, &run))?;
+    context.output.show(&view::run(&run), || plans(&context.output, &run, terminal::width()))?;
     Ok(exit)
 }

@@ -6,8 +6,8 @@ use crate::client::{answer, connect};
 use crate::config::Context;
 use crate::error::Result;
 use crate::exit::Exit;
-use crate::output::{Output, Table, Tone, glyph, span, time, visible, visible_lines};
-use crate::view;
+use crate::output::{Output, Table, Tone, glyph, span, time, visible};
+use crate::{people, view};
 
 pub(super) async fn list(
     context: &Context,
@@ -98,7 +98,7 @@ pub(crate) fn page(out: &Output, run: &v1::Run) -> String {
         if !host.reason.is_empty() {
             text.push_str(&format!("\n  {}", visible(&host.reason)));
         }
-        if !host.gate.is_empty() && host.state == "waiting" {
+        if !host.gate.is_empty() && host.waiting_for == "gate" {
             text.push_str(&format!(
                 "\n  gate: {}   → fettle approve {}",
                 visible(&host.gate),
@@ -109,6 +109,11 @@ pub(crate) fn page(out: &Output, run: &v1::Run) -> String {
             text.push('\n');
             text.push_str(&steps(out, host));
         }
+    }
+    let next = super::stop::waiting(run);
+    if !next.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&next);
     }
     text
 }
@@ -136,8 +141,8 @@ fn steps(out: &Output, host: &v1::HostRun) -> String {
     table.render(out).lines().map(|line| format!("\n  {line}")).collect::<String>()
 }
 
-/// The plan of each host: what remediation would do, or does.
-pub(crate) fn plans(out: &Output, run: &v1::Run) -> String {
+/// The plan of each host: what remediation would do, or does. As an approver reads it.
+pub(crate) fn plans(out: &Output, run: &v1::Run, columns: usize) -> String {
     let mut text = String::new();
     for host in &run.hosts {
         text.push_str(&format!("{}  {}\n", out.paint(Tone::Strong, &host.host), visible(&state(host))));
@@ -147,46 +152,14 @@ pub(crate) fn plans(out: &Output, run: &v1::Run) -> String {
             continue;
         }
         text.push_str(&format!("  plan {}\n", view::digest(&host.plan_digest).as_str().unwrap_or("-")));
-        let plan = view::embedded(&host.plan);
-        let none = Vec::new();
-        let steps = plan["steps"].as_array().unwrap_or(&none);
-        if steps.is_empty() {
-            text.push_str("  nothing to remediate\n");
-        }
-        for (number, step) in steps.iter().enumerate() {
-            let word = |name: &str| step[name].as_str().unwrap_or_default().to_owned();
-            text.push_str(&format!(
-                "  {}. {}  {}  {}\n",
-                number + 1,
-                out.paint(Tone::Strong, &word("path")),
-                out.paint(Tone::of(&word("risk")), &word("risk")),
-                visible(&word("name")),
-            ));
-            for (key, value) in step.as_object().into_iter().flatten() {
-                if matches!(key.as_str(), "path" | "risk" | "name") {
-                    continue;
-                }
-                if let Some(shown) = plain(value) {
-                    let lines = visible_lines(&shown).replace('\n', "\n         ");
-                    text.push_str(&format!("       {}: {lines}\n", out.paint(Tone::Dim, key)));
-                }
+        match fettle_proto::signed::plan::decode(&host.plan) {
+            Ok(plan) => text.push_str(&people::brief::plan(&plan, run.certified, out, columns)),
+            Err(error) => {
+                text.push_str(&format!("  the plan cannot be read: {}\n", visible(&error.to_string())))
             }
         }
     }
     text
-}
-
-/// A value of a plan as text; nothing for an empty one.
-fn plain(value: &serde_json::Value) -> Option<String> {
-    use serde_json::Value;
-    match value {
-        Value::Null => None,
-        Value::String(text) if text.is_empty() => None,
-        Value::String(text) => Some(text.trim_end().to_owned()),
-        Value::Array(items) if items.is_empty() => None,
-        Value::Object(members) if members.is_empty() => None,
-        Value::Array(_) | Value::Object(_) | Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
-    }
 }
 
 #[cfg(test)]
@@ -209,7 +182,6 @@ mod tests {
                 waiting_for: "gate".into(),
                 gate: "gate_1".into(),
                 agent_connected: true,
-                plan: br#"{"fettle":"plan/1","steps":[{"path":"remediate/restart","risk":"high","name":"restart","argv":["systemctl","restart","x"],"timeout":"5m","if":""}]}"#.as_slice().into(),
                 steps: vec![v1::StepView {
                     path: "diagnose/port".into(),
                     attempt: 1,
@@ -243,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_shows_each_step_whole() {
-        insta::assert_snapshot!(plans(&Output::plain(Format::Table), &example()), @r#"
-        web-1  … waiting for gate
-          plan -
-          1. remediate/restart  high  restart
-               argv: ["systemctl","restart","x"]
-               timeout: 5m
-        "#);
+    fn a_plan_is_laid_out_as_for_an_approver_and_nothing_of_it_is_raw() {
+        let mut run = example();
+        run.hosts[0].plan = fettle_proto::signed::plan::encode(&people::sample_plan()).into();
+        let text = plans(&Output::plain(Format::Table), &run, 60);
+        for c in text.chars() {
+            assert!(c == '\n' || !c.is_control(), "{c:?} is raw in:\n{text}");
+        }
+        insta::assert_snapshot!(text);
     }
 }

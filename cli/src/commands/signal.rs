@@ -28,7 +28,7 @@ pub(super) async fn list(context: &Context, limit: u32) -> Result<Exit> {
                 time(signal.received_at),
                 signal.status.clone(),
                 signal.name.clone(),
-                signal.labels.get("instance").cloned().unwrap_or_else(|| "-".into()),
+                if signal.host.is_empty() { "-".into() } else { signal.host.clone() },
                 if signal.run.is_empty() { "-".into() } else { signal.run.clone() },
             ]);
         }

@@ -46,6 +46,13 @@ fn page(out: &Output, status: &v1::Status) -> String {
         text.push_str(&table.render(out));
         text.push_str("→ fettle approve GATE, or fettle reject GATE --reason …\n");
     }
+    let looks: Vec<String> =
+        status.runs.iter().map(super::stop::waiting).filter(|text| !text.is_empty()).collect();
+    if !looks.is_empty() {
+        text.push_str(&format!("\n{}\n", out.paint(Tone::Strong, "Waiting for somebody to look")));
+        text.push_str(&looks.join("\n"));
+        text.push('\n');
+    }
     text.push('\n');
     if status.runs.is_empty() {
         text.push_str("Nothing runs.\n");

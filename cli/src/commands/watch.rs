@@ -3,6 +3,7 @@
 use fettle_proto::v1::{self, run_event::What};
 use serde_json::{Value, json};
 
+use super::stop;
 use crate::args;
 use crate::client::{Operators, connect, explain};
 use crate::config::Context;
@@ -32,6 +33,9 @@ pub(crate) enum Show {
     Everything,
 }
 
+/// A run that stands still until a person looks has said everything once it has been silent for so long.
+const SILENCE: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// How often a broken stream is opened again, at most.
 const RETRIES: u32 = 5;
 
@@ -56,8 +60,12 @@ pub(crate) async fn follow(
             Ok(Ok(stream)) => {
                 let mut stream = stream.into_inner();
                 loop {
+                    let still = last.as_ref().filter(|run| stop::stands_still(run));
                     let next = tokio::select! {
                         next = stream.message() => next,
+                        () = tokio::time::sleep(SILENCE), if still.is_some() => {
+                            return Ok(still.map_or(Exit::Resolve, stands_still));
+                        }
                         _ = tokio::signal::ctrl_c() => return Ok(detached(run, seen)),
                     };
                     match next {
@@ -101,6 +109,11 @@ fn detached(run: &str, seen: u64) -> Exit {
     Exit::Pending
 }
 
+fn stands_still(run: &v1::Run) -> Exit {
+    talk(&format!("{}: {}\n{}", visible(&run.id), Exit::Resolve.meaning(), stop::waiting(run)));
+    Exit::Resolve
+}
+
 fn ended(run: &v1::Run) -> Exit {
     let exit = Exit::of_run(&run.hosts);
     let mut said = format!("{}: {}", run.id, exit.meaning());
@@ -123,7 +136,9 @@ fn print(out: &Output, event: &v1::RunEvent, show: Show) -> Result<()> {
 
 fn data(event: &v1::RunEvent, what: &What) -> Value {
     let mut value = match what {
-        What::Happened(happened) => json!({ "kind": happened.kind, "text": happened.text }),
+        What::Happened(happened) => {
+            json!({ "kind": happened.kind, "who": happened.who, "text": happened.text })
+        }
         What::Output(chunk) => json!({
             "kind": "output", "path": chunk.path, "attempt": chunk.attempt, "stream": stream(chunk),
             "offset": chunk.offset, "text": String::from_utf8_lossy(&chunk.data),
@@ -144,7 +159,9 @@ fn line(out: &Output, event: &v1::RunEvent, what: &What) -> String {
             let clock = time(event.at);
             let clock = clock.split_once(' ').map_or(clock.as_str(), |(_, clock)| clock);
             let host = if event.host.is_empty() { "-" } else { &event.host };
-            format!("{}  {}  {}", out.paint(Tone::Dim, clock), visible(host), visible_lines(&happened.text))
+            let by = happened.who.strip_prefix("person ").map(|name| format!("{name}: ")).unwrap_or_default();
+            let text = format!("{by}{}", happened.text);
+            format!("{}  {}  {}", out.paint(Tone::Dim, clock), visible(host), visible_lines(&text))
         }
         What::Output(chunk) => {
             let text = String::from_utf8_lossy(&chunk.data).into_owned();
@@ -182,6 +199,7 @@ mod tests {
             what: Some(What::Happened(v1::Happened {
                 kind: "step-started".into(),
                 text: "diagnose/port starts".into(),
+                who: "host web-1".into(),
             })),
         };
         let output = v1::RunEvent {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fettle_proto::grant::{describe, effective_risk};
 use fettle_proto::signed::words::risk_word;
-use fettle_runbooks::plan::{PlannedStep, PlannedUndo, PlannedWork};
+use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
 use fettle_runbooks::runbook::{OnFailure, Repeat, Risk};
 use jiff::Timestamp;
 use unicode_width::UnicodeWidthChar as _;
@@ -25,6 +25,16 @@ pub fn render(checked: &Checked, out: &Output, columns: usize, now: Timestamp) -
     }
     signature(&mut page, checked);
     aside(&mut page, checked);
+    page.text
+}
+
+/// Lays a plan out alone, with nothing around it that could be signed.
+pub fn plan(plan: &Plan, certified: bool, out: &Output, columns: usize) -> String {
+    let mut page = Page { text: String::new(), out, columns };
+    if plan.steps.is_empty() {
+        page.field("", "nothing to remediate");
+    }
+    planned(&mut page, plan, certified, None);
     page.text
 }
 
@@ -98,17 +108,21 @@ fn header(page: &mut Page<'_>, checked: &Checked, now: Timestamp) {
 }
 
 fn host(page: &mut Page<'_>, checked: &Checked, checked_plan: &CheckedPlan) {
-    let plan = &checked_plan.plan;
-    page.heading(&format!("On {}", plan.agent));
+    page.heading(&format!("On {}", checked_plan.plan.agent));
+    planned(page, &checked_plan.plan, checked.certified.is_ok(), Some(&checked_plan.from));
+}
+
+/// What a plan was made from, and each of its steps; those before the step `from` stand before the gate.
+fn planned(page: &mut Page<'_>, plan: &Plan, certified: bool, from: Option<&str>) {
     for (name, value) in &plan.inputs {
         page.field("input", &format!("{name} = {}", quoted(value)));
     }
     for (name, value) in &plan.evidence {
         page.field("evidence", &format!("{name} = {value}"));
     }
-    let gate = plan.steps.iter().position(|step| step.path == checked_plan.from).unwrap_or(0);
+    let gate = from.and_then(|from| plan.steps.iter().position(|step| step.path == from)).unwrap_or(0);
     for (index, planned) in plan.steps.iter().enumerate() {
-        step(page, index + 1, planned, checked.certified.is_ok(), index < gate);
+        step(page, index + 1, planned, certified, index < gate);
     }
     for planned in &plan.verify {
         let _ = writeln!(page.text);

@@ -16,6 +16,8 @@ mod certify; // this runbook is fit
 mod files;
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+pub(crate) use sample::sample_plan;
 
 use std::path::Path;
 

@@ -73,7 +73,7 @@ fn step(path: &str, risk: Risk, work: PlannedWork) -> PlannedStep {
     }
 }
 
-pub(super) fn sample_plan() -> Plan {
+pub(crate) fn sample_plan() -> Plan {
     let vacuum = step(
         "remediate/vacuum",
         Risk::Low,

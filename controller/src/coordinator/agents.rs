@@ -257,6 +257,7 @@ impl Desk<'_> {
                     self.change(Change::Noted { run, host: host.clone(), text });
                     return;
                 }
+                change if self.told_before(&change) => {}
                 change => self.change(change),
             }
         }
@@ -278,6 +279,32 @@ impl Desk<'_> {
     fn other_plan(&self, run: RunId, host: &Host, digest: fettle_runbooks::id::Digest) -> bool {
         let row = self.model.host_runs.get(&(run, host.clone()));
         row.and_then(|row| row.plan.as_ref()).is_some_and(|plan| plan.digest != digest)
+    }
+
+    /// Whether a host says of an attempt what is known of it already: again after a restart, under other numbers. An attempt that
+    /// changes something is over once; one that only reads may run again, and then its latest run counts.
+    fn told_before(&self, change: &Change) -> bool {
+        let known = |run: RunId, host: &Host, path: &str, attempt: u32| {
+            self.model.steps.get(&(run, host.clone(), path.to_owned(), attempt))
+        };
+        let effect = |path: &str| path.starts_with("remediate/");
+        if let Change::StepStarted { run, host, path, attempt, at } = change {
+            let known = known(*run, host, path, *attempt);
+            return known.is_some_and(|row| effect(path) || row.started_at == Some(*at));
+        }
+        if let Change::StepEnded(end) = change {
+            let known = known(end.run, &end.host, &end.path, end.attempt);
+            return known.filter(|row| row.ended_at.is_some()).is_some_and(|row| {
+                let same = row.ended_at == Some(end.at) && row.state == end.outcome;
+                // What was not known may become known.
+                same || (effect(&end.path) && row.state != "unknown")
+            });
+        }
+        if let Change::StepSkipped { run, host, path, reason, at } = change {
+            let known = known(*run, host, path, 0);
+            return known.is_some_and(|row| row.ended_at == Some(*at) && row.message == *reason);
+        }
+        false
     }
 
     /// A diagnosis nobody took on in time is of no use any more.

@@ -122,12 +122,10 @@ impl<'a> Desk<'a> {
 
     /// Ends the decision.
     pub(super) fn done(self) -> Decided {
-        let Desk { model, records, touched, effects, .. } = self;
+        let Desk { model, now, records, touched, effects, .. } = self;
         let rows: Vec<Row> = touched.iter().filter_map(|key| model.row(key)).collect();
         for record in &records {
-            if let Change::RunEnded { run } = record.change {
-                model.forget_run(run);
-            }
+            model.forget(&record.change, now);
         }
         Decided { transaction: Transaction { records, rows }, touched, effects }
     }

@@ -80,6 +80,17 @@ pub enum Found {
     DidNotRun,
 }
 
+/// What a person says about a step whose outcome was unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// The step they looked at, by its path; refused when another one waits. Absent: whichever waits.
+    pub path: Option<String>,
+    /// What they found out.
+    pub found: Found,
+    /// How they know, for the record; not empty.
+    pub reason: String,
+}
+
 /// The roster in force: the signed bytes, verified, and what they say.
 #[derive(Clone, Debug)]
 pub struct RosterInForce {
@@ -159,7 +170,7 @@ pub(crate) enum Command {
         session: Session,
         run: RunId,
         host: Host,
-        found: Found,
+        looked: Looked,
         reply: Reply<()>,
     },
     Challenge {
@@ -302,6 +313,7 @@ impl Handle {
 
     /// Asks the hosts of a run to stop it. Needs the scope `operate`, or to be who started it.
     pub async fn cancel(&self, session: Session, run: RunId, reason: String) -> Result<(), Problem> {
+        self.still_open(run).await?;
         self.ask(|reply| Command::Cancel { session, run, reason, reply }).await
     }
 
@@ -312,9 +324,19 @@ impl Handle {
         session: Session,
         run: RunId,
         host: Host,
-        found: Found,
+        looked: Looked,
     ) -> Result<(), Problem> {
-        self.ask(|reply| Command::Resolve { session, run, host, found, reply }).await
+        self.still_open(run).await?;
+        self.ask(|reply| Command::Resolve { session, run, host, looked, reply }).await
+    }
+
+    /// Refuses what is asked of a run that is over or never was: the coordinator remembers only open ones.
+    async fn still_open(&self, run: RunId) -> Result<(), Problem> {
+        let known = self.parts(run).await?.ok_or_else(|| Problem::not_found(format!("run `{run}`")))?;
+        match known.run.ended_at {
+            None => Ok(()),
+            Some(at) => Err(Problem::conflict("run-ended", format!("{run} ended at {at}"))),
+        }
     }
 
     // --- agents ---

@@ -41,7 +41,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::crash::crash_point;
-use crate::model::{Change, Model, RowKey};
+use crate::model::{Change, MEMORY, Model, RowKey};
 use crate::notify::Deliver;
 use crate::problem::Problem;
 use crate::store::{Record, Store, Ticket, Unavailable};
@@ -52,7 +52,7 @@ use people::Challenges;
 use timers::Timers;
 
 pub use handle::{
-    AgentCertificate, Enrolment, Found, Gone, Handle, Receipt, RosterInForce, RunEvents, Session,
+    AgentCertificate, Enrolment, Found, Gone, Handle, Looked, Receipt, RosterInForce, RunEvents, Session,
 };
 pub use policy_watch::watch_policy;
 
@@ -64,9 +64,6 @@ const IN_FLIGHT: usize = 2048;
 
 /// Events a watcher may be behind before it has to read from the store again.
 const LIVE_QUEUE: usize = 4096;
-
-/// How far back guards and deduplication remember after a restart; no guard may be longer.
-const MEMORY: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 
 /// Notifications on their way at a time; a storm of them must not take the descriptors that agents need.
 const DELIVERIES: usize = 16;
@@ -482,8 +479,8 @@ impl Coordinator {
                 let answer = desk.cancel(&session, run, &reason);
                 desk.reply(reply, answer);
             }),
-            Command::Resolve { session, run, host, found, reply } => self.decide(|desk| {
-                let answer = desk.resolve(&session, run, &host, found);
+            Command::Resolve { session, run, host, looked, reply } => self.decide(|desk| {
+                let answer = desk.resolve(&session, run, &host, looked);
                 desk.reply(reply, answer);
             }),
             Command::Challenge { person, reply } => self.decide_with(|desk, challenges| {

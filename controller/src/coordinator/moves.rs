@@ -32,7 +32,7 @@ impl Desk<'_> {
         };
         let was_taken = self.model.taken_by(host);
         if machine != row.machine {
-            let reason = machine.ended().map_or(because, |how| &how.reason).to_owned();
+            let reason = reason(&machine.state, &effects).unwrap_or(because).to_owned();
             self.change(Change::Moved { run, host: host.clone(), machine, reason });
         }
         for effect in effects {
@@ -52,7 +52,9 @@ impl Desk<'_> {
             Asked::AskCancel { reason } => self.effect(Effect::Tell(host.clone(), cancel(run, reason))),
             Asked::AskResolve { path, reason, .. } => {
                 let title = format!("{path} on {host}: a person must look");
-                self.notify("resolve-wanted", title, Some(run), None, Some(host), &[], &reason);
+                let text =
+                    format!("{reason}; then: fettle run resolve {run} --host {host} --ran | --did-not-run");
+                self.notify("resolve-wanted", title, Some(run), None, Some(host), &[], &text);
             }
             Asked::End(how) => self.end(run, host, &how),
         }
@@ -329,6 +331,30 @@ impl Desk<'_> {
         if open {
             self.change(Change::Investigated { incident });
         }
+    }
+}
+
+/// Why a host run is where it came to, where its machine says.
+fn reason<'a>(state: &'a State, effects: &'a [Asked]) -> Option<&'a str> {
+    match state {
+        State::Ended(how) => Some(&how.reason),
+        State::Cancelling { reason, .. } => Some(reason),
+        State::Waiting(Wait::Resolve { .. }) => effects.iter().find_map(|effect| match effect {
+            Asked::AskResolve { reason, .. } => Some(reason.as_str()),
+            Asked::SendSegment { .. }
+            | Asked::AskGuards
+            | Asked::OpenGate { .. }
+            | Asked::CloseGate { .. }
+            | Asked::AskCancel { .. }
+            | Asked::End(_) => None,
+        }),
+        State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
+        | State::Created
+        | State::Diagnosing
+        | State::Planned { .. }
+        | State::Remediating
+        | State::Verifying { .. }
+        | State::Undoing => None,
     }
 }
 

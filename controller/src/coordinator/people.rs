@@ -13,7 +13,7 @@ use fettle_runbooks::run::{Event, Resolution, State, Wait};
 use sha2::{Digest as _, Sha256};
 
 use super::desk::Desk;
-use super::handle::{Found, Session};
+use super::handle::{Found, Looked, Session};
 use crate::model::Change;
 use crate::model::row::{Origin, SessionRow, SignedBlob};
 use crate::policy::Mode;
@@ -249,24 +249,28 @@ impl Desk<'_> {
         session: &Session,
         run: RunId,
         host: &Host,
-        found: Found,
+        looked: Looked,
     ) -> Result<(), Problem> {
         session.may(Scope::Operate)?;
-        let waits = self
-            .model
-            .host_runs
-            .get(&(run, host.clone()))
-            .is_some_and(|row| matches!(row.machine.state, State::Waiting(Wait::Resolve { .. })));
-        if !waits {
+        let Looked { path: wanted, found, reason } = looked;
+        if reason.trim().is_empty() {
+            return Err(Problem::invalid("reason-missing", "say how you know: the record keeps it"));
+        }
+        let state = self.model.host_runs.get(&(run, host.clone())).map(|row| &row.machine.state);
+        let Some(State::Waiting(Wait::Resolve { path, .. })) = state else {
             let message = format!("{run} on {host} does not wait for anybody to look");
             return Err(Problem::conflict("nothing-to-resolve", message));
-        }
-        let (resolution, text) = match found {
-            Found::Ran => (Resolution::Ran, "it took effect"),
-            Found::DidNotRun => (Resolution::DidNotRun, "it did not take effect"),
         };
-        let text = format!("{} looked: {text}", session.person);
-        self.change(Change::Noted { run, host: host.clone(), text });
+        if let Some(wanted) = wanted.filter(|wanted| wanted != path) {
+            let message = format!("{run} on {host} waits for somebody to look at {path}, not at {wanted}");
+            return Err(Problem::conflict("nothing-to-resolve", message));
+        }
+        let (resolution, ran) = match found {
+            Found::Ran => (Resolution::Ran, true),
+            Found::DidNotRun => (Resolution::DidNotRun, false),
+        };
+        let (path, by) = (path.clone(), session.person.clone());
+        self.change(Change::Resolved { run, host: host.clone(), path, ran, by, reason });
         self.host_event(run, host, Event::Resolved(resolution));
         Ok(())
     }
@@ -281,9 +285,12 @@ impl Desk<'_> {
         if row.origin != Origin::Person(session.person.clone()) {
             session.may(Scope::Operate)?;
         }
+        let hosts = row.hosts.clone();
+        let by = session.person.clone();
+        self.change(Change::CancelAsked { run, by, reason: reason.to_owned() });
         let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         let reason = format!("cancelled by {}{why}", session.person);
-        for host in row.hosts.clone() {
+        for host in hosts {
             let open = self
                 .model
                 .host_runs

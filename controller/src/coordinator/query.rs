@@ -1,13 +1,15 @@
 //! Questions: answered from the store, on other threads than the coordinator's.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use fettle_proto::signed::words::from_ms;
 use fettle_proto::v1;
 use fettle_runbooks::id::{GateId, Host, IncidentId, RunId, SignalId};
 use futures_util::stream;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 use super::gates::parse;
 use super::handle::{Handle, Live, RunEvents};
@@ -19,6 +21,10 @@ use crate::world::At;
 
 /// History read at a time.
 const PAGE: usize = 10_000;
+
+/// Output that came before its attempt is known to have begun is held back for so long: it does not go through the store, and
+/// so overtakes what does.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// The most of a list.
 const MOST: usize = 1000;
@@ -133,6 +139,8 @@ impl Handle {
             run,
             seen: after,
             backlog: VecDeque::new(),
+            begun: HashSet::new(),
+            held: VecDeque::new(),
             live,
             hosts: BTreeSet::new(),
             over: false,
@@ -227,6 +235,9 @@ impl Handle {
     }
 }
 
+/// One attempt of one step of the run that is watched: host, path, number.
+type Attempt = (String, String, u32);
+
 /// Somebody watches a run.
 struct Watching {
     handle: Handle,
@@ -234,6 +245,10 @@ struct Watching {
     /// The number of the last event shown.
     seen: u64,
     backlog: VecDeque<v1::RunEvent>,
+    /// Attempts whose beginning was shown, or waited for long enough.
+    begun: HashSet<Attempt>,
+    /// Output of others, oldest first, and until when it is held back.
+    held: VecDeque<(Instant, Attempt, v1::RunEvent)>,
     live: broadcast::Receiver<Arc<Live>>,
     /// The run's hosts.
     hosts: BTreeSet<String>,
@@ -250,7 +265,17 @@ impl Watching {
             if self.over {
                 return None;
             }
-            let step = match self.live.recv().await {
+            let heard = match self.held.front().map(|(until, ..)| *until) {
+                None => self.live.recv().await,
+                Some(until) => match tokio::time::timeout_at(until, self.live.recv()).await {
+                    Ok(heard) => heard,
+                    Err(_) => {
+                        self.waited();
+                        continue;
+                    }
+                },
+            };
+            let step = match heard {
                 Ok(live) => self.hear(&live).await,
                 Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up().await,
                 Err(broadcast::error::RecvError::Closed) => Err(Problem::unavailable()),
@@ -267,13 +292,36 @@ impl Watching {
             Live::Output { host, chunk } => {
                 // A host speaks only of runs that it has a part in.
                 if chunk.run.parse() == Ok(self.run) && self.hosts.contains(host.as_str()) {
+                    let attempt = (host.to_string(), chunk.path.clone(), chunk.attempt);
                     let what = Some(v1::run_event::What::Output(chunk.clone()));
                     let at = self.handle.world.now().0;
-                    self.backlog.push_back(v1::RunEvent { number: 0, at, host: host.to_string(), what });
+                    let event = v1::RunEvent { number: 0, at, host: host.to_string(), what };
+                    if self.begun.contains(&attempt) {
+                        self.backlog.push_back(event);
+                    } else {
+                        self.held.push_back((Instant::now() + HOLD, attempt, event));
+                    }
                 }
                 Ok(())
             }
             Live::Happened(records) => self.show(records).await,
+        }
+    }
+
+    /// An attempt began: what it has printed so far may be shown.
+    fn begins(&mut self, attempt: Attempt) {
+        let (mine, others) =
+            std::mem::take(&mut self.held).into_iter().partition(|(_, of, _)| *of == attempt);
+        let mine: VecDeque<_> = mine;
+        self.held = others;
+        self.backlog.extend(mine.into_iter().map(|(_, _, event)| event));
+        self.begun.insert(attempt);
+    }
+
+    /// The oldest output that is held back has waited long enough.
+    fn waited(&mut self) {
+        if let Some((_, attempt, _)) = self.held.front() {
+            self.begins(attempt.clone());
         }
     }
 
@@ -298,11 +346,17 @@ impl Watching {
                     | Change::GateClosed { .. }
                     | Change::RunEnded { .. }
             );
+            if let Change::StepEnded(end) = &record.change {
+                self.begins((end.host.to_string(), end.path.clone(), end.attempt));
+            }
             if let Some(line) = report::line(&record.change) {
-                let happened = v1::Happened { kind: line.kind.to_owned(), text: line.text };
+                let happened = v1::Happened { kind: line.kind.to_owned(), text: line.text, who: line.who };
                 let what = Some(v1::run_event::What::Happened(happened));
                 let (number, at) = (record.number, record.at.0);
                 self.backlog.push_back(v1::RunEvent { number, at, host: line.host, what });
+            }
+            if let Change::StepStarted { host, path, attempt, .. } = &record.change {
+                self.begins((host.to_string(), path.clone(), *attempt));
             }
         }
         if moved { self.show_run().await } else { Ok(()) }
@@ -312,6 +366,9 @@ impl Watching {
         let run = self.handle.run(self.run).await?;
         self.over |= run.ended_at != 0;
         self.hosts = run.hosts.iter().map(|host| host.host.clone()).collect();
+        while self.over && !self.held.is_empty() {
+            self.waited();
+        }
         let at = self.handle.world.now().0;
         let what = Some(v1::run_event::What::Run(run));
         self.backlog.push_back(v1::RunEvent { number: self.seen, at, host: String::new(), what });

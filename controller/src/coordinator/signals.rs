@@ -1,5 +1,7 @@
 //! Signals come in: known or new, joined to an incident, and perhaps the start of a run.
 
+use std::time::Duration;
+
 use fettle_proto::v1;
 use fettle_runbooks::id::{IncidentId, RunId, SignalId};
 use fettle_runbooks::run::Event;
@@ -7,13 +9,16 @@ use fettle_runbooks::run::Event;
 use super::desk::Desk;
 use super::handle::Receipt;
 use crate::incident::{self, Readings};
-use crate::model::Change;
 use crate::model::row::{IncidentRow, Origin, SignalRow};
+use crate::model::{Change, Over};
 use crate::policy::Mode;
 use crate::report;
 use crate::run::{Beginning, begin};
 use crate::signal::{Answer, Signal, Status, Verdict};
 use crate::trigger::{Chosen, Judged, choose};
+
+/// A source with several senders may deliver an alert's beginning so long after its end.
+const ECHO: Duration = Duration::from_secs(60);
 
 impl Desk<'_> {
     /// Takes one signal in.
@@ -31,6 +36,9 @@ impl Desk<'_> {
             }
             return receipt;
         }
+        if let Some(over) = self.echo(&signal) {
+            return Receipt { signal: over.signal, new: false, run: over.run };
+        }
         let (judged, go) = self.judge(&signal);
         let id = SignalId::new(self.world.uuid());
         let mut row = SignalRow {
@@ -39,6 +47,7 @@ impl Desk<'_> {
             repeats: 0,
             incident: None,
             run: None,
+            host: judged.host.clone(),
             trail: judged.verdicts.clone(),
         };
         if signal.status == Status::Resolved {
@@ -86,6 +95,14 @@ impl Desk<'_> {
             let verdicts = vec![Verdict::new(self.now, "dedupe", Answer::No, reason)];
             self.change(Change::Judged { signal: id, verdicts });
         }
+    }
+
+    /// The signal that is over and of which this one only says so again, or says late what was so before. An alert that fires
+    /// for longer than that after its end is another one, whatever its source says of its start.
+    fn echo(&self, signal: &Signal) -> Option<Over> {
+        let over = self.model.settled_signal(&signal.key())?;
+        let late = signal.starts_at.is_some() && self.now < over.at.plus(ECHO);
+        (signal.status == Status::Resolved || late).then_some(over)
     }
 
     fn incident_row(
@@ -156,15 +173,24 @@ impl Desk<'_> {
     pub(super) fn test_signal(&self, signal: Signal) -> v1::Signal {
         let known =
             self.model.signal_by_key(&signal.key()).filter(|known| !fires_anew(&known.signal, &signal));
-        let (trail, incident) = match known {
+        let (trail, incident, host) = match known {
             Some(row) => {
                 let reason = format!("known as {}, {}", row.id, row.signal.status.word());
-                (vec![Verdict::new(self.now, "dedupe", Answer::No, reason)], row.incident)
+                (vec![Verdict::new(self.now, "dedupe", Answer::No, reason)], row.incident, row.host.clone())
             }
-            None => (self.judge(&signal).0.verdicts, None),
+            None => match self.echo(&signal) {
+                Some(over) => {
+                    let reason = format!("known as {}, which is over", over.signal);
+                    (vec![Verdict::new(self.now, "dedupe", Answer::No, reason)], None, None)
+                }
+                None => {
+                    let judged = self.judge(&signal).0;
+                    (judged.verdicts, None, judged.host)
+                }
+            },
         };
         let id = SignalId::new(uuid::Uuid::nil());
-        let row = SignalRow { id, signal, repeats: 0, incident, run: None, trail };
+        let row = SignalRow { id, signal, repeats: 0, incident, run: None, host, trail };
         v1::Signal { id: String::new(), ..report::signal(&row, true) }
     }
 

@@ -100,10 +100,9 @@ impl Model {
             Change::Admitted { run, host } => {
                 let touched = self.host_run(*run, host, |row| row.remediated_at = Some(at));
                 if let Some(row) = self.host_runs.get(&(*run, host.clone())) {
-                    self.remediations
-                        .entry((row.runbook.clone(), host.clone()))
-                        .or_default()
-                        .push((at, *run));
+                    let times = self.remediations.entry((row.runbook.clone(), host.clone())).or_default();
+                    times.retain(|(before, _)| *before >= at.minus(super::MEMORY));
+                    times.push((at, *run));
                 }
                 touched
             }
@@ -158,7 +157,7 @@ impl Model {
                 stdout: KeptRow::default(),
                 stderr: KeptRow::default(),
             })),
-            Change::Noted { .. } => Vec::new(),
+            Change::CancelAsked { .. } | Change::Resolved { .. } | Change::Noted { .. } => Vec::new(),
 
             Change::OrderIssued(row) => self.put(Row::Order((**row).clone())),
             Change::OrderAccepted { run, host, segment } => {

@@ -52,6 +52,10 @@ pub enum Change {
     StepEnded(Box<StepEnd>),
     /// A step was not needed.
     StepSkipped { run: RunId, host: Host, path: String, reason: String, at: At },
+    /// A person asked for a run to be stopped.
+    CancelAsked { run: RunId, by: String, reason: String },
+    /// A person looked at a step whose outcome was unknown, and said whether it ran.
+    Resolved { run: RunId, host: Host, path: String, ran: bool, by: String, reason: String },
     /// The host said something that is kept for people and changes nothing.
     Noted { run: RunId, host: Host, text: String },
 
@@ -136,6 +140,8 @@ impl Change {
             | Change::Planned { run, .. }
             | Change::StepStarted { run, .. }
             | Change::StepSkipped { run, .. }
+            | Change::CancelAsked { run, .. }
+            | Change::Resolved { run, .. }
             | Change::Noted { run, .. }
             | Change::OrderAccepted { run, .. }
             | Change::OrderClosed { run, .. }

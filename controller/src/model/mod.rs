@@ -4,13 +4,16 @@
 //! to compare the tables with the history. It answers with the keys of the rows it touched; those are what a
 //! transaction writes beside the changes.
 //!
-//! A coordinator's model need not hold what is over: [`Model::forget_run`] drops an ended run.
+//! A coordinator's model need not hold what is over: [`Model::forget`] drops it once it is written, and remembers of it only
+//! what guards and deduplication ask for.
 
 mod apply;
 pub mod change;
 pub mod row;
+mod settled;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use fettle_runbooks::id::{GateId, Host, IncidentId, RunId, SignalId};
 
@@ -19,9 +22,13 @@ use row::{
     AgentRow, GateRow, HostRunRow, IncidentRow, NotificationRow, OrderRow, RunRow, SessionRow, SignalRow,
     StepRow, TokenRow,
 };
+pub use settled::{Over, Settled};
 
-use crate::signal::Key as SignalKey;
+use crate::signal::{Key as SignalKey, Status};
 use crate::world::At;
+
+/// How far back guards and deduplication remember; no guard may be longer.
+pub const MEMORY: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 
 /// Names one row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,6 +113,8 @@ pub struct Model {
 
     /// Finds a signal that arrives again.
     signal_keys: HashMap<SignalKey, SignalId>,
+    /// Signals that are over and whose rows are not here any more.
+    settled: Settled,
     /// Finds the open incident of a key.
     open_incidents: HashMap<String, IncidentId>,
     /// Orders that have not ended, by host, so that a reconnect does not search all.
@@ -123,6 +132,11 @@ impl Model {
     /// The signal that arrived before under this key.
     pub fn signal_by_key(&self, key: &SignalKey) -> Option<&SignalRow> {
         self.signal_keys.get(key).and_then(|id| self.signals.get(id))
+    }
+
+    /// The signal that was over under this key, when its row is not here any more.
+    pub fn settled_signal(&self, key: &SignalKey) -> Option<Over> {
+        self.settled.get(key)
     }
 
     /// The open incident that groups this key.
@@ -159,7 +173,9 @@ impl Model {
     pub fn insert(&mut self, row: Row) {
         match row {
             Row::Signal(row) => {
-                self.signal_keys.insert(row.signal.key(), row.id);
+                // An alert may come back under the key of one that is over.
+                let newest = self.signal_keys.entry(row.signal.key()).or_insert(row.id);
+                *newest = row.id.max(*newest);
                 self.signals.insert(row.id, row);
             }
             Row::Incident(row) => {
@@ -254,9 +270,45 @@ impl Model {
         self.last_notification + 1
     }
 
-    /// Drops an ended run and all that belongs to it from memory; its rows stay in the store. What guards remember of it
-    /// stays too.
-    pub fn forget_run(&mut self, run: RunId) {
+    /// Drops what a change ended from memory; its rows stay in the store. To be called once they are read for writing.
+    pub fn forget(&mut self, change: &Change, now: At) {
+        if let Change::RunEnded { run } = change {
+            self.forget_run(*run);
+        }
+        if let Change::IncidentClosed { incident, .. } = change {
+            self.forget_incident(*incident, now);
+        }
+        if let Change::SignalReceived(row) = change {
+            self.forget_signal(row.id, now);
+        }
+        if let Change::SignalTurned { signal, .. } = change {
+            self.forget_signal(*signal, now);
+        }
+        if let Change::SessionOpened(_) = change {
+            self.sessions.retain(|_, row| row.expires_at > now);
+        }
+        if let Change::TokenCreated(_) = change {
+            self.tokens.retain(|_, row| row.expires_at > now.minus(MEMORY));
+        }
+    }
+
+    /// Drops everything that is over, as after reading rows from a store.
+    pub fn forget_settled(&mut self) {
+        let runs = &self.runs;
+        self.host_runs.retain(|(run, _), _| runs.contains_key(run));
+        // In the order of their ids, which is that of their coming: of two under one key the later one counts.
+        let all: Vec<(SignalId, At)> = self
+            .signals
+            .values()
+            .map(|row| (row.id, row.signal.received_at.max(row.signal.ends_at.unwrap_or(At(0)))))
+            .collect();
+        for (signal, at) in all {
+            self.forget_signal(signal, at);
+        }
+    }
+
+    /// What guards remember of it stays.
+    fn forget_run(&mut self, run: RunId) {
         if self.runs.get(&run).is_none_or(|row| row.ended_at.is_none()) {
             return;
         }
@@ -267,6 +319,33 @@ impl Model {
         for host in row.hosts {
             self.host_runs.remove(&(run, host));
         }
+    }
+
+    fn forget_incident(&mut self, incident: IncidentId, now: At) {
+        if self.incidents.get(&incident).is_none_or(|row| row.closed.is_none()) {
+            return;
+        }
+        let Some(row) = self.incidents.remove(&incident) else { return };
+        for signal in row.signals {
+            self.forget_signal(signal, now);
+        }
+    }
+
+    /// A signal is over when it is resolved and no open incident has it. Its key stays, so that it is known when it comes again.
+    fn forget_signal(&mut self, signal: SignalId, now: At) {
+        let over = self.signals.get(&signal).is_some_and(|row| {
+            let open = row.incident.is_some_and(|id| self.incidents.contains_key(&id));
+            row.signal.status == Status::Resolved && !open
+        });
+        if !over {
+            return;
+        }
+        let Some(row) = self.signals.remove(&signal) else { return };
+        let key = row.signal.key();
+        if self.signal_keys.get(&key) == Some(&signal) {
+            self.signal_keys.remove(&key);
+        }
+        self.settled.put(&key, Over { signal, run: row.run, at: now });
     }
 
     /// Drops notifications that are done from memory.

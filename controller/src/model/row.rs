@@ -108,6 +108,9 @@ pub struct SignalRow {
     pub incident: Option<IncidentId>,
     /// The run it started.
     pub run: Option<RunId>,
+    /// The enrolled host it is about, if a trigger resolved one.
+    #[serde(default)]
+    pub host: Option<Host>,
     /// Why what happened happened, and why the rest did not.
     pub trail: Vec<Verdict>,
 }

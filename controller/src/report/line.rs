@@ -61,6 +61,15 @@ pub fn line(change: &Change) -> Option<Line> {
         Change::StepSkipped { host, path, reason, .. } => {
             on(by_host(host), host, "step-skipped", format!("{path} skipped: {reason}"))
         }
+        Change::CancelAsked { by, reason, .. } => {
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            at_large(format!("person {by}"), "cancel-asked", format!("asked to cancel the run{why}"))
+        }
+        Change::Resolved { host, path, ran, by, reason, .. } => {
+            let found = if *ran { "it ran" } else { "it did not run" };
+            let text = format!("looked at {path}: {found}: {reason}");
+            on(format!("person {by}"), host, "resolved", text)
+        }
         Change::Noted { host, text, .. } => on(by_host(host), host, "noted", text.clone()),
         Change::GateOpened(row) => {
             let needs: Vec<String> = row.factors.iter().map(gate::describe).collect();
@@ -122,7 +131,8 @@ fn moved(host: &Host, state: &State, reason: &str) -> Option<Line> {
         State::Waiting(Wait::Gate { .. }) => return None,
         State::Waiting(Wait::Wave { .. } | Wait::Window { .. }) => format!("waits: {reason}"),
         State::Waiting(Wait::Resolve { path, .. }) => {
-            format!("it cannot be told whether {path} took effect; a person must look")
+            let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+            format!("it cannot be told whether {path} took effect{why}; a person must look")
         }
         State::Created
         | State::Diagnosing

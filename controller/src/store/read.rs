@@ -89,6 +89,7 @@ impl Store for Sqlite {
             for row in rows {
                 model.insert(row);
             }
+            model.forget_settled();
             model.last_event = connection
                 .query_row("SELECT coalesce(max(number), 0) FROM events", [], |row| row.get::<_, i64>(0))?
                 .unsigned_abs();

@@ -162,6 +162,7 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
             repeats: 0,
             incident: None,
             run: None,
+            host: None,
             trail: Vec::new(),
         })),
         1 => Change::SignalRepeated { signal },

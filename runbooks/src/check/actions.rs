@@ -162,8 +162,8 @@ fn command(site: &mut Site<'_>, entry: &Entry, items: &[Node]) -> Option<Action>
         site.checker.at_value(
             &entry.value,
             "wrong-value",
-            "`run` has no program",
-            Some("write `run: [program, argument]`"),
+            format!("`{}` has no program", entry.key),
+            Some(&format!("write `{}: [program, argument]`", entry.key)),
         );
         return None;
     }
@@ -193,21 +193,25 @@ fn command(site: &mut Site<'_>, entry: &Entry, items: &[Node]) -> Option<Action>
     Some(Action::Argv(templates))
 }
 
-/// `undo:` either `none` or a map with `run`.
+/// `undo:` is `none`, a command, a script, or a map with `run`.
 pub(super) fn undo(site: &mut Site<'_>, entry: &Entry) -> Option<Undo> {
     match &entry.value.kind {
         NodeKind::Scalar(scalar) if scalar.text.text.trim() == "none" => Some(Undo::None),
-        NodeKind::Scalar(_) | NodeKind::List(_) => {
-            let help = Some("write `undo: none`, or `undo: { run: [program, argument] }`");
-            site.checker.at_value(&entry.value, "wrong-value", "`undo` is `none` or a map with `run`", help);
+        NodeKind::Scalar(scalar) if means_none(&scalar.text.text) => {
+            let message = "`undo` without anything to run is written `none`";
+            site.checker.at_value(&entry.value, "wrong-value", message, Some("write `undo: none`"));
             None
+        }
+        NodeKind::Scalar(_) | NodeKind::List(_) => {
+            let interpreter = site.fields.get("interpreter");
+            run(site, entry, interpreter).map(Undo::Run)
         }
         NodeKind::Map(_) => {
             let known = ["run", "interpreter"];
             let fields =
                 Fields::read(entry.value.clone(), "`undo`", &known, &[], &mut site.checker.problems)?;
             let Some(inner) = fields.get("run") else {
-                let help = Some("write `undo: { run: [program, argument] }`");
+                let help = Some("write `undo: [program, argument]`");
                 site.checker.at_key(entry, "missing-key", "`undo` does not say what to `run`", help);
                 return None;
             };
@@ -215,6 +219,13 @@ pub(super) fn undo(site: &mut Site<'_>, entry: &Entry) -> Option<Undo> {
             run(site, inner, own).map(Undo::Run)
         }
     }
+}
+
+/// Words that an author writes for `none`. As a script each would fail, when it is needed most.
+fn means_none(text: &str) -> bool {
+    ["", "no", "none", "nothing", "never", "null", "~", "false"]
+        .iter()
+        .any(|word| text.trim().eq_ignore_ascii_case(word))
 }
 
 /// `env:` of a step.

@@ -474,7 +474,11 @@ impl Site<'_> {
             None => {
                 if acts {
                     let message = "a remediate step states its `undo`: how is it made as if not done?";
-                    self.missing("undo-missing", message, "write `undo: none`, or `undo: { run: […] }`");
+                    self.missing(
+                        "undo-missing",
+                        message,
+                        "write `undo: none`, or `undo: [program, argument]`",
+                    );
                 }
                 Undo::None
             }

@@ -2,8 +2,11 @@
 
 mod bench;
 mod hostile;
+mod memory;
+mod showing;
+mod stopping;
 
-use super::{AgentCertificate, Found};
+use super::AgentCertificate;
 use bench::{Bench, FakeAgent, MINUTE, host, key};
 use fettle_proto::signed::words::from_ms;
 use fettle_proto::signed::{self, Decision, Namespace, Start, Tag, Until};
@@ -423,39 +426,4 @@ async fn when_the_store_does_not_answer_what_it_has_is_what_is_true() {
         bench.check().await;
     }
 }
-
-#[tokio::test]
-async fn an_unknown_outcome_waits_for_a_person_who_looks() {
-    let bench = Bench::new(Mode::Auto).await;
-    let mut agent = FakeAgent::join(&bench).await;
-    let run = bench.signal(Status::Firing).await.remove(0).run.unwrap();
-    diagnose(&bench, &mut agent).await;
-    let order = agent.order().await;
-    agent.accept(&bench, &order).await;
-    let unknown =
-        v1::SegmentUnknown { path: "remediate/vacuum".into(), attempt: 1, reason: "power cut".into() };
-    let how = v1::segment_ended::How::Unknown(unknown);
-    agent.end(&bench, &order, how, NOT_RUN, true).await;
-    bench.until("waiting resolve").await;
-    let ana = bench.handle.resolve(bench.session("ana"), run, host(), Found::Ran).await;
-    assert_eq!(ana.unwrap_err().code(), "scope-missing");
-    bench.handle.resolve(bench.session("ben"), run, host(), Found::Ran).await.unwrap();
-    let order = agent.order().await;
-    assert!(matches!(order.work, Some(v1::order_content::Work::Verify(_))));
-    agent.done(&bench, &order, PASSED).await;
-    bench.until("ended verified").await;
-    bench.check().await;
-}
-
-#[tokio::test]
-async fn an_epoch_that_nobody_could_have_counted_to_is_refused() {
-    let bench = Bench::new(Mode::Auto).await;
-    for epoch_seen in [u64::MAX, i64::MAX as u64] {
-        let (sender, _inbox) = tokio::sync::mpsc::channel(1);
-        let hello = v1::Hello { protocol: 1, epoch_seen, ..v1::Hello::default() };
-        let certificate = AgentCertificate { serial: "01".into(), not_after: At(i64::MAX) };
-        let refused = bench.handle.agent_connected(host(), hello, certificate, sender).await.unwrap_err();
-        assert_eq!(refused.code(), "epoch-invalid");
-    }
-    bench.check().await;
-}
+use super::AgentCertificate;

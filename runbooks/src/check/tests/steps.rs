@@ -1,6 +1,7 @@
 //! The rules about steps: what is said, word for word.
 
 use super::{diagnose, remediate, said};
+use crate::runbook::{Action, Phase, Undo};
 
 #[test]
 fn a_step_has_an_id() {
@@ -479,7 +480,7 @@ fn a_remediate_step_states_risk_repeat_and_undo() {
         said(&remediate(r#"run: [true]"#)),
         r#"16:5 repeat-missing: a remediate step states `repeat`: may it start again when nobody knows whether it ran? (write `repeat: safe`, or `repeat: never` if twice does harm)
 16:5 risk-missing: a remediate step states its `risk` (write `risk: low`, `medium`, `high` or `critical`)
-16:5 undo-missing: a remediate step states its `undo`: how is it made as if not done? (write `undo: none`, or `undo: { run: […] }`)"#
+16:5 undo-missing: a remediate step states its `undo`: how is it made as if not done? (write `undo: none`, or `undo: [program, argument]`)"#
     );
 }
 
@@ -530,10 +531,39 @@ fn undo_is_none_or_something_to_run() {
             r#"risk: low
 run: [true]
 repeat: safe
-undo: [false]"#
+undo: Nothing"#
         )),
-        r#"20:11 wrong-value: `undo` is `none` or a map with `run` (write `undo: none`, or `undo: { run: [program, argument] }`)"#
+        r#"20:11 wrong-value: `undo` without anything to run is written `none` (write `undo: none`)"#
     );
+    assert_eq!(
+        said(&remediate(
+            r#"risk: low
+run: [true]
+repeat: safe
+undo: []"#
+        )),
+        r#"20:11 wrong-value: `undo` has no program (write `undo: [program, argument]`)"#
+    );
+}
+
+#[test]
+fn undo_says_the_same_in_short_and_in_full() {
+    let undo = |text: &str| {
+        let text = remediate(&format!("risk: low\nrun: [true]\nrepeat: safe\nundo: {text}"));
+        let read = crate::read(text.as_bytes()).expect("it is good");
+        match &read.runbook.steps(Phase::Remediate)[0].undo {
+            Undo::Run(Action::Argv(argv)) => argv.iter().map(|it| it.source().to_owned()).collect(),
+            Undo::Run(Action::Script { source, .. }) => vec![format!("script: {source}")],
+            other => panic!("{other:?}"),
+        }
+    };
+    for (short, full) in [
+        (r#"[touch, "${{ inputs.mount }}"]"#, r#"{ run: [touch, "${{ inputs.mount }}"] }"#),
+        ("touch /tmp/x", "{ run: touch /tmp/x }"),
+        ("[none]", "{ run: [none] }"),
+    ] {
+        assert_eq!(undo(short), undo(full), "{short}");
+    }
 }
 
 #[test]

@@ -1,0 +1,52 @@
+//! What is over is not kept in memory, and is known all the same when it comes again.
+
+use super::super::desk::Desk;
+use super::super::handle::InForce;
+use super::*;
+use crate::model::Model;
+use crate::signal::Signal;
+
+#[tokio::test]
+async fn ten_thousand_signals_leave_nothing_but_their_names() {
+    let bench = Bench::new(Mode::Auto).await;
+    let (mut model, in_force) = (Model::default(), InForce::default());
+    let mut take = |signal: Signal| {
+        let mut desk = Desk::new(&mut model, &in_force, &*bench.clock, "controller.test");
+        let receipt = desk.signal(signal);
+        desk.done();
+        (receipt, model.signals.len(), model.incidents.len())
+    };
+    for number in 0..10_000 {
+        let of = |status| bench.alert(status, &format!("f{number}"));
+        let (first, ..) = take(of(Status::Firing));
+        let (over, signals, incidents) = take(of(Status::Resolved));
+        assert_eq!((over.new, signals, incidents), (false, 0, 0));
+        let (again, ..) = take(of(Status::Resolved));
+        assert_eq!((again.new, again.signal), (false, first.signal));
+    }
+}
+
+#[tokio::test]
+async fn an_alert_that_comes_back_after_its_end_is_another_one_and_an_echo_is_not() {
+    let mut bench = Bench::new(Mode::Observe).await;
+    let first = bench.signal(Status::Firing).await.remove(0);
+    bench.signal(Status::Resolved).await;
+    assert!(bench.handle.incidents(true, 10).await.unwrap().is_empty());
+    for restarts in [false, true] {
+        if restarts {
+            bench.restart().await;
+        }
+        for status in [Status::Firing, Status::Resolved] {
+            let echo = bench.signal(status).await.remove(0);
+            assert_eq!((echo.signal, echo.new), (first.signal, false), "{status:?}, restarted: {restarts}");
+        }
+    }
+    bench.pass(MINUTE);
+    let back = bench.signal(Status::Firing).await.remove(0);
+    assert!(back.new && back.signal != first.signal);
+    assert_eq!(bench.handle.incidents(true, 10).await.unwrap().len(), 1);
+    bench.restart().await;
+    let known = bench.signal(Status::Firing).await.remove(0);
+    assert_eq!((known.signal, known.new), (back.signal, false));
+    bench.check().await;
+}

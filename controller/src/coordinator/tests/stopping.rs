@@ -1,0 +1,130 @@
+//! People stop a run, and say what became of a step whose outcome nobody knows.
+
+use super::*;
+use crate::coordinator::{Found, Looked};
+use crate::problem::Problem;
+
+fn looked(found: Found) -> Looked {
+    Looked { path: Some("remediate/vacuum".into()), found, reason: "journalctl says so".into() }
+}
+
+/// A run on its low step.
+async fn remediating() -> (Bench, FakeAgent, RunId, v1::OrderContent) {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let run = bench.signal(Status::Firing).await.remove(0).run.unwrap();
+    diagnose(&bench, &mut agent).await;
+    let order = agent.order().await;
+    agent.accept(&bench, &order).await;
+    (bench, agent, run, order)
+}
+
+async fn resolve(bench: &Bench, person: &str, run: RunId, looked: Looked) -> Result<(), Problem> {
+    bench.handle.resolve(bench.session(person), run, host(), looked).await
+}
+
+async fn cancel(bench: &Bench, person: &str, run: RunId) -> Result<(), Problem> {
+    bench.handle.cancel(bench.session(person), run, "wrong host".into()).await
+}
+
+/// Everything that was said of a run, once it has ended: who, and what.
+async fn story(bench: &Bench, run: RunId) -> Vec<(String, String)> {
+    let events = bench.handle.watch(run, 0).await.unwrap().map(Result::unwrap);
+    let all: Vec<v1::RunEvent> = events.collect().await;
+    let said = all.into_iter().filter_map(|event| match event.what {
+        Some(v1::run_event::What::Happened(happened)) => Some((happened.who, happened.text)),
+        Some(v1::run_event::What::Output(_) | v1::run_event::What::Run(_)) | None => None,
+    });
+    said.collect()
+}
+
+fn holds(story: &[(String, String)], who: &str, text: &str) {
+    let wanted = (who.to_owned(), text.to_owned());
+    assert!(story.contains(&wanted), "{wanted:?} is not in {story:#?}");
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_waits_for_a_person_who_looks() {
+    let (bench, mut agent, run, order) = remediating().await;
+    let unknown =
+        v1::SegmentUnknown { path: "remediate/vacuum".into(), attempt: 1, reason: "power cut".into() };
+    agent.end(&bench, &order, v1::segment_ended::How::Unknown(unknown), NOT_RUN, true).await;
+    bench.until("waiting resolve").await;
+    let shown = bench.run().await.hosts.remove(0);
+    assert_eq!((shown.resolve.as_str(), shown.reason.as_str()), ("remediate/vacuum", "power cut"));
+
+    let code = |problem: Result<(), Problem>| problem.unwrap_err().code();
+    assert_eq!(code(resolve(&bench, "ana", run, looked(Found::Ran)).await), "scope-missing");
+    let silent = Looked { reason: " ".into(), ..looked(Found::Ran) };
+    assert_eq!(code(resolve(&bench, "ben", run, silent).await), "reason-missing");
+    let elsewhere = Looked { path: Some("remediate/purge".into()), ..looked(Found::Ran) };
+    assert_eq!(code(resolve(&bench, "ben", run, elsewhere).await), "nothing-to-resolve");
+
+    resolve(&bench, "ben", run, looked(Found::Ran)).await.unwrap();
+    assert_eq!(code(resolve(&bench, "ben", run, looked(Found::Ran)).await), "nothing-to-resolve");
+    let order = agent.order().await;
+    assert!(matches!(order.work, Some(v1::order_content::Work::Verify(_))));
+    agent.done(&bench, &order, PASSED).await;
+    bench.until("ended verified").await;
+    let story = story(&bench, run).await;
+    holds(&story, "person ben", "looked at remediate/vacuum: it ran: journalctl says so");
+    assert_eq!(code(resolve(&bench, "ben", run, looked(Found::Ran)).await), "run-ended");
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_step_that_did_not_run_is_a_failure_unless_the_symptom_is_gone() {
+    let (bench, mut agent, run, order) = remediating().await;
+    let unknown =
+        v1::SegmentUnknown { path: "remediate/vacuum".into(), attempt: 1, reason: "power cut".into() };
+    agent.end(&bench, &order, v1::segment_ended::How::Unknown(unknown), NOT_RUN, true).await;
+    bench.until("waiting resolve").await;
+    resolve(&bench, "ben", run, looked(Found::DidNotRun)).await.unwrap();
+    let order = agent.order().await;
+    agent.done(&bench, &order, v1::Verification::Failed).await;
+    bench.until("ended failed").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_run_is_cancelled_once_its_host_has_confirmed_that() {
+    let (bench, mut agent, run, order) = remediating().await;
+    assert_eq!(cancel(&bench, "eva", run).await.unwrap_err().code(), "scope-missing");
+    cancel(&bench, "ben", run).await.unwrap();
+    bench.until("cancelling").await;
+    assert_eq!(bench.run().await.hosts[0].reason, "cancelled by ben: wrong host");
+    // A second wish is the same wish.
+    cancel(&bench, "ben", run).await.unwrap();
+    let confirmed = v1::report::What::Cancelled(v1::Cancelled { interrupted: String::new() });
+    agent.report(&bench, &order, confirmed).await;
+    bench.until("ended cancelled").await;
+    holds(&story(&bench, run).await, "person ben", "asked to cancel the run: wrong host");
+    assert_eq!(cancel(&bench, "ben", run).await.unwrap_err().code(), "run-ended");
+    let nobody = RunId::new(bench.clock.uuid());
+    assert_eq!(cancel(&bench, "ben", nobody).await.unwrap_err().code(), "not-found");
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_step_that_was_stopped_midway_waits_for_a_person_and_the_run_ends_cancelled() {
+    let (bench, mut agent, run, order) = remediating().await;
+    cancel(&bench, "ben", run).await.unwrap();
+    let midway = v1::Cancelled { interrupted: "remediate/vacuum".into() };
+    agent.report(&bench, &order, v1::report::What::Cancelled(midway)).await;
+    bench.until("waiting resolve").await;
+    resolve(&bench, "ben", run, looked(Found::DidNotRun)).await.unwrap();
+    bench.until("ended cancelled").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn whoever_started_a_run_may_cancel_it() {
+    let bench = Bench::new(Mode::Observe).await;
+    let _agent = FakeAgent::join(&bench).await;
+    let runbook = bench.handle.library().entries["host/disk-full"].bytes.clone();
+    let run = RunId::new(bench.clock.uuid());
+    bench.handle.start(bench.session("ana"), start(&bench, "ana", run, &runbook)).await.unwrap();
+    cancel(&bench, "ana", run).await.unwrap();
+    bench.until("cancelling").await;
+    bench.check().await;
+}
