@@ -15,4 +15,5 @@ mod docs;
 mod healing;
 mod layering;
 mod sources;
+mod stepping_in;
 mod tidy;
