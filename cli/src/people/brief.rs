@@ -172,8 +172,8 @@ fn step(page: &mut Page<'_>, number: usize, step: &PlannedStep, certified: bool,
     }
     match step.on_failure {
         OnFailure::Stop => {}
-        OnFailure::Continue => page.field("if it fails", "goes on with the next step"),
-        OnFailure::Undo => page.field("if it fails", "undoes what was done"),
+        OnFailure::Continue => page.field("on failure", "goes on with the next step"),
+        OnFailure::Undo => page.field("on failure", "undoes what was done"),
     }
     match &step.undo {
         PlannedUndo::None => page.toned("undo", "none", Tone::Warn),
