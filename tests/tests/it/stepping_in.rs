@@ -125,10 +125,9 @@ fn a_cancelled_run_leaves_nothing_running_and_waits_for_a_person_to_look() {
     assert_eq!(cluster.ending(&run), "cancelled");
     let story = cluster.fettle("ana", &["watch", &run]);
     let story = String::from_utf8_lossy(&story.stdout).into_owned();
-    for said in [
-        "ana: asked to cancel the run: wrong host",
-        "ana: looked at remediate/long: it did not run: saw it",
-    ] {
+    for said in
+        ["ana: asked to cancel the run: wrong host", "ana: looked at remediate/long: it did not run: saw it"]
+    {
         assert!(story.contains(said), "`{said}` is not in:\n{story}");
     }
     let late = cluster.fettle("ana", &["run", "cancel", &run]);
