@@ -426,4 +426,16 @@ async fn when_the_store_does_not_answer_what_it_has_is_what_is_true() {
         bench.check().await;
     }
 }
-use super::AgentCertificate;
+
+#[tokio::test]
+async fn an_epoch_that_nobody_could_have_counted_to_is_refused() {
+    let bench = Bench::new(Mode::Auto).await;
+    for epoch_seen in [u64::MAX, i64::MAX as u64] {
+        let (sender, _inbox) = tokio::sync::mpsc::channel(1);
+        let hello = v1::Hello { protocol: 1, epoch_seen, ..v1::Hello::default() };
+        let certificate = AgentCertificate { serial: "01".into(), not_after: At(i64::MAX) };
+        let refused = bench.handle.agent_connected(host(), hello, certificate, sender).await.unwrap_err();
+        assert_eq!(refused.code(), "epoch-invalid");
+    }
+    bench.check().await;
+}
