@@ -151,7 +151,7 @@ pub(super) fn judge(order: &Order, own: &Own<'_>) -> Result<Judged, Refusal> {
 pub(super) fn again(order: &Order, own: &Own<'_>, granted: bool) -> Result<Judged, Refusal> {
     let mut read = Parts::of(order, own)?;
     // A roster that has expired since does not undo that it was accepted.
-    read.started = started(order, own, read.runbook.digest()).unwrap_or_default();
+    read.started = own.started.cloned().flatten();
     match order.content.work.as_ref() {
         None => Err(Refusal::new(Code::OrderMalformed, "the order asks for no work this agent knows")),
         Some(v1::order_content::Work::Diagnose(v1::Diagnose {})) => Ok(read.judged(Work::Diagnose)),
@@ -263,6 +263,14 @@ fn started(order: &Order, own: &Own<'_>, runbook: Digest) -> Result<Option<Start
             Err(Refusal::new(Code::StartMismatch, "the run was started otherwise on this host"))
         }
     }
+}
+
+/// Who started the run, of an order that was accepted before.
+pub(super) fn started_before(content: &[u8]) -> Result<Option<Started>, Refusal> {
+    let order = v1::OrderContent::decode(content)
+        .map_err(|error| Refusal::new(Code::OrderMalformed, format!("the order cannot be read: {error}")))?;
+    let Some(message) = order.start else { return Ok(None) };
+    Start::verified_before(&Signed::try_from(message)?).map(Some)
 }
 
 fn no_roster() -> Refusal {

@@ -132,20 +132,28 @@ impl Driver {
         })
     }
 
+    /// Its first order said so, and was believed.
     fn know_who_started(&mut self, run: RunId) {
-        let first = self.runs.get(&run).and_then(|here| here.segments.keys().next().copied());
-        let Some((order, granted, _)) = first.and_then(|first| self.accepted(run, first)) else { return };
-        let policy = self.hands.policy();
-        let started = match orders::again(&order, &self.own(run, &policy), granted) {
-            Ok(judged) => judged.started,
+        let Some(here) = self.runs.get_mut(&run) else { return };
+        let first = here.records.iter().find_map(|record| match record {
+            Record::Accepted { content, .. } => Some(content),
+            Record::Planned { .. }
+            | Record::Event { .. }
+            | Record::Intent { .. }
+            | Record::Exited { .. }
+            | Record::Tombstone { .. }
+            | Record::Report { .. }
+            | Record::Acked { .. }
+            | Record::Ended { .. } => None,
+        });
+        let Some(content) = first else { return };
+        here.started = match orders::started_before(content) {
+            Ok(started) => Some(started),
             Err(refusal) => {
-                tracing::warn!(%run, code = %refusal.code, message = %refusal.message, "Who started the run cannot be told any more.");
+                tracing::error!(%run, code = %refusal.code, message = %refusal.message, "Who started the run cannot be told any more.");
                 None
             }
         };
-        if let Some(here) = self.runs.get_mut(&run) {
-            here.started = Some(started);
-        }
     }
 
     fn resume_segment(&mut self, run: RunId, segment: u32) {

@@ -9,7 +9,7 @@ use fettle_agent::works::{self, Works};
 use fettle_proto::grant::Grant;
 use fettle_proto::signed::{
     Approval, Certificate, Decision, Factor, Leaf, Namespace, Person, PrivateKey, Request, Roster, Scope,
-    Signed, Tag, Trust, digest, plan, sign,
+    Signed, Start, Tag, Trust, Until, digest, plan, sign,
 };
 use fettle_proto::{merkle, v1};
 use fettle_runbooks::id::{Digest, GateId, Host, RunId};
@@ -37,6 +37,7 @@ const ROOT: u8 = 1;
 const ANA: u8 = 2;
 const BEN: u8 = 3;
 const RITA: u8 = 4;
+const SARA: u8 = 5;
 
 fn scopes(all: &[Scope]) -> BTreeSet<Scope> {
     all.iter().copied().collect()
@@ -50,7 +51,7 @@ fn later(seconds: i64) -> Timestamp {
     now() + SignedDuration::from_secs(seconds)
 }
 
-/// Ana and Ben approve, Rita reviews what Carl wrote.
+/// Ana and Ben approve, Rita reviews what Carl wrote, Sara starts it.
 pub(crate) fn roster() -> Signed {
     let person = |name: &str, of: u8, scope| Person {
         name: name.to_owned(),
@@ -65,6 +66,7 @@ pub(crate) fn roster() -> Signed {
             person("ana", ANA, Scope::Approve),
             person("ben", BEN, Scope::Approve),
             person("rita", RITA, Scope::Review),
+            person("sara", SARA, Scope::Start),
         ],
         rules: vec![],
         reviewers_needed: 1,
@@ -81,6 +83,21 @@ pub(crate) fn certificate(runbook: &str) -> Signed {
         at: now(),
     };
     sign(&key(RITA), Namespace::Runbook, &certificate.encode()).unwrap()
+}
+
+/// Sara wants the run.
+pub(crate) fn start(bench: &Bench, runbook: &str) -> Signed {
+    let start = Start {
+        run: bench.run,
+        runbook: "test/works".to_owned(),
+        runbook_digest: digest(Tag::Runbook, runbook.as_bytes()),
+        inputs: BTreeMap::new(),
+        hosts: BTreeSet::from(["web-1".parse().unwrap()]),
+        person: "sara".to_owned(),
+        at: now(),
+        until: Until::End,
+    };
+    sign(&key(SARA), Namespace::Start, &start.encode()).unwrap()
 }
 
 /// An order, before it is bytes.

@@ -2,7 +2,9 @@
 
 use fettle_proto::v1;
 
-use crate::bench::{Bench, content, remediate};
+use fettle_agent::message::ToWorks;
+
+use crate::bench::{self, Bench, content, diagnose, remediate};
 use crate::carry::runbook;
 
 #[test]
@@ -70,4 +72,26 @@ fn a_plan_and_its_spent_nonce_survive_a_restart() {
     again(&mut bench);
     bench.order(&content(&bench, 4, &text, granted));
     assert_eq!(bench.refused(), "nonce-consumed");
+}
+
+#[test]
+fn who_started_a_run_is_known_after_a_restart_without_a_roster() {
+    let mut bench = Bench::new();
+    let text = runbook(&bench);
+    let mut first = content(&bench, 1, &text, diagnose());
+    first.start = Some(bench::start(&bench, &text).into());
+    bench.order(&first);
+    let planned = bench.until("plan", |what| matches!(what, v1::report::What::Planned(_)));
+    let v1::report::What::Planned(planned) = planned else { panic!("{planned:?}") };
+    bench.ended();
+    let acked = bench.heard.last().unwrap().seq;
+    bench.stop();
+    std::fs::remove_file(bench.file("state/roster.json")).unwrap();
+    bench.start();
+    bench.connect(acked);
+    bench.tell(ToWorks::Roster(bench::roster().into()));
+    // As if a trigger had started it, so that Sara might approve her own wish.
+    let grant = bench::grant(&bench, &text, &planned.plan, &["ana"]);
+    bench.order(&content(&bench, 2, &text, remediate(&planned.plan, "remediate/easy", Some(grant))));
+    assert_eq!(bench.refused(), "request-start");
 }

@@ -117,9 +117,16 @@ impl Start {
         named(person, &start.person)?;
         Ok(Started { digest: digest(Tag::Start, &signed.bytes), start })
     }
+
+    /// The same of bytes that [`Start::verify`] accepted before, on this host: who asked does not change when the roster
+    /// expires or the person leaves.
+    pub fn verified_before(signed: &Signed) -> Result<Started, Refusal> {
+        let start = Start::decode(&signed.bytes)?;
+        Ok(Started { digest: digest(Tag::Start, &signed.bytes), start })
+    }
 }
 
-/// Proof that a person who may signed a start. Only [`Start::verify`] makes one.
+/// Proof that a person who may signed a start. [`Start::verify`] makes one, and [`Start::verified_before`] makes it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Started {
     digest: Digest,
