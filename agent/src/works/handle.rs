@@ -1,7 +1,9 @@
 //! The works as the connection sees them: one inbox, two outlets, one thread.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 
@@ -66,8 +68,31 @@ pub struct Works {
 /// # Errors
 /// When the state directory cannot be used.
 pub fn spawn(config: Config) -> Result<Works, StartError> {
+    ours_alone(&config.state).map_err(|source| StartError::Io {
+        what: format!("keep what this host believes and remembers in {}", config.state.display()),
+        source,
+    })?;
     let hands = HostHands::open(&config)?;
     spawn_with(config, hands)
+}
+
+/// Whoever can write to the state directory can put another root of trust there, or another journal.
+fn ours_alone(state: &Path) -> io::Result<()> {
+    let meta = match std::fs::metadata(state) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()), // It is made for us alone.
+        Err(error) => return Err(error),
+    };
+    let me = rustix::process::geteuid();
+    // Where people have a group each, theirs may write; what acts as root relies on nobody's group.
+    let others = if me.is_root() { 0o022 } else { 0o002 };
+    if meta.uid() != me.as_raw() && meta.uid() != 0 {
+        return Err(io::Error::other(format!("it belongs to the user {}", meta.uid())));
+    }
+    if meta.mode() & others != 0 {
+        return Err(io::Error::other(format!("others may write to it (mode {:o})", meta.mode() & 0o7777)));
+    }
+    Ok(())
 }
 
 pub(super) fn spawn_with(config: Config, hands: impl Hands) -> Result<Works, StartError> {
@@ -82,4 +107,21 @@ pub(super) fn spawn_with(config: Config, hands: impl Hands) -> Result<Works, Sta
         .spawn(move || driver.run(&wakes))
         .map_err(|source| StartError::Io { what: "start the works' thread".to_owned(), source })?;
     Ok(Works { handle, from, output, thread })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_state_directory_that_others_may_write_to_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, good) in [(0o700, true), (0o755, true), (0o777, false), (0o1777, false)] {
+            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(ours_alone(dir.path()).is_ok(), good, "{mode:o}");
+        }
+        ours_alone(&dir.path().join("not-there")).unwrap();
+    }
 }
