@@ -3,6 +3,7 @@
 //! Where the host has no control groups of version 2, or they are not ours to write, there is none, and the rest of the
 //! agent does without: see [`Dead`](super::recovery::Dead) for what is then not known.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -50,9 +51,21 @@ impl Cgroup {
         &self.0
     }
 
-    /// Moves the calling process (its only thread, in a shim) into the group.
+    /// Moves the calling process (its only thread, in a shim) into the group, unless it was born there.
     pub(crate) fn enter(&self) -> io::Result<()> {
-        std::fs::write(self.0.join("cgroup.procs"), "0")
+        if self.is_ours() { Ok(()) } else { std::fs::write(self.0.join("cgroup.procs"), "0") }
+    }
+
+    /// Whether the calling process is in it. The kernel may call it by another path than we do, but not by another name.
+    fn is_ours(&self) -> bool {
+        let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let ours = groups.lines().find_map(|line| line.strip_prefix("0::"));
+        ours.is_some_and(|path| Path::new(path).file_name() == self.0.file_name())
+    }
+
+    /// Its directory, for something to be born into it.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        File::open(&self.0)
     }
 
     /// Kills everything in it, at once and without a way out.

@@ -86,6 +86,7 @@ pub(crate) fn launch(spec: &Spec, helper: &Path, script: &Path, ends: &Ends<'_>)
         cwd,
         fds: [ends.stdin, ends.stdout, ends.stderr],
         extra: extra.as_ref().map(AsFd::as_fd),
+        group: None,
     })
 }
 

@@ -54,12 +54,7 @@ pub(crate) fn look(place: &Place) -> io::Result<Found> {
     }
     let free = place.lock()?;
     match place.exit()? {
-        Some(Ok(ended)) => {
-            if free.is_some() {
-                remove_group(place);
-            }
-            return Ok(Found::Exit(Box::new(ended)));
-        }
+        Some(Ok(ended)) => return Ok(Found::Exit(Box::new(ended))),
         Some(Err(damage)) => {
             let reason = format!("its result is there, but cannot be read: {damage}");
             return Ok(Found::Unknown(Unknown { reason, dead: Dead::NotKnown }));

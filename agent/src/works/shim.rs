@@ -70,7 +70,7 @@ fn shim(dir: PathBuf) -> std::io::Result<()> {
     let _ = rustix::process::setsid(); // whoever started us did so already, unless it is a person trying things out
     unix::ignore_polite_signals();
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    // The step is born into its shim's group. The shim stays in it, because each move takes the kernel milliseconds.
+    // We were born into the attempt's group, or go there now, and the step is born into ours.
     let cgroup = Cgroup::of_attempt(place.dir()).filter(|cgroup| cgroup.enter().is_ok());
     let order: Order = serde_json::from_slice(&std::fs::read(place.file("order"))?)?;
     let exit = exit::reserve(&place)?;
@@ -106,6 +106,8 @@ fn start(place: &Place, cgroup: Option<&Cgroup>) -> std::io::Result<()> {
     crash_point("shim.started-unsynced");
     file.sync_all()?;
     disk::sync_dir(place.dir())?;
+    // The agent made the directory and did not wait for the disk: by now its name is there, or soon will be.
+    place.dir().parent().map_or(Ok(()), disk::sync_dir)?;
     crash_point("shim.started");
     Ok(())
 }

@@ -36,6 +36,9 @@ pub(crate) struct Birth<'a> {
     pub(crate) fds: [BorrowedFd<'a>; 3],
     /// Its descriptor [`EXTRA`].
     pub(crate) extra: Option<BorrowedFd<'a>>,
+    /// The directory of the control group it is born into, where the kernel can do that; else it is born into ours.
+    /// Moving a living process makes the kernel wait for all cores, which takes milliseconds, and many on a busy host.
+    pub(crate) group: Option<BorrowedFd<'a>>,
 }
 
 /// Starts a process at the head of a session of its own, with default signals.
@@ -49,6 +52,11 @@ pub(crate) fn spawn(birth: &Birth<'_>) -> io::Result<Pid> {
     let args = strings(birth.args.iter().cloned())?;
     let env = strings(birth.env.iter().map(|(name, value)| format!("{name}={value}")))?;
     let (argv, envp) = (pointers(&args), pointers(&env));
+    if let Some(group) = birth.group
+        && let Some(pid) = born_into(group, &sources, &program, &cwd, &argv, &envp)
+    {
+        return Ok(pid);
+    }
 
     let mut actions = Actions::new()?;
     for (target, source) in sources.iter().enumerate() {
@@ -73,6 +81,79 @@ pub(crate) fn spawn(birth: &Birth<'_>) -> io::Result<Pid> {
     };
     check(failed)?;
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("the kernel gave a child no number"))
+}
+
+/// Forks into a control group, which `posix_spawn` cannot, and execs. None: the kernel does not do it (before 5.7, or it
+/// was told not to), and nothing was born. What fails later in the child ends it with 127.
+///
+/// The child has memory of its own, and between fork and exec it makes system calls only, with everything prepared: no
+/// lock of another thread is ever asked for. The caller sleeps until the exec, so little memory is copied.
+fn born_into(
+    group: BorrowedFd<'_>,
+    sources: &[OwnedFd],
+    program: &CString,
+    cwd: &CString,
+    argv: &[*mut libc::c_char],
+    envp: &[*mut libc::c_char],
+) -> Option<Pid> {
+    // SAFETY: all zero is a good value of both: of plain numbers, and of a set of signals.
+    let (mut how, mut before): (libc::clone_args, libc::sigset_t) = unsafe { std::mem::zeroed() };
+    how.flags = (libc::CLONE_VFORK as u64) | CLONE_INTO_CGROUP;
+    how.exit_signal = libc::SIGCHLD as u64;
+    how.cgroup = group.as_raw_fd() as u64;
+    let size = std::mem::size_of::<libc::clone_args>();
+    // SAFETY: both sets live here. No handler of ours may run in the child: it would write into pipes it shares with us.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before);
+    }
+    // SAFETY: without CLONE_VM this is a fork: the child goes on here, on its own copy of this stack.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const how, size) };
+    if pid == 0 {
+        // SAFETY: system calls, on memory that was prepared before; it ends in exec or exit, and never returns.
+        unsafe { become_program(sources, program, cwd, argv, envp) }
+    }
+    // SAFETY: the set was filled above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, null_mut()) };
+    i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| pid > 0)
+}
+
+/// `CLONE_INTO_CGROUP`; the C library's constant is too small a type for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// The child's part of [`born_into`].
+///
+/// # Safety
+/// Only between fork and exec, with all signals blocked, and strings and arrays as `execve` wants them.
+unsafe fn become_program(
+    sources: &[OwnedFd],
+    program: &CString,
+    cwd: &CString,
+    argv: &[*mut libc::c_char],
+    envp: &[*mut libc::c_char],
+) -> ! {
+    // SAFETY: as promised by the caller; nothing below allocates, locks or unwinds.
+    unsafe {
+        libc::setsid();
+        let mut fits = true;
+        for (target, source) in sources.iter().enumerate() {
+            fits &= libc::dup2(source.as_raw_fd(), target as RawFd) >= 0;
+        }
+        let rest = sources.len() as libc::c_uint;
+        fits &= libc::syscall(libc::SYS_close_range, rest, libc::c_uint::MAX, 0) == 0;
+        fits &= libc::chdir(cwd.as_ptr()) == 0;
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, null_mut());
+        if fits {
+            libc::execve(program.as_ptr(), argv.as_ptr().cast(), envp.as_ptr().cast());
+        }
+        libc::_exit(127)
+    }
 }
 
 /// The descriptor that whoever started this process left at [`EXTRA`]; closed at the next exec from now on.

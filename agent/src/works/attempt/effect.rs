@@ -14,6 +14,7 @@ use rustix::fs::{Timespec, inotify};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::{Attempts, Happening, Observer, Running, Spec, StartBy, StartError, Stop};
+use crate::works::cgroup::Cgroup;
 use crate::works::crash::crash_point;
 use crate::works::disk;
 use crate::works::output::Stream;
@@ -44,7 +45,6 @@ impl Attempts {
             .recursive(true)
             .mode(0o700)
             .create(place.dir())
-            .and_then(|()| disk::sync_dir(&self.dir))
             .map_err(prepare(place.dir().into()))?;
         let lock = place.lock().map_err(prepare(place.file("lock")))?;
         let before = || StartError::StartedBefore(spec.key.clone());
@@ -88,7 +88,12 @@ impl Attempts {
     /// # Errors
     /// When its directory cannot be read.
     pub fn look(&self, key: &AttemptKey) -> io::Result<Found> {
-        recovery::look(&self.place(key))
+        let place = self.place(key);
+        let found = recovery::look(&place)?;
+        if let Found::Exit(_) = found {
+            recovery::remove_group(&place);
+        }
+        Ok(found)
     }
 
     /// Kills what an attempt with an unknown end may have left running. True: nothing of it runs any more, for
@@ -167,6 +172,8 @@ impl Attempts {
             .ok()
             .filter(|_| cfg!(any(debug_assertions, feature = "crash-points")));
         let env: Vec<_> = crash.map(|at| ("FETTLE_CRASH_AT".to_owned(), at)).into_iter().collect();
+        // Outside the agent's group from its first moment on.
+        let group = Cgroup::of_attempt(place.dir()).and_then(|group| group.open().ok());
         unix::spawn(&Birth {
             program: &self.program,
             args: &shim::arguments(place),
@@ -174,6 +181,7 @@ impl Attempts {
             cwd: "/".as_ref(),
             fds: [null.as_fd(), null.as_fd(), null.as_fd()],
             extra: Some(lock.as_fd()),
+            group: group.as_ref().map(AsFd::as_fd),
         })
     }
 }
@@ -249,7 +257,12 @@ impl Follower {
             Ok(Found::Running) => Happening::Unknown("another supervisor has this attempt".into()),
             Err(error) => Happening::Unknown(format!("its result cannot be read: {error}")),
         };
+        let over = matches!(word, Happening::Ended(_));
         (self.observer)(word);
+        // Nobody need wait for that.
+        if over {
+            recovery::remove_group(&self.place);
+        }
     }
 
     /// Whether the shim is no more.
