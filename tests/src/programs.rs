@@ -13,10 +13,13 @@ use crate::eventually;
 /// Where a binary of the workspace is, freshly built.
 ///
 /// Cargo builds binaries for the tests of their own package only, so the first caller builds them, unless `tests/all` has
-/// said that it did.
+/// said that it did. `FETTLE_TESTS_BINARIES` names a folder with others: those that are shipped, for instance.
 pub fn binary(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("FETTLE_TESTS_BINARIES") {
+            return std::fs::canonicalize(folder).expect("FETTLE_TESTS_BINARIES names a folder");
+        }
         let test = std::env::current_exe().expect("a test knows where it is");
         // target/debug/deps/it-0123456789abcdef
         let folder = test.parent().and_then(Path::parent).expect("tests are two folders deep").to_owned();

@@ -1,0 +1,69 @@
+//! A runbook of one step to many hosts: every agent a process of its own, every result durable.
+
+use std::time::Duration;
+
+use fettle_tests::cluster::LIMIT;
+use fettle_tests::{Cluster, eventually};
+use jiff::Timestamp;
+
+use crate::table::{self, Samples};
+use crate::{limit, marker};
+
+const HOSTS: usize = 50;
+const RUNS: usize = 7;
+
+const RUNBOOK: &str = r#"fettle: 1
+runbook: bench/everywhere
+title: The same everywhere
+owner: benches
+remediate:
+  - id: act
+    risk: low
+    run: ["true"]
+    repeat: safe
+    undo: none
+"#;
+
+pub(crate) fn measure() {
+    let hosts: Vec<String> = (1..=HOSTS).map(|number| format!("web-{number}")).collect();
+    let cluster = hosts.iter().fold(Cluster::builder().runbook(RUNBOOK), |it, host| it.agent(host)).start();
+    let mut words = vec!["start", "bench/everywhere", "--detach"];
+    hosts.iter().for_each(|host| words.extend(["--host", host.as_str()]));
+
+    let mut took = Samples::default();
+    for time in 0..=RUNS {
+        let started = cluster.json("ana", &words);
+        let run = started["run"].as_str().expect("a run has an id").to_owned();
+        let seen = eventually("it has ended everywhere", LIMIT, || {
+            let seen = cluster.json("ana", &["run", "show", &run]);
+            let ended = seen["ended_at"].is_string();
+            if ended { Ok(seen) } else { Err(format!("{seen:#}")) }
+        });
+        let endings = seen["hosts"].as_array().into_iter().flatten().map(|host| host["ending"].as_str());
+        assert_eq!(endings.filter(|ending| *ending == Some("succeeded")).count(), HOSTS, "{seen:#}");
+        // The first one warms up.
+        if time > 0 {
+            took.add(between(&seen["created_at"], &seen["ended_at"]));
+        }
+    }
+    let program = marker::build(&cluster.path(""));
+    let directory = cluster.path("");
+    let (_, spawned) = limit::spawn(&program, &directory, 100);
+    let what = format!("{HOSTS} agent processes, one step: created → all ended, durable");
+    table::line(&what, &took);
+    table::line("limit: bare spawn + wait, one after the other", &spawned);
+    let disk = limit::disk(&directory);
+    let least = HOSTS as f64 * spawned.median();
+    table::line(&format!("{HOSTS} bare spawns + waits"), format!("{least:.1} ms"));
+    table::line("ratio to those", format!("{:.1} ×", took.median() / least));
+    let _ = disk;
+    table::at_most("one step to 50 agents, all results durable, median", took.median(), 60.0, "ms");
+}
+
+fn between(from: &serde_json::Value, to: &serde_json::Value) -> Duration {
+    let at = |value: &serde_json::Value| {
+        let text = value.as_str().expect("a time is text");
+        text.parse::<Timestamp>().expect("a time is RFC 3339")
+    };
+    at(to).duration_since(at(from)).unsigned_abs()
+}
