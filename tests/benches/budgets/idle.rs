@@ -22,6 +22,9 @@ remediate:
     run: [sleep, "600"]
     repeat: safe
     undo: none
+verify:
+  - id: alive
+    that: load.one >= 0.0
 "#;
 
 pub(crate) fn measure() {

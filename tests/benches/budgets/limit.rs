@@ -24,10 +24,27 @@ pub(crate) fn fdatasync(directory: &Path, times: usize) -> Samples {
     samples
 }
 
+/// A new file made durable, renamed, and its name made durable: what a shim needs of the disk to leave word.
+fn new_files(directory: &Path, times: usize) -> Samples {
+    let (new, name) = (directory.join("new"), directory.join("named"));
+    let folder = File::open(directory).expect("a folder");
+    let mut samples = Samples::default();
+    for _ in 0..times {
+        let before = marker::now();
+        let mut file = File::create(&new).expect("a file can be made");
+        file.write_all(&[1; 170]).and_then(|()| file.sync_all()).expect("a file can be written");
+        std::fs::rename(&new, &name).and_then(|()| folder.sync_all()).expect("a file can be renamed");
+        samples.add(marker::now() - before);
+    }
+    let _ = std::fs::remove_file(name);
+    samples
+}
+
 /// Prints that for the disk of a directory.
 pub(crate) fn disk(directory: &Path) -> Samples {
     let samples = fdatasync(directory, 500);
     table::line("append 512 bytes + fdatasync, same disk", &samples);
+    table::line("new file + fsync + rename + fsync of the folder", new_files(directory, 100));
     samples
 }
 
