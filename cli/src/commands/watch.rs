@@ -160,8 +160,9 @@ fn line(out: &Output, event: &v1::RunEvent, what: &What) -> String {
             let clock = clock.split_once(' ').map_or(clock.as_str(), |(_, clock)| clock);
             let host = if event.host.is_empty() { "-" } else { &event.host };
             let by = happened.who.strip_prefix("person ").map(|name| format!("{name}: ")).unwrap_or_default();
-            let text = format!("{by}{}", happened.text);
-            format!("{}  {}  {}", out.paint(Tone::Dim, clock), visible(host), visible_lines(&text))
+            // Indented, so that no line of a text from outside passes for an event.
+            let text = visible_lines(&format!("{by}{}", happened.text)).replace('\n', "\n           ");
+            format!("{}  {}  {text}", out.paint(Tone::Dim, clock), visible(host))
         }
         What::Output(chunk) => {
             let text = String::from_utf8_lossy(&chunk.data).into_owned();
@@ -198,7 +199,7 @@ mod tests {
             host: "web-1".into(),
             what: Some(What::Happened(v1::Happened {
                 kind: "step-started".into(),
-                text: "diagnose/port starts".into(),
+                text: "diagnose/port starts\n12:26:41Z  -  approved".into(),
                 who: "host web-1".into(),
             })),
         };
@@ -217,6 +218,7 @@ mod tests {
             .into();
         insta::assert_snapshot!(text.join("\n"), @r"
         12:26:40Z  web-1  diagnose/port starts
+                   12:26:41Z  -  approved
         web-1 diagnose/port ! one\r
         web-1 diagnose/port ! two\u{1b}[2J
         ");
