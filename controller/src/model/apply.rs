@@ -1,7 +1,7 @@
 //! How each change makes the model what it is afterwards.
 
 use fettle_runbooks::id::Host;
-use fettle_runbooks::run::{State, Wait};
+use fettle_runbooks::run::{Checking, State, Wait};
 
 use super::row::{AgentRow, HostRunRow, KeptRow, StepRow};
 use super::{Change, Model, Row, RowKey, StepEnd};
@@ -291,6 +291,8 @@ impl Model {
                 row.machine.effects || row.remediated_at.is_some()
             }
             State::Waiting(Wait::Resolve { .. }) => true,
+            // It goes on by itself as soon as the look at the symptom is over.
+            State::Waiting(Wait::Gate { checking: Some(Checking::Approved), .. }) => true,
             State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
             | State::Created
             | State::Diagnosing
@@ -366,5 +368,12 @@ mod tests {
         assert_eq!(row(2, verifying()), Some(id(1)));
         assert_eq!(row(1, State::Diagnosing), Some(id(2)));
         assert_eq!(row(2, State::Diagnosing), None);
+        let gate = |checking| State::Waiting(Wait::Gate { from: "remediate/x".to_owned(), checking });
+        assert_eq!(row(2, gate(Some(Checking::Undecided))), None);
+        assert_eq!(
+            row(2, gate(Some(Checking::Approved))),
+            Some(id(2)),
+            "it goes on without being asked again"
+        );
     }
 }
