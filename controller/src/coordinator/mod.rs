@@ -118,6 +118,7 @@ pub fn new(
         deliveries: FuturesUnordered::new(),
         sending: HashSet::new(),
         turns: Arc::new(Semaphore::new(DELIVERIES)),
+        unsettled: HashSet::new(),
     };
     (handle, coordinator.run(stop))
 }
@@ -154,6 +155,8 @@ struct Coordinator {
     sending: HashSet<u64>,
     /// Who may deliver now.
     turns: Arc<Semaphore>,
+    /// Notifications that are not durable yet: nobody is told what may be forgotten again.
+    unsettled: HashSet<u64>,
 }
 
 /// What woke the coordinator.
@@ -252,6 +255,7 @@ impl Coordinator {
             (None, Vec::new())
         } else {
             let records = transaction.records.clone();
+            self.unsettled.extend(queued(&records));
             (Some(self.setup.store.commit(transaction)), records)
         };
         self.in_flight.push_back(InFlight { ticket, records, effects });
@@ -263,6 +267,10 @@ impl Coordinator {
         let Some(InFlight { records, effects, .. }) = self.in_flight.pop_front() else { return };
         if !records.is_empty() {
             crash_point("coordinator.before-effects");
+        }
+        for id in queued(&records) {
+            self.unsettled.remove(&id);
+            self.timers.arm(&self.model, &RowKey::Notification(id));
         }
         for effect in effects {
             match effect {
@@ -368,6 +376,7 @@ impl Coordinator {
     fn resume(&mut self, since: Since) {
         self.timers = Timers::of(&self.model);
         self.sending.clear();
+        self.unsettled.clear();
         match since {
             Since::Start => {
                 let were: Vec<(Host, u64)> = self
@@ -437,7 +446,8 @@ impl Coordinator {
 
     fn send(&mut self, id: u64) {
         let Some(row) = self.model.notifications.get(&id) else { return };
-        if !self.sending.insert(id) {
+        // One that is not durable is armed again when it is.
+        if self.unsettled.contains(&id) || !self.sending.insert(id) {
             return;
         }
         let body = row.body.clone();
@@ -527,6 +537,14 @@ impl Coordinator {
             }),
         }
     }
+}
+
+/// The notifications that these records queue.
+fn queued(records: &[Record]) -> impl Iterator<Item = u64> + '_ {
+    records.iter().filter_map(|record| {
+        let Change::NotificationQueued(row) = &record.change else { return None };
+        Some(row.id)
+    })
 }
 
 /// Why everything unfinished is taken up.
