@@ -35,6 +35,9 @@ const CREDITS: u32 = 256;
 /// No controller ever gives such an epoch: one more each time a host connects.
 const EPOCH_HIGHEST: u64 = 1 << 52;
 
+/// No run ever gets so far: a few segments are what one has.
+const SEGMENT_HIGHEST: u32 = 1 << 20;
+
 /// Labels, and missing abilities, that a host may tell of itself.
 const HELLO_MOST: usize = 64;
 
@@ -242,6 +245,10 @@ impl Desk<'_> {
 
     fn report(&mut self, host: &Host, report: v1::Report) {
         let Ok(run) = report.run.parse::<RunId>() else { return };
+        if report.segment > SEGMENT_HIGHEST {
+            tracing::warn!(%host, %run, segment = report.segment, "A report of a segment that cannot be; ignored.");
+            return;
+        }
         let known =
             self.model.runs.get(&run).filter(|_| self.model.host_runs.contains_key(&(run, host.clone())));
         // A run that is over, or that a restored store never knew: acknowledged, so that the host can forget it.

@@ -142,6 +142,17 @@ async fn a_plan_that_people_may_have_seen_is_not_replaced() {
 }
 
 #[tokio::test]
+async fn a_segment_that_cannot_be_moves_nothing() {
+    let (bench, mut agent) = at_the_gate().await;
+    let order = v1::OrderContent { run: bench.run().await.id, segment: u32::MAX, ..Default::default() };
+    agent.accept(&bench, &order).await;
+    assert_eq!(bench.state().await.split_whitespace().collect::<Vec<_>>(), ["waiting", "gate"]);
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    assert_eq!(agent.order().await.segment, 3);
+    bench.check().await;
+}
+
+#[tokio::test]
 async fn a_token_made_before_a_revocation_does_not_let_the_host_back_in() {
     let bench = Bench::new(Mode::Observe).await;
     let request = v1::CreateTokenRequest { host: "web-1".into(), ..Default::default() };
