@@ -91,7 +91,6 @@ async fn a_hello_that_no_agent_says_is_refused_and_nothing_of_it_is_kept() {
     let mut agent = FakeAgent::join(&bench).await;
     let long = "x".repeat(2000);
     let hellos = [
-        v1::Hello { epoch_seen: u64::MAX, ..Default::default() },
         v1::Hello { journal: long.clone(), ..Default::default() },
         v1::Hello { labels: [("a".to_owned(), long.clone())].into(), ..Default::default() },
         v1::Hello { missing: vec![String::new(); 1000], ..Default::default() },
