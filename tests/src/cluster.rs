@@ -266,8 +266,7 @@ impl Cluster {
     /// Starts the agent of a host that has joined, and waits until it is connected.
     #[track_caller]
     pub fn start_agent(&mut self, host: &str) {
-        let program = self.launch_agent(host, &[]);
-        self.agents.insert(host.to_owned(), program);
+        self.start_agent_alone(host);
         self.wait_for_agent(host);
     }
 
@@ -288,6 +287,12 @@ impl Cluster {
             let is_connected = all.iter().any(|agent| agent["host"] == host && agent["state"] == "connected");
             if is_connected { Ok(()) } else { Err(format!("{agents:#}\n{}", self.said())) }
         });
+    }
+
+    /// Starts the agent of a host that has joined, whoever its controller may be by now.
+    pub fn start_agent_alone(&mut self, host: &str) {
+        let program = self.launch_agent(host, &[]);
+        self.agents.insert(host.to_owned(), program);
     }
 
     #[track_caller]

@@ -14,6 +14,7 @@ mod demo;
 mod docs;
 mod healing;
 mod layering;
+mod rogue;
 mod sources;
 mod stepping_in;
 mod tidy;
