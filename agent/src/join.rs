@@ -170,7 +170,7 @@ async fn converse(join: &Join, key: &KeyPair) -> Result<(Vec<u8>, v1::EnrolDone)
     let stream = connect::dial(&join.controller, believing_nothing(&recorder).map_err(connect)?)
         .await
         .map_err(connect)?;
-    let channel = connect::channel(&join.controller, stream).await.map_err(connect)?;
+    let (channel, _) = connect::channel(&join.controller, stream).await.map_err(connect)?;
 
     let (say, requests) = mpsc::channel(2);
     let mut client = v1::agents_client::AgentsClient::new(channel);

@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod connect;
+mod once; // … of which there is one
 mod output;
 mod renew;
 mod session;
@@ -29,6 +30,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::message::{FromWorks, ToWorks};
 use backoff::Backoff;
 use connect::ConnectError;
+use once::Why;
 
 /// The version of the conversation between agent and controller.
 pub const PROTOCOL: u32 = 1;
@@ -135,7 +137,7 @@ async fn one_connection(
         () = stop.cancelled() => return Ended::Stopped,
         dialled = wires.discarding(dial(settings)) => dialled,
     };
-    let (identity, channel) = match dialled {
+    let (identity, channel, why) = match dialled {
         None => return Ended::WorksGone,
         Some(Ok(connected)) => connected,
         Some(Err(error)) => return refused_or_lost(&error),
@@ -146,13 +148,17 @@ async fn one_connection(
     let session = session::run(channel, to_works, from_works, stop, worked);
     let (mut renewing, mut talking) = (pin!(renewing), pin!(talking));
     tokio::select! {
-        ended = session => ended,
+        // A refused certificate shows itself inside whatever came of it.
+        ended = session => match (ended, why.get().as_ref().and_then(refusal)) {
+            (Ended::Lost(_), Some(why)) => Ended::Refused(why.to_owned()),
+            (ended, _) => ended,
+        },
         () = &mut renewing => Ended::Renewed,
         () = &mut talking => Ended::WorksGone,
     }
 }
 
-async fn dial(settings: &Settings) -> Result<(Identity, tonic::transport::Channel), DialError> {
+async fn dial(settings: &Settings) -> Result<(Identity, tonic::transport::Channel, Why), DialError> {
     let identity = Identity::load(&settings.state).map_err(|source| DialError::Identity { source })?;
     let connected = async {
         let tls = connect::mutual_tls(
@@ -163,8 +169,8 @@ async fn dial(settings: &Settings) -> Result<(Identity, tonic::transport::Channe
         let stream = connect::dial(&identity.controller, tls).await?;
         connect::channel(&identity.controller, stream).await
     };
-    let channel = connected.await.map_err(|source| DialError::Connect { source })?;
-    Ok((identity, channel))
+    let (channel, why) = connected.await.map_err(|source| DialError::Connect { source })?;
+    Ok((identity, channel, why))
 }
 
 fn refused_or_lost(error: &(dyn std::error::Error + 'static)) -> Ended {

@@ -35,6 +35,8 @@ const READY: usize = 64;
 
 /// How long a connection that was ended may still say why.
 const LAST_WORDS: Duration = Duration::from_millis(250);
+/// What is read of a peer that was refused, before the connection is closed, bytes.
+const UNREAD: u64 = 64 * 1024;
 
 /// What one port puts up with.
 #[derive(Clone, Copy, Debug)]
@@ -286,8 +288,16 @@ async fn establish(
     };
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
     drop(place);
-    let _turn = shared.handshakes.acquire().await.map_err(io::Error::other)?;
-    let stream = hello.into_stream(tls.current()).await?;
+    let turn = shared.handshakes.acquire().await.map_err(io::Error::other)?;
+    let stream = match hello.into_stream(tls.current()).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, stream)) => {
+            drop(turn);
+            hear_out(stream).await;
+            return Err(error);
+        }
+    };
+    drop(turn);
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let identity = match shown {
         None => return anonymous(shared, Io::Tls(Box::new(stream)), address),
@@ -313,6 +323,18 @@ async fn establish(
         })),
         _held: Held::Agent(admitted),
     })
+}
+
+/// Lets a peer that was refused read why. It has been sending already; closing on unread bytes would reset the connection,
+/// and take the alert with it that says that its certificate was revoked.
+async fn hear_out(mut stream: TcpStream) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let drained = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut (&mut stream).take(UNREAD), &mut tokio::io::sink()).await
+    };
+    // However that ends, the connection is closed.
+    let _ = tokio::time::timeout(LAST_WORDS, drained).await;
 }
 
 fn anonymous(shared: &Shared, io: Io, address: SocketAddr) -> io::Result<Conn> {

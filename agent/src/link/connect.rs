@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -18,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
+
+use super::once::{Once, Why};
 
 /// From the first packet to the end of the handshake.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -169,14 +171,14 @@ pub(crate) async fn dial(
         .unwrap_or_else(|_| Err(ConnectError::TooSlow { controller: controller.clone() }))
 }
 
-/// gRPC over a connection.
+/// gRPC over a connection; and what remembers how TLS ended it.
 pub(crate) async fn channel(
     controller: &Controller,
     stream: TlsStream<TcpStream>,
-) -> Result<Channel, ConnectError> {
+) -> Result<(Channel, Why), ConnectError> {
     let grpc = |source| ConnectError::Grpc { controller: controller.clone(), source };
-    let once = Arc::new(Mutex::new(Some(stream)));
-    Endpoint::from_shared(controller.to_string())
+    let (once, why) = Once::new(stream);
+    let channel = Endpoint::from_shared(controller.to_string())
         .map_err(grpc)?
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(512 * 1024)
@@ -184,14 +186,11 @@ pub(crate) async fn channel(
         .keep_alive_timeout(Duration::from_secs(20))
         .keep_alive_while_idle(true)
         .connect_with_connector(tower::service_fn(move |_: http::Uri| {
-            let stream = once.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            std::future::ready(match stream {
-                Some(stream) => Ok(TokioIo::new(stream)),
-                None => Err(io::Error::new(io::ErrorKind::NotConnected, "the connection is over")),
-            })
+            std::future::ready(once.take().map(TokioIo::new))
         }))
         .await
-        .map_err(grpc)
+        .map_err(grpc)?;
+    Ok((channel, why))
 }
 
 #[cfg(test)]
