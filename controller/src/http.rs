@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! POST /v1/signals/{source}   bearer token of the source; 200 only once every signal is durable
-//! GET  /metrics /healthz /readyz
+//! GET  /metrics                bearer token of the policy's `metrics:`
+//! GET  /healthz /readyz        anybody
 //! ```
 //!
 //! A `GET` never changes anything. Every other answer than 200 is JSON that says what, why and what next; 503 means
@@ -210,14 +211,7 @@ fn authorise(policy: &Policy, source: &str, headers: &HeaderMap) -> Result<(), N
             .why(why)
             .next("send the header `Authorization: Bearer TOKEN` with the token of this source")
     };
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .ok_or_else(|| unauthorised("there is no Authorization header"))?
-        .as_bytes();
-    let token = match token.split_at_checked(7) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
-        Some(_) | None => return Err(unauthorised("the Authorization header is not a bearer token")),
-    };
+    let token = bearer(headers).map_err(unauthorised)?;
     let Some(known) = policy.sources.get(source) else {
         return Err(No::new(StatusCode::NOT_FOUND, "the policy names no such source")
             .next("add it under `sources:` of a policy file, or correct the address"));
@@ -226,6 +220,15 @@ fn authorise(policy: &Policy, source: &str, headers: &HeaderMap) -> Result<(), N
         Ok(())
     } else {
         Err(unauthorised("the token is not the one of this source"))
+    }
+}
+
+/// The bearer token of a request.
+fn bearer(headers: &HeaderMap) -> Result<&[u8], &'static str> {
+    let sent = headers.get(header::AUTHORIZATION).ok_or("there is no Authorization header")?;
+    match sent.as_bytes().split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Ok(token.trim_ascii()),
+        Some(_) | None => Err("the Authorization header is not a bearer token"),
     }
 }
 
@@ -272,8 +275,25 @@ async fn ready<I: Intake>(State(shared): State<Arc<Shared<I>>>) -> Response {
     No::new(StatusCode::SERVICE_UNAVAILABLE, "the controller is not ready").why(why).into_response()
 }
 
-async fn metrics<I: Intake>(State(shared): State<Arc<Shared<I>>>) -> Response {
+async fn metrics<I: Intake>(State(shared): State<Arc<Shared<I>>>, headers: HeaderMap) -> Response {
     let parts = &shared.parts;
+    // Names of runbooks and hosts are nobody else's affair.
+    let no = |why: &str| {
+        No::new(StatusCode::UNAUTHORIZED, "the metrics are not read without their token")
+            .why(why)
+            .next(
+                "send the header `Authorization: Bearer TOKEN` with the token under `metrics:` of the policy",
+            )
+            .into_response()
+    };
+    match (bearer(&headers), parts.intake.policy().metrics) {
+        (Err(why), _) => return no(why),
+        (Ok(_), None) => return no("the policy names no token for them"),
+        (Ok(token), Some(known)) if !same(&Sha256::digest(token).into(), &known) => {
+            return no("the token is not the one of the policy");
+        }
+        (Ok(_), Some(_)) => {}
+    }
     // Without the state, the counters are still worth reading.
     if let Ok(Ok(status)) = tokio::time::timeout(READY_WITHIN, parts.intake.look()).await {
         parts.metrics.look(&status, parts.connections.count(), parts.tasks.panics());

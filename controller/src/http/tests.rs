@@ -25,6 +25,7 @@ impl Intake for Remembers {
         let source = Source { token_sha256: Sha256::digest(b"secret").into(), onset: None };
         Arc::new(Policy {
             sources: BTreeMap::from([("alertmanager".to_owned(), source)]),
+            metrics: Some(Sha256::digest(b"scrape").into()),
             ..Policy::default()
         })
     }
@@ -100,7 +101,7 @@ impl Served {
     async fn get(&self, path: &str) -> (u16, String) {
         parts(
             &self
-                .raw(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+                .raw(format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer scrape\r\nConnection: close\r\n\r\n").as_bytes())
                 .await,
         )
     }

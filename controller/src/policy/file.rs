@@ -61,7 +61,7 @@ pub fn read(directory: &Path) -> Result<Policy, Vec<PolicyProblem>> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     paths.sort();
     let (mut policy, mut problems) = (Policy::default(), Vec::new());
-    let (mut gates_in, mut notify_in) = (None, None);
+    let mut once = Once::default();
     for path in &paths {
         let text = match fs::metadata(path) {
             Ok(metadata) if metadata.len() > LIMIT => {
@@ -79,7 +79,7 @@ pub fn read(directory: &Path) -> Result<Policy, Vec<PolicyProblem>> {
             }
         };
         match check(path, &text) {
-            Ok(part) => merge(&mut policy, part, path, &mut gates_in, &mut notify_in, &mut problems),
+            Ok(part) => merge(&mut policy, part, path, &mut once, &mut problems),
             Err(problem) => problems.push(problem),
         }
     }
@@ -97,14 +97,15 @@ fn wrong(path: &Path, line: usize, column: usize, message: impl Into<String>) ->
     PolicyProblem::Wrong { path: path.to_owned(), line, column, message: message.into() }
 }
 
-fn merge(
-    into: &mut Policy,
-    part: Part,
-    path: &Path,
-    gates_in: &mut Option<PathBuf>,
-    notify_in: &mut Option<PathBuf>,
-    problems: &mut Vec<PolicyProblem>,
-) {
+/// Which file has each of the settings that only one file may have.
+#[derive(Default)]
+struct Once {
+    gates: Option<PathBuf>,
+    notify: Option<PathBuf>,
+    metrics: Option<PathBuf>,
+}
+
+fn merge(into: &mut Policy, part: Part, path: &Path, seen: &mut Once, problems: &mut Vec<PolicyProblem>) {
     let Part { policy, gates } = part;
     for (name, source) in policy.sources {
         if into.sources.insert(name.clone(), source).is_some() {
@@ -126,12 +127,16 @@ fn merge(
         *seen = Some(path.to_owned());
     };
     if gates {
-        once("gates", gates_in);
+        once("gates", &mut seen.gates);
         into.gates = policy.gates;
     }
     if policy.notify.is_some() {
-        once("notify", notify_in);
+        once("notify", &mut seen.notify);
         into.notify = policy.notify;
+    }
+    if policy.metrics.is_some() {
+        once("metrics", &mut seen.metrics);
+        into.metrics = policy.metrics;
     }
 }
 
@@ -155,16 +160,17 @@ pub fn check(path: &Path, text: &str) -> Result<Part, PolicyProblem> {
             .map(|text| text.trim().to_owned())
             .map_err(|source| PolicyProblem::Unreadable { path: file, source })
     };
+    let token = |of: &str, hash: Option<Sha256Text>, file: Option<PathBuf>| match (hash, file) {
+        (Some(hash), None) => Ok(hash.0),
+        (None, Some(file)) => Ok(Sha256::digest(secret(&file)?).into()),
+        (Some(_), Some(_)) | (None, None) => {
+            Err(wrong(path, 0, 0, format!("{of} needs either `token_sha256` or `token_file`")))
+        }
+    };
+    let metrics = file.metrics.map(|it| token("`metrics`", it.token_sha256, it.token_file)).transpose()?;
     let mut sources = BTreeMap::new();
     for (name, source) in file.sources {
-        let token_sha256 = match (source.token_sha256, source.token_file) {
-            (Some(hash), None) => hash.0,
-            (None, Some(file)) => Sha256::digest(secret(&file)?).into(),
-            (Some(_), Some(_)) | (None, None) => {
-                let message = format!("source `{name}` needs either `token_sha256` or `token_file`");
-                return Err(wrong(path, 0, 0, message));
-            }
-        };
+        let token_sha256 = token(&format!("source `{name}`"), source.token_sha256, source.token_file)?;
         let onset =
             source.onset.map(|onset| Onset { held_for: onset.held_for.0, interval: onset.interval.0 });
         sources.insert(name, Source { token_sha256, onset });
@@ -193,6 +199,7 @@ pub fn check(path: &Path, text: &str) -> Result<Part, PolicyProblem> {
     });
     let policy = Policy {
         sources,
+        metrics,
         hosts: file.hosts,
         modes: file.modes.into_iter().map(ModeRule::from).collect(),
         guards: file.guards.into_iter().map(GuardRule::from).collect(),
@@ -210,6 +217,7 @@ struct File {
     version: u32,
     #[serde(default)]
     sources: BTreeMap<String, SourceText>,
+    metrics: Option<MetricsText>,
     #[serde(default)]
     hosts: BTreeMap<String, Host>,
     #[serde(default)]
@@ -228,6 +236,13 @@ struct SourceText {
     token_sha256: Option<Sha256Text>,
     token_file: Option<PathBuf>,
     onset: Option<OnsetText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetricsText {
+    token_sha256: Option<Sha256Text>,
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -437,6 +452,7 @@ notify: { url: \"https://hooks.example/x\", secret: s3cret }
             ("fettle-policy: 2\n", "p.yaml:1:1: `fettle-policy: 2` is not known here"),
             ("sources: {}\n", "missing field `fettle-policy`"),
             ("fettle-policy: 1\nsources: { a: {} }\n", "source `a` needs either"),
+            ("fettle-policy: 1\nmetrics: {}\n", "`metrics` needs either"),
         ] {
             let problem = problem(text);
             assert!(problem.contains(expected), "{problem}");

@@ -48,6 +48,8 @@ impl Mode {
 pub struct Policy {
     /// Who may post signals, by name.
     pub sources: BTreeMap<String, Source>,
+    /// SHA-256 of the bearer token with which `/metrics` may be read; absent: nobody may.
+    pub metrics: Option<[u8; 32]>,
     /// Other names for hosts, as alerts use them.
     pub hosts: BTreeMap<String, Host>,
     /// How far triggers may go; the first that fits decides, none is observe.
