@@ -210,8 +210,7 @@ impl Desk<'_> {
             }
         };
         let needs: Vec<String> = row.factors.iter().map(gate::describe).collect();
-        let mut to: Vec<String> = row.factors.iter().flat_map(|factor| factor.from.iter().cloned()).collect();
-        to.dedup();
+        let to = first_told(&row);
         let title = format!("{} on {host} waits for approval", row.runbook);
         let text = format!("{from} needs {}; decide by {}", needs.join(" and "), row.decide_by);
         self.change(Change::GateOpened(Box::new(row)));
@@ -362,4 +361,16 @@ fn reason<'a>(state: &'a State, effects: &'a [Asked]) -> Option<&'a str> {
 pub(super) fn cancel(run: RunId, reason: String) -> v1::ToAgent {
     let cancel = v1::Cancel { run: run.to_string(), reason };
     v1::ToAgent { what: Some(v1::to_agent::What::Cancel(cancel)) }
+}
+
+/// The groups that are told when a gate opens. Those it escalates to may decide as well, but are told later, unless nobody
+/// else can.
+fn first_told(gate: &GateRow) -> Vec<String> {
+    let later = gate.escalate.as_ref().map(|(_, to)| to.as_slice()).unwrap_or_default();
+    let mut told = std::collections::BTreeSet::new();
+    for factor in &gate.factors {
+        let now: Vec<&String> = factor.from.iter().filter(|group| !later.contains(group)).collect();
+        if now.is_empty() { told.extend(&factor.from) } else { told.extend(now) }
+    }
+    told.into_iter().cloned().collect()
 }

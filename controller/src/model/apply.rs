@@ -1,6 +1,6 @@
 //! How each change makes the model what it is afterwards.
 
-use fettle_runbooks::id::Host;
+use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::run::{Checking, State, Wait};
 
 use super::row::{AgentRow, HostRunRow, KeptRow, StepRow};
@@ -90,13 +90,18 @@ impl Model {
                 touched.extend(hosts.iter().flat_map(|row| self.put(Row::HostRun(row.clone()))));
                 touched
             }
-            Change::Moved { run, host, machine, reason } => self.host_run(*run, host, |row| {
-                row.machine = machine.clone();
-                row.reason.clone_from(reason);
-                if matches!(row.machine.state, State::Ended(_)) {
-                    row.ended_at = Some(at);
+            Change::Moved { run, host, machine, reason } => {
+                if matches!(machine.state, State::Ended(_)) && !machine.effects {
+                    self.forget_remediation(*run, host);
                 }
-            }),
+                self.host_run(*run, host, |row| {
+                    row.machine = machine.clone();
+                    row.reason.clone_from(reason);
+                    if matches!(row.machine.state, State::Ended(_)) {
+                        row.ended_at = Some(at);
+                    }
+                })
+            }
             Change::Admitted { run, host } => {
                 let touched = self.host_run(*run, host, |row| row.remediated_at = Some(at));
                 if let Some(row) = self.host_runs.get(&(*run, host.clone())) {
@@ -269,12 +274,16 @@ impl Model {
         vec![key]
     }
 
-    fn host_run(
-        &mut self,
-        run: fettle_runbooks::id::RunId,
-        host: &Host,
-        change: impl FnOnce(&mut HostRunRow),
-    ) -> Vec<RowKey> {
+    /// A remediation that was let through and never began, because nobody approved it, limits no other.
+    fn forget_remediation(&mut self, run: RunId, host: &Host) {
+        let Some(row) = self.host_runs.get_mut(&(run, host.clone())) else { return };
+        row.remediated_at = None;
+        if let Some(times) = self.remediations.get_mut(&(row.runbook.clone(), host.clone())) {
+            times.retain(|(_, other)| *other != run);
+        }
+    }
+
+    fn host_run(&mut self, run: RunId, host: &Host, change: impl FnOnce(&mut HostRunRow)) -> Vec<RowKey> {
         let Some(row) = self.host_runs.get_mut(&(run, host.clone())) else { return Vec::new() };
         change(row);
         let row = row.clone();
