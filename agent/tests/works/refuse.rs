@@ -38,6 +38,23 @@ fn a_runbook_that_cannot_be_read_is_refused() {
 }
 
 #[test]
+fn a_runbook_that_puts_a_value_into_a_shell_is_refused_whoever_let_it_pass_before() {
+    let texts = [
+        "    run: [sh, -c, \"echo ${{ inputs.x }}\"]\n",
+        "    run: |\n      echo ${{ inputs.x }}\n",
+        "    run: [env, bash, -ec, \"echo ${{ inputs.x }}\"]\n",
+    ];
+    for run in texts {
+        check("runbook-invalid", |order| {
+            let text = format!(
+                "fettle: 1\nrunbook: test/never\ninputs: {{ x: {{ type: string, default: y }} }}\ndiagnose:\n  - id: never\n{run}"
+            );
+            order.runbook = text.into();
+        });
+    }
+}
+
+#[test]
 fn an_input_the_runbook_does_not_have_is_refused() {
     check("inputs-invalid", |order| {
         order.inputs.insert("mount".to_owned(), "/var".to_owned());
