@@ -116,14 +116,25 @@ impl Cluster {
 
     /// Runs the command line as a person, as if typed.
     pub fn fettle(&self, person: &str, arguments: &[&str]) -> Output {
-        Command::new(binary("fettle"))
+        self.fettle_with(person, &[], arguments)
+    }
+
+    /// The same with more environment.
+    pub fn fettle_with(&self, person: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+        let mut command = self.typed(person, arguments);
+        command.envs(environment.iter().copied()).output().expect("fettle can be run")
+    }
+
+    /// The same, not run yet: without a home directory, without a terminal.
+    pub fn typed(&self, person: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("fettle"));
+        command
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("FETTLE_CONFIG", self.path(&format!("people/{person}/config.yaml")))
-            .stdin(Stdio::null())
-            .output()
-            .expect("fettle can be run")
+            .stdin(Stdio::null());
+        command
     }
 
     /// The same, for what must work: its JSON.
@@ -144,8 +155,20 @@ impl Cluster {
 
     /// Posts anything.
     pub fn post_bytes(&self, token: Option<&str>, body: &[u8]) -> Answer {
-        let url = format!("https://localhost:{}/v1/signals/{}", self.http, SOURCE.0);
-        alerts::post(&url, &self.path("ca.pem"), token, body)
+        alerts::post(&self.url(&format!("/v1/signals/{}", SOURCE.0)), &self.path("ca.pem"), token, body)
+    }
+
+    /// An address on the port for signals.
+    pub fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.http)
+    }
+
+    /// The newest signal, with its trail.
+    #[track_caller]
+    pub fn newest_signal(&self) -> Value {
+        let signals = self.json("ana", &["signal", "list", "-n", "1"]);
+        let id = signals[0]["id"].as_str().expect("there is a signal").to_owned();
+        self.json("ana", &["signal", "explain", &id])
     }
 
     /// Posts an alert that must be taken, and waits for the run it starts.

@@ -293,7 +293,7 @@ async fn a_renewed_certificate_that_would_lock_the_host_out_is_not_taken() {
     fake.with_heard(|heard| heard.renew_elsewhere = true);
     let state = joined(&fake).await;
     let settings = Settings { state: state.path().to_owned(), now: super::fake::now };
-    let (identity, channel) = dial(&settings).await.expect("connected");
+    let (identity, channel, _) = dial(&settings).await.expect("connected");
     let refused = super::renew::renew(&settings, &identity, channel).await.expect_err("useless");
     assert!(matches!(refused, super::renew::RenewError::OtherRoot { .. }), "{refused}");
     assert_eq!(Identity::load(state.path()).expect("an identity").certificate, identity.certificate);

@@ -9,12 +9,22 @@
     reason = "tests start cargo, ssh-keygen and whole systems, not steps on a host"
 )]
 
+mod alertmanager;
+mod commandline;
 mod crash;
 mod demo;
 mod docs;
+mod exits;
 mod healing;
+mod hosts;
+mod install;
+mod intake;
 mod layering;
+mod notify;
+mod reload;
 mod rogue;
 mod sources;
 mod stepping_in;
+mod surface;
 mod tidy;
+mod values;
