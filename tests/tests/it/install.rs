@@ -282,6 +282,15 @@ impl Walk {
             () if typed.starts_with("fettle reject ") => {
                 self.run("rosa", &line, 0);
             }
+            () if typed.starts_with("fettle run cancel ") => {
+                let output = self.run("ana", "fettle start host/inodes-full --host web-1 --detach", 0);
+                self.means("run_0190…", String::from_utf8_lossy(&output.stdout).trim());
+                self.run("ana", &self.here(typed), 0);
+            }
+            // Nobody has to look at that run, and that is what is answered.
+            () if typed.starts_with("fettle run resolve ") => {
+                self.run("ana", &line, 1);
+            }
             () if typed == "fettle login" => {
                 self.run("ana", &line, 0);
                 self.run("rosa", &line, 0);
