@@ -122,6 +122,7 @@ fn through_a_shim(attempts: &Attempts, program: &Path, mark: &Path) -> Duration 
     let observer = Box::new(move |happening: Happening<'_>| match happening {
         Happening::Output { .. } => {}
         Happening::Ended(ended) => drop(tell.send(Ok((marker::now(), ended.exit_code)))),
+        Happening::NeverBorn => drop(tell.send(Err("never born".to_owned()))),
         Happening::Unknown(reason) => drop(tell.send(Err(reason))),
     });
     attempts.start_effect(&spec, &start_by, observer).expect("a shim is born");
