@@ -64,6 +64,14 @@ fn sorted(value: Json) -> Json {
 }
 
 #[test]
+fn a_key_has_one_spelling() {
+    let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG0XJDhaoMdbZPt4zWAvodmR/ev3axPFjtcC6sg16fYY ana@laptop";
+    assert!(PublicKey::parse(line).is_ok());
+    // A length of 33 before 32 bytes.
+    assert!(PublicKey::parse(&line.replace("AAAAIG0X", "AAAAIW0X")).is_err());
+}
+
+#[test]
 fn every_format_is_read_back_as_what_was_written() {
     for (name, bytes, _, _) in world::formats() {
         assert_eq!(read_as_everything(&bytes), 1, "{name} is one format and no other");
