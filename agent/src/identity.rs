@@ -24,6 +24,8 @@ const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "cert.pem";
 const TRUST: &str = "trust.json";
 const HOST: &str = "host.json";
+/// Before a host's name in the URI of its certificate.
+const URI: &str = "spiffe://fettle/host/";
 
 /// What a joined host has.
 #[derive(Debug)]
@@ -130,8 +132,13 @@ impl Identity {
             PrivateKeyDer::from_pem_slice(&read(KEY)?).map_err(|error| damaged(KEY, error.to_string()))?;
         let valid =
             validity(&certificate).ok_or_else(|| damaged(CERTIFICATE, "it is no certificate".into()))?;
+        let host: Host = file.host.parse().map_err(|error| damaged(HOST, format!("{error}")))?;
+        if !names(&certificate, &host) {
+            let why = format!("the certificate is not that of {host}, as which this host joined");
+            return Err(damaged(CERTIFICATE, why));
+        }
         Ok(Identity {
-            host: file.host.parse().map_err(|error| damaged(HOST, format!("{error}")))?,
+            host,
             controller: file
                 .controller
                 .parse()
@@ -220,6 +227,18 @@ pub(crate) fn replace_certificate(state: &Path, der: &CertificateDer<'_>) -> Res
     renamed.map_err(|source| IdentityError::Write { path, source })
 }
 
+/// Whether a certificate names this host and no other. Controllers go by that name and hosts by the one they joined
+/// with: if the two differed, approvals for one host would be carried out on another.
+pub(crate) fn names(der: &CertificateDer<'_>, host: &Host) -> bool {
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) else { return false };
+    let Ok(Some(alternative)) = certificate.subject_alternative_name() else { return false };
+    let mut uris = alternative.value.general_names.iter().filter_map(|name| {
+        let x509_parser::extensions::GeneralName::URI(uri) = name else { return None };
+        uri.strip_prefix(URI)
+    });
+    uris.next() == Some(host.as_str()) && uris.next().is_none()
+}
+
 /// From when until when a certificate is valid.
 pub(crate) fn validity(der: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
@@ -253,4 +272,29 @@ fn pem(der: &CertificateDer<'_>) -> String {
     }
     out.push_str("-----END CERTIFICATE-----\n");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    fn certificate(uris: &[&str]) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        let uri = |uri: &&str| SanType::URI((*uri).try_into().expect("ASCII"));
+        params.subject_alt_names = uris.iter().map(uri).collect();
+        let key = KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a certificate").der().clone()
+    }
+
+    #[test]
+    fn a_certificate_names_one_host() {
+        let host = "web-1".parse().expect("a name");
+        let (web_1, web_2) = ("spiffe://fettle/host/web-1", "spiffe://fettle/host/web-2");
+        assert!(names(&certificate(&[web_1]), &host));
+        for other in [&[][..], &[web_2], &[web_1, web_2], &["spiffe://fettle/host/web-11"], &["web-1"]] {
+            assert!(!names(&certificate(other), &host), "{other:?}");
+        }
+        assert!(!names(&CertificateDer::from(vec![1, 2, 3]), &host));
+    }
 }

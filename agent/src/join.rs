@@ -142,6 +142,9 @@ pub async fn join(join: Join) -> Result<Host, JoinError> {
         return Err(JoinError::Nonsense("the controller's certificate is not for this host's key"));
     }
     let host: Host = done.host.parse().map_err(|source| JoinError::Name { source })?;
+    if !crate::identity::names(&certificate, &host) {
+        return Err(JoinError::Nonsense("the controller's certificate is not for the host it names"));
+    }
     let joined = Joined {
         host: &host,
         controller: &join.controller,

@@ -100,6 +100,8 @@ codes! {
     CertificateQuorum = "certificate-quorum",
     /// The certificates name different authors.
     CertificateAuthors = "certificate-authors",
+    /// The runbook runs programs to diagnose or to verify, no reviewers certified it, and no person started this run of it.
+    ReadUncertified = "read-uncertified",
 
     /// The person's start is for another run, runbook, inputs or host than the order.
     StartMismatch = "start-mismatch",
@@ -112,7 +114,7 @@ codes! {
     OrderMalformed = "order-malformed",
     /// The order came too late.
     OrderExpired = "order-expired",
-    /// The same segment came before with other content.
+    /// The same segment came before with other content, another one of the run still goes on, or the run was diagnosed before.
     SegmentConflict = "segment-conflict",
     /// The run has been cancelled on this host.
     RunCancelled = "run-cancelled",

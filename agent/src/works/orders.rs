@@ -17,7 +17,7 @@ use fettle_runbooks::expr::Scope;
 use fettle_runbooks::id::{Digest, Host, RunId};
 use fettle_runbooks::input::bind;
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedWork};
-use fettle_runbooks::runbook::{Input, Risk, Runbook};
+use fettle_runbooks::runbook::{Action, Input, Phase, Risk, Runbook};
 use fettle_runbooks::segment::{Past, Program};
 use fettle_runbooks::value::Value;
 use prost::Message as _;
@@ -130,17 +130,15 @@ pub(super) fn judge(order: &Order, own: &Own<'_>) -> Result<Judged, Refusal> {
     read.started = started(order, own, read.runbook.digest())?;
     match order.content.work.as_ref() {
         None => Err(Refusal::new(Code::OrderMalformed, "the order asks for no work this agent knows")),
-        // A second plan would stand where people look at the first, and half of it may have been done already.
-        Some(v1::order_content::Work::Diagnose(v1::Diagnose {})) if own.plan.is_some() => Err(Refusal::new(
-            Code::SegmentConflict,
-            "the run has been diagnosed on this host, and its plan stands",
-        )),
-        Some(v1::order_content::Work::Diagnose(v1::Diagnose {})) => Ok(read.judged(Work::Diagnose)),
+        Some(v1::order_content::Work::Diagnose(v1::Diagnose {})) => {
+            diagnosed_once(own)?;
+            vouched_for(order, own, &read)?;
+            Ok(read.judged(Work::Diagnose))
+        }
         Some(v1::order_content::Work::Remediate(work)) => remediate(order, own, read, work),
         Some(v1::order_content::Work::Verify(work)) => {
-            let plan = own_plan(own, &work.plan_digest, read.runbook.digest())?;
+            let plan = same_plan(own, &work.plan_digest, &read)?;
             let plan = Arc::clone(&plan.plan);
-            same_inputs(&read, &plan)?;
             Ok(read.judged(Work::Verify { plan }))
         }
     }
@@ -200,7 +198,7 @@ impl Parts {
             let each: Vec<String> = problems.iter().map(ToString::to_string).collect();
             Refusal::new(Code::InputsInvalid, each.join("; "))
         })?;
-        // Reading needs no certificate, so diagnosis does not wait for its signatures to be checked.
+        // Diagnosis checks them only if it needs them: facts are read for anyone, and a signature takes time.
         let certified = match &content.work {
             Some(v1::order_content::Work::Remediate(_)) => {
                 certificate(&content.runbook, &convert::all_signed(content.certificates.clone())?, own)
@@ -255,6 +253,10 @@ fn started(order: &Order, own: &Own<'_>, runbook: Digest) -> Result<Option<Start
             Some(started)
         }
     };
+    // A start that is not mentioned again binds all the same.
+    if let Some(Some(known)) = own.started {
+        known.covers(order.run, runbook, &inputs, own.host)?;
+    }
     match (own.started, presented) {
         (None, presented) => Ok(presented),
         (Some(known), None) => Ok(known.clone()),
@@ -312,17 +314,57 @@ fn own_plan<'a>(own: &Own<'a>, digest: &[u8], runbook: Digest) -> Result<&'a Own
     Ok(plan)
 }
 
-fn same_inputs(read: &Parts, plan: &Plan) -> Result<(), Refusal> {
-    if read.inputs == plan.inputs {
+/// This host's plan, if the order means it: its bytes, its runbook, its inputs.
+fn same_plan<'a>(own: &Own<'a>, digest: &[u8], read: &Parts) -> Result<&'a OwnPlan, Refusal> {
+    let plan = own_plan(own, digest, read.runbook.digest())?;
+    if read.inputs != plan.plan.inputs {
+        let what = "the order has other inputs than the plan was made from";
+        return Err(Refusal::new(Code::PlanMismatch, what));
+    }
+    Ok(plan)
+}
+
+/// A run has one diagnosis and one plan on a host. With a second plan, what the host remembers of the first (where it
+/// stopped, who started it, which file was vouched for) would be taken for the second's.
+fn diagnosed_once(own: &Own<'_>) -> Result<(), Refusal> {
+    if own.started.is_some() || own.plan.is_some() {
+        return Err(Refusal::new(Code::SegmentConflict, "the run was diagnosed before on this host"));
+    }
+    Ok(())
+}
+
+/// Whether somebody vouches for the programs that only read: enough reviewers for the file, or a person for this run of it.
+/// Nothing but the file's word says that they only read; without this, whoever has the controller has a shell on every host.
+///
+/// Asked once, of the first order: verification is of the plan that came of it, from the same bytes and inputs.
+fn vouched_for(order: &Order, own: &Own<'_>, read: &Parts) -> Result<(), Refusal> {
+    let program = [Phase::Diagnose, Phase::Verify]
+        .into_iter()
+        .flat_map(|phase| read.runbook.steps(phase))
+        .find(|step| match step.action {
+            Action::Script { .. } | Action::Argv { .. } => true,
+            Action::That { .. } | Action::Wait { .. } => false,
+        });
+    let Some(step) = program else { return Ok(()) };
+    if read.started.is_some() {
         return Ok(());
     }
-    Err(Refusal::new(Code::PlanMismatch, "the order has other inputs than the plan was made from"))
+    let certificates = convert::all_signed(order.content.certificates.clone())?;
+    if certificate(&order.content.runbook, &certificates, own).is_some() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::ReadUncertified,
+        format!(
+            "`{}` runs a program, the runbook is not certified here, and no person started this run of it",
+            step.id
+        ),
+    ))
 }
 
 fn remediate(order: &Order, own: &Own<'_>, read: Parts, work: &v1::Remediate) -> Result<Judged, Refusal> {
-    let own_plan = own_plan(own, &work.plan_digest, read.runbook.digest())?;
+    let own_plan = same_plan(own, &work.plan_digest, &read)?;
     let plan = Arc::clone(&own_plan.plan);
-    same_inputs(&read, &plan)?;
     if let Some(started) = &read.started {
         started.remediates()?;
     }
