@@ -107,6 +107,8 @@ codes! {
     StartMismatch = "start-mismatch",
     /// The person started the run until its plan only, and the order goes further.
     StartUntilPlan = "start-until-plan",
+    /// The person signed the start too long ago for it to begin a run.
+    StartExpired = "start-expired",
 
     /// The order is for another host.
     OrderHost = "order-host",

@@ -22,6 +22,7 @@ use fettle_runbooks::segment::{Past, Program};
 use fettle_runbooks::value::Value;
 use prost::Message as _;
 
+use super::here::REMEMBER;
 use super::policy::{Asked, HostPolicy};
 
 /// What the host has of its own when an order comes.
@@ -258,7 +259,8 @@ fn started(order: &Order, own: &Own<'_>, runbook: Digest) -> Result<Option<Start
         known.covers(order.run, runbook, &inputs, own.host)?;
     }
     match (own.started, presented) {
-        (None, presented) => Ok(presented),
+        (None, None) => Ok(None),
+        (None, Some(presented)) => fresh(presented, own.now_ms).map(Some),
         (Some(known), None) => Ok(known.clone()),
         (Some(Some(known)), Some(presented)) if known.digest() == presented.digest() => Ok(Some(presented)),
         (Some(_), Some(_)) => {
@@ -273,6 +275,16 @@ pub(super) fn started_before(content: &[u8]) -> Result<Option<Started>, Refusal>
         .map_err(|error| Refusal::new(Code::OrderMalformed, format!("the order cannot be read: {error}")))?;
     let Some(message) = order.start else { return Ok(None) };
     Start::verified_before(&Signed::try_from(message)?).map(Some)
+}
+
+/// A start begins a run for no longer than a host remembers one, or the same start could begin it again.
+fn fresh(started: Started, now_ms: i64) -> Result<Started, Refusal> {
+    let at = started.start().at;
+    if now_ms.saturating_sub(at.as_millisecond()) > i64::try_from(REMEMBER.as_millis()).unwrap_or(i64::MAX) {
+        let what = format!("`{}` signed the start at {at}, more than a day ago", started.person());
+        return Err(Refusal::new(Code::StartExpired, what));
+    }
+    Ok(started)
 }
 
 fn no_roster() -> Refusal {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::{CommandFactory as _, Parser as _};
 use fettle::args::Cli;
+use fettle_proto::Code;
 
 use crate::sources::{self, Source};
 
@@ -50,6 +51,32 @@ fn the_glossary_has_every_word_once_and_in_order() {
     let twice: Vec<String> =
         seen.into_iter().filter(|(_, times)| *times > 1).map(|(word, _)| word.to_owned()).collect();
     sources::expect_none(&twice, "One word per thing.");
+}
+
+#[test]
+fn every_refusal_is_produced_by_a_test_or_said_to_be_kept_for_later() {
+    let page = documents().into_iter().find(|document| document.path == "docs/security.md");
+    let page = page.expect("docs/security.md").text;
+    let kept = page.split_once("Three are kept").expect("it says which").1;
+    let kept = kept.split_once("\n\n").map_or(kept, |(paragraph, _)| paragraph);
+    let tests: Vec<Source> = sources::all().into_iter().filter(Source::is_test).collect();
+    let complaints: Vec<String> = Code::ALL
+        .iter()
+        .filter(|code| {
+            let (text, name) = (format!("\"{code}\""), format!("Code::{code:?}"));
+            let is_kept = kept.contains(&format!("`{code}`"));
+            let is_tested = tests.iter().any(|test| {
+                test.text.contains(&text)
+                    || test.text.split(&name).skip(1).any(|rest| !rest.starts_with(char::is_alphanumeric))
+            });
+            is_kept == is_tested
+        })
+        .map(ToString::to_string)
+        .collect();
+    sources::expect_none(
+        &complaints,
+        "Produce it in a test, or say in docs/security.md that nothing gives it yet; not both.",
+    );
 }
 
 #[test]

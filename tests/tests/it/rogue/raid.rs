@@ -270,10 +270,11 @@ impl<'t> Raid<'t> {
     /// Sends an order that the host must carry out to the end; how it ended.
     #[track_caller]
     pub(super) fn carried_out(&self, content: &v1::OrderContent) -> v1::SegmentEnded {
-        match self.answer(content) {
-            v1::report::What::SegmentEnded(ended) => ended,
-            other => panic!("should be carried out: {other:?}"),
-        }
+        let answer = self.answer(content);
+        let v1::report::What::SegmentEnded(ended) = answer else {
+            panic!("should be carried out: {answer:?}")
+        };
+        ended
     }
 
     /// Diagnoses as an honest controller would; the plan's bytes.
@@ -329,10 +330,10 @@ impl<'t> Raid<'t> {
 
 #[track_caller]
 pub(super) fn is_refused(code: &str, answer: &v1::report::What) {
-    match answer {
-        v1::report::What::Refused(refused) => assert_eq!(refused.code, code, "{}", refused.message),
-        other => panic!("should be refused as {code}: {other:?}"),
-    }
+    let v1::report::What::Refused(refused) = answer else {
+        panic!("should be refused as {code}: {answer:?}")
+    };
+    assert_eq!(refused.code, code, "{}", refused.message);
 }
 
 /// The plan as a leaf of what people approve.

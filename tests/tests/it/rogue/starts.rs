@@ -30,6 +30,8 @@ fn a_start_is_of_the_person_the_run_the_file_the_inputs_and_the_host_it_names() 
         ),
         ("start-mismatch", by_ana(&Start { inputs: [].into(), ..wish.clone() })),
         ("start-mismatch", by_ana(&Start { hosts: ["web-2".parse().unwrap()].into(), ..wish.clone() })),
+        // Kept until a host would have forgotten the run.
+        ("start-expired", by_ana(&Start { at: later(-86_401), ..wish.clone() })),
     ];
     for (code, start) in rows {
         let mut order = raid.order(diagnose());
