@@ -260,16 +260,30 @@ impl Follower {
         let over = matches!(word, Happening::Ended(_));
         (self.observer)(word);
         // Nobody need wait for that.
+        if let Some(child) = self.child {
+            let _ = waitid(WaitId::Pid(child), WaitIdOptions::EXITED);
+        }
         if over {
             recovery::remove_group(&self.place);
         }
     }
 
-    /// Whether the shim is no more.
-    fn is_over(&self) -> bool {
+    /// Whether the shim has left word, or is no more. Its own end takes the kernel longer than many a step.
+    fn is_over(&mut self) -> bool {
+        self.place.file("exit").exists() || self.is_gone()
+    }
+
+    fn is_gone(&mut self) -> bool {
         let over = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         match (self.child, &self.pidfd) {
-            (Some(child), _) => !matches!(waitid(WaitId::Pid(child), over), Ok(None)),
+            (Some(child), _) => {
+                let gone = !matches!(waitid(WaitId::Pid(child), over), Ok(None));
+                if gone {
+                    // Its number may soon be another's.
+                    self.child = None;
+                }
+                gone
+            }
             (None, Some(pidfd)) => {
                 let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
                 poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
@@ -307,9 +321,9 @@ impl Follower {
     }
 }
 
-/// Something to poll that says when a file in the directory grows.
+/// Something to poll that says when a file in the directory grows, and when the result gets its name.
 fn watch(place: &Place) -> io::Result<OwnedFd> {
     let told = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&told, place.dir(), inotify::WatchFlags::MODIFY)?;
+    inotify::add_watch(&told, place.dir(), inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVED_TO)?;
     Ok(told)
 }

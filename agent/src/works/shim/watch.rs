@@ -100,6 +100,9 @@ impl Watch {
         if self.ending.is_some() {
             self.kill();
         }
+        // Closing it takes the kernel about ten milliseconds: that is left to the end of this process, for which nobody
+        // waits.
+        std::mem::forget(self.told.take());
         let [stdout, stderr] = &mut self.outputs;
         let (stdout, stderr) = (stdout.finish(), stderr.finish());
         Ended {
