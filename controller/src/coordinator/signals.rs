@@ -36,10 +36,14 @@ impl Desk<'_> {
             }
             return receipt;
         }
-        if let Some(over) = self.echo(&signal) {
+        let echo = self.echo(&signal);
+        if let Some(over) = echo.filter(|_| signal.status == Status::Resolved) {
             return Receipt { signal: over.signal, new: false, run: over.run };
         }
-        let (judged, go) = self.judge(&signal);
+        let (judged, go) = match echo {
+            Some(over) => (self.late(over), None),
+            None => self.judge(&signal),
+        };
         let id = SignalId::new(self.world.uuid());
         let mut row = SignalRow {
             id,
@@ -50,7 +54,7 @@ impl Desk<'_> {
             host: judged.host.clone(),
             trail: judged.verdicts.clone(),
         };
-        if signal.status == Status::Resolved {
+        if signal.status == Status::Resolved || echo.is_some() {
             self.change(Change::SignalReceived(Box::new(row)));
             return Receipt { signal: id, new: true, run: None };
         }
@@ -103,6 +107,17 @@ impl Desk<'_> {
         let over = self.model.settled_signal(&signal.key())?;
         let late = signal.starts_at.is_some() && self.now < over.at.plus(ECHO);
         (signal.status == Status::Resolved || late).then_some(over)
+    }
+
+    /// What is said of a beginning that arrives after the end.
+    fn late(&self, over: Over) -> Judged {
+        let reason = format!(
+            "it fires again under the start it had, and {} was over at {}: taken for a late message, unless it still fires a \
+             minute after that",
+            over.signal, over.at
+        );
+        let verdicts = vec![Verdict::new(self.now, "dedupe", Answer::No, reason)];
+        Judged { verdicts, ..Judged::default() }
     }
 
     fn incident_row(
@@ -179,6 +194,7 @@ impl Desk<'_> {
                 (vec![Verdict::new(self.now, "dedupe", Answer::No, reason)], row.incident, row.host.clone())
             }
             None => match self.echo(&signal) {
+                Some(over) if signal.status == Status::Firing => (self.late(over).verdicts, None, None),
                 Some(over) => {
                     let reason = format!("known as {}, which is over", over.signal);
                     (vec![Verdict::new(self.now, "dedupe", Answer::No, reason)], None, None)

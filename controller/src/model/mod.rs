@@ -331,12 +331,13 @@ impl Model {
         }
     }
 
-    /// A signal is over when it is resolved and no open incident has it. Its key stays, so that it is known when it comes again.
+    /// A signal is over when no open incident has it: it is resolved, or was a late message. Its key stays, so that it is known
+    /// when it comes again.
     fn forget_signal(&mut self, signal: SignalId, now: At) {
-        let over = self.signals.get(&signal).is_some_and(|row| {
-            let open = row.incident.is_some_and(|id| self.incidents.contains_key(&id));
-            row.signal.status == Status::Resolved && !open
-        });
+        let over = self
+            .signals
+            .get(&signal)
+            .is_some_and(|row| row.incident.is_none_or(|id| !self.incidents.contains_key(&id)));
         if !over {
             return;
         }
@@ -345,7 +346,10 @@ impl Model {
         if self.signal_keys.get(&key) == Some(&signal) {
             self.signal_keys.remove(&key);
         }
-        self.settled.put(&key, Over { signal, run: row.run, at: now });
+        // A late message moves no end.
+        if row.signal.status == Status::Resolved || self.settled.get(&key).is_none() {
+            self.settled.put(&key, Over { signal, run: row.run, at: now });
+        }
     }
 
     /// Drops notifications that are done from memory.

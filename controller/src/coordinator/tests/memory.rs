@@ -36,10 +36,13 @@ async fn an_alert_that_comes_back_after_its_end_is_another_one_and_an_echo_is_no
         if restarts {
             bench.restart().await;
         }
-        for status in [Status::Firing, Status::Resolved] {
-            let echo = bench.signal(status).await.remove(0);
-            assert_eq!((echo.signal, echo.new), (first.signal, false), "{status:?}, restarted: {restarts}");
-        }
+        let echo = bench.signal(Status::Resolved).await.remove(0);
+        assert_eq!((echo.signal, echo.new), (first.signal, false), "restarted: {restarts}");
+        // A beginning after the end is kept with its reason, and opens nothing.
+        let late = bench.signal(Status::Firing).await.remove(0);
+        let told = bench.handle.explain(late.signal).await.unwrap();
+        assert_eq!((told.incident.as_str(), told.trail.len()), ("", 1), "restarted: {restarts}");
+        assert!(told.trail[0].reason.contains(&first.signal.to_string()), "{told:?}");
     }
     bench.pass(MINUTE);
     let back = bench.signal(Status::Firing).await.remove(0);
