@@ -124,7 +124,6 @@ fn through_a_shim(attempts: &Attempts, program: &Path, mark: &Path) -> Duration 
         Happening::Ended(ended) => drop(tell.send(Ok((marker::now(), ended.exit_code)))),
         Happening::NeverBorn => drop(tell.send(Err("never born".to_owned()))),
         Happening::Unknown(reason) => drop(tell.send(Err(reason))),
-        Happening::NeverBorn => drop(tell.send(Err("its process was never born".to_owned()))),
     });
     attempts.start_effect(&spec, &start_by, observer).expect("a shim is born");
     let (ended, code) = told.recv().expect("it ends").expect("its end is known");
