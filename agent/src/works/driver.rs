@@ -220,6 +220,9 @@ impl Driver {
         self.resume();
         while !self.stop {
             let due = self.timers.keys().next().map(|(at, _)| *at).into_iter().chain(self.retry_at).min();
+            if due.is_some_and(|at| at <= Instant::now()) {
+                self.tick(); // However full the inbox is.
+            }
             let wake = match due {
                 None => wakes.recv().ok(),
                 Some(at) => match wakes.recv_timeout(at.saturating_duration_since(Instant::now())) {

@@ -255,14 +255,15 @@ impl Desk<'_> {
         let segment = report.segment;
         let heard = hear(about, report);
         for change in heard.changes {
-            match change {
-                Change::Planned { plan, .. } if self.other_plan(run, host, plan.digest) => {
-                    let text = format!("ignored: the host sent another plan, {}", plan.digest);
-                    self.change(Change::Noted { run, host: host.clone(), text });
-                    return;
-                }
-                change if self.told_before(&change) => {}
-                change => self.change(change),
+            if let Change::Planned { plan, .. } = &change
+                && self.other_plan(run, host, plan.digest)
+            {
+                let text = format!("ignored: the host sent another plan, {}", plan.digest);
+                self.change(Change::Noted { run, host: host.clone(), text });
+                return;
+            }
+            if !self.told_before(&change) {
+                self.change(change);
             }
         }
         if heard.closes {

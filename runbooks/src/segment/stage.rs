@@ -9,6 +9,9 @@ use crate::expr::{Expr, FactCall, Facts, Scope};
 use crate::plan::evidence;
 use crate::value::Value;
 
+/// A step whose attempts keep being lost is put before a person after so many: something is wrong with the host.
+const MOST_ATTEMPTS: u32 = 16;
+
 /// What one step has, for one event, of the machine around it.
 pub(super) struct Cx<'a> {
     pub(super) program: &'a Program,
@@ -311,6 +314,9 @@ impl<'a> Cx<'a> {
     // --- unknown ---
 
     fn unknown(&mut self, attempt: u32, reason: String, dead: bool) -> Moved {
+        if attempt >= MOST_ATTEMPTS {
+            return self.resolve(attempt, format!("{reason}; after {attempt} attempts a person must look"));
+        }
         if self.item.may_repeat() && dead {
             self.ended(
                 attempt,

@@ -450,6 +450,21 @@ fn a_step_that_may_repeat_is_started_again_after_an_unknown_outcome_once_it_is_d
 }
 
 #[test]
+fn a_step_whose_attempts_are_lost_again_and_again_is_put_before_a_person() {
+    let mut bench = Bench::new(remediate(DISK, "remediate/vacuum", &[], vec![]));
+    bench.say(Say::Begin);
+    let mut attempt = 1;
+    let last = loop {
+        let said = bench.say(Say::Unknown("remediate/vacuum", attempt, true));
+        attempt += 1;
+        if !said.contains(&format!("start remediate/vacuum {attempt} ")) || attempt > 100 {
+            break said;
+        }
+    };
+    assert!(last.contains("after 16 attempts a person must look"), "{attempt}: {last}");
+}
+
+#[test]
 fn a_step_that_must_not_repeat_asks_its_check_and_then_a_person() {
     let unknown = |used: Option<f64>, dead| {
         let mut bench = Bench::new(remediate(DISK, "remediate/purge", &[], vec![]));

@@ -554,7 +554,7 @@ fn undo_says_the_same_in_short_and_in_full() {
         match &read.runbook.steps(Phase::Remediate)[0].undo {
             Undo::Run(Action::Argv(argv)) => argv.iter().map(|it| it.source().to_owned()).collect(),
             Undo::Run(Action::Script { source, .. }) => vec![format!("script: {source}")],
-            other => panic!("{other:?}"),
+            Undo::None | Undo::Run(Action::That { .. } | Action::Wait(_)) => panic!("{text} does nothing"),
         }
     };
     for (short, full) in [
