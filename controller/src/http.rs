@@ -42,6 +42,10 @@ use crate::world::World;
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// For the whole of a body.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// What is read of a body that is refused, bytes.
+const UNREAD: usize = 16 * LARGEST_BODY;
+/// And for how long.
+const UNREAD_WITHIN: Duration = Duration::from_secs(3);
 /// For the store to say that it is there.
 const READY_WITHIN: Duration = Duration::from_secs(2);
 /// Bodies in memory at once; more are told to come back.
@@ -237,7 +241,7 @@ fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     std::hint::black_box(one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b))) == 0
 }
 
-async fn collect(headers: &HeaderMap, body: Body) -> Result<Bytes, No> {
+async fn collect(headers: &HeaderMap, mut body: Body) -> Result<Bytes, No> {
     let too_large = || {
         No::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB")
             .next("set `max_alerts` of the receiver, so that a body holds fewer alerts")
@@ -250,13 +254,20 @@ async fn collect(headers: &HeaderMap, body: Body) -> Result<Bytes, No> {
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > LARGEST_BODY as u64) {
+        // Whoever asked before sending is answered before sending.
+        if !headers.contains_key(header::EXPECT) {
+            hear_out(&mut body).await;
+        }
         return Err(too_large());
     }
-    let limited = http_body_util::Limited::new(body, LARGEST_BODY);
+    let limited = http_body_util::Limited::new(&mut body, LARGEST_BODY);
     let collected = http_body_util::BodyExt::collect(limited);
     match tokio::time::timeout(BODY_WITHIN, collected).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            hear_out(&mut body).await;
+            Err(too_large())
+        }
         Ok(Err(error)) => {
             Err(No::new(StatusCode::BAD_REQUEST, "the body ended before it was whole").why(error))
         }
@@ -264,6 +275,20 @@ async fn collect(headers: &HeaderMap, body: Body) -> Result<Bytes, No> {
             .why(format!("waited {} s for it", BODY_WITHIN.as_secs()))
             .next("post the same body again")),
     }
+}
+
+/// Reads on and throws away, for a while: a sender that is refused while it sends may see a broken connection instead of why.
+async fn hear_out(body: &mut Body) {
+    let read = async {
+        let mut left = UNREAD;
+        while let Some(Ok(frame)) = http_body_util::BodyExt::frame(body).await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(less) = left.checked_sub(length) else { return };
+            left = less;
+        }
+    };
+    // However that ends, the answer is the same.
+    let _ = tokio::time::timeout(UNREAD_WITHIN, read).await;
 }
 
 async fn ready<I: Intake>(State(shared): State<Arc<Shared<I>>>) -> Response {
