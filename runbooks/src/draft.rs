@@ -97,11 +97,9 @@ const STEP: Keys = Keys {
         "within",
         "stable_for",
         "every",
+        "sandbox",
     ],
-    later: &[
-        "http", "service", "process", "file", "sql", "manual", "notify", "runbook", "as", "sandbox",
-        "finally",
-    ],
+    later: &["http", "service", "process", "file", "sql", "manual", "notify", "runbook", "as", "finally"],
 };
 
 impl Fields {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::id::{Digest, Host, RunId};
-use crate::runbook::{Approval, OnFailure, Repeat, Retry, Risk};
+use crate::runbook::{Approval, OnFailure, Repeat, Retry, Risk, Sandbox};
 
 pub(crate) mod evidence; // what diagnosis found, as text and back
 mod render; // from a runbook to steps
@@ -62,6 +62,8 @@ pub struct PlannedStep {
     pub cwd: String,
     /// The user it runs as; empty: the agent's own.
     pub user: String,
+    /// What a `verify` step may beyond what every step that only reads may; a `remediate` step is not confined.
+    pub sandbox: Sandbox,
     /// How long one attempt may take.
     pub timeout: Duration,
     /// Further attempts after a failed one.

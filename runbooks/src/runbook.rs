@@ -187,6 +187,8 @@ pub struct Step {
     pub env: BTreeMap<String, Template>,
     /// Working directory; absent is `/`.
     pub cwd: Option<Template>,
+    /// What a step that only reads may beyond what every such step may.
+    pub sandbox: Sandbox,
     /// How long one attempt may take.
     pub timeout: Duration,
     /// Further attempts after a failed one.
@@ -232,6 +234,15 @@ pub enum Action {
     },
     /// `wait:`: do nothing for a while.
     Wait(Duration),
+}
+
+/// `sandbox:` of a step that only reads: what it may beyond what every such step may.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// TCP ports it may connect to, on any host; ascending, none twice.
+    pub connect: Vec<u16>,
+    /// `read: all`: files that only root may read, and the kernel's log. Hosts grant it to certified runbooks only.
+    pub read_all: bool,
 }
 
 /// `retry:`: a delay that doubles from `first` to `longest`, at most `times` further attempts.

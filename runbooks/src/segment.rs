@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::expr::{FactCall, Facts, Scope};
 use crate::plan::{Plan, PlannedStep, Rendering};
-use crate::runbook::{Phase, Runbook};
+use crate::runbook::{Phase, Runbook, Sandbox};
 use crate::value::Value;
 
 mod item; // one step, whatever phase it is of
@@ -404,6 +404,8 @@ pub struct Spec {
     pub cwd: String,
     /// The user it runs as; empty: the agent's own.
     pub user: String,
+    /// What a step that only reads may beyond what every such step may.
+    pub sandbox: Sandbox,
     /// How long it may take.
     pub timeout: Duration,
 }
@@ -511,6 +513,8 @@ pub struct Exit {
     pub stderr: Kept,
     /// From its birth to its end.
     pub took: Duration,
+    /// Why it may have failed, as far as the host can tell; empty when it cannot.
+    pub hint: String,
 }
 
 /// What ended a process.

@@ -1,7 +1,7 @@
 //! One start of one step: its process, its output, its end.
 //!
-//! A step that only reads is a child of the agent ([`Attempts::start_read`]): should the agent die, the step may simply
-//! run again. A step that acts is a child of its own [shim](super::shim), which outlives the agent
+//! A step that only reads is a child of the agent, in a [sandbox](super::sandbox) ([`Attempts::start_read`]): should the
+//! agent die, the step dies too and may simply run again. A step that acts is a child of its own [shim](super::shim), which outlives the agent
 //! ([`Attempts::start_effect`], [`Attempts::reattach`]). Either way whoever started it is told through one closure, and
 //! the step gets a fixed environment, no descriptors but its three, a session of its own, and no more time than it was
 //! given.
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::output::{Kept, Stream};
 use super::record::AttemptKey;
+use super::sandbox::{Allowed, Confinement};
 
 /// How long a step has, after TERM, to put itself in order before it is killed.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -33,6 +34,9 @@ pub struct Spec {
     pub cwd: Option<String>,
     /// The account to run as; absent is the agent's.
     pub user: Option<String>,
+    /// What a step that only reads may beyond what every such step may; nothing limits one that acts.
+    #[serde(default)]
+    pub allowed: Allowed,
     /// How long it may take.
     pub timeout: Duration,
     /// How long it has after TERM; [`GRACE`] unless told.
@@ -126,6 +130,9 @@ pub struct Ended {
     pub stderr: Kept,
     /// From the birth of its process to its end.
     pub took: Duration,
+    /// Why it may have failed, for people; empty when nothing is known beyond what it wrote.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hint: String,
 }
 
 /// What ended an attempt.
@@ -210,6 +217,7 @@ pub struct Attempts {
     dir: PathBuf,
     program: PathBuf,
     policy: PathBuf,
+    confinement: Confinement,
 }
 
 impl Attempts {
@@ -225,15 +233,21 @@ impl Attempts {
         let state = state.canonicalize()?;
         let dir = state.join("attempts");
         super::disk::sync_dir(&state)?;
-        read::sweep(&dir)?;
-        Ok(Attempts { dir, program: super::shim::itself().into(), policy: state.join("policy.yaml") })
+        let program = PathBuf::from(super::shim::itself());
+        let confinement = Confinement::new(program.clone(), state.clone());
+        Ok(Attempts { dir, program, policy: state.join("policy.yaml"), confinement })
     }
 
     /// Supervises with another program than the running one: a test's, for instance. It must call
     /// [`shim_if_asked`](super::shim::shim_if_asked) first.
     #[must_use]
     pub fn supervised_by(self, program: PathBuf) -> Attempts {
-        Attempts { program, ..self }
+        Attempts { confinement: self.confinement.helped_by(program.clone()), program, ..self }
+    }
+
+    /// What keeps steps that only read from doing anything else.
+    pub fn confinement(&self) -> &Confinement {
+        &self.confinement
     }
 }
 

@@ -24,6 +24,7 @@ use super::orders::{self, OwnPlan};
 use super::output::{self, Stream};
 use super::record::{AttemptKey, Record};
 use super::recovery::{Dead, Found};
+use super::sandbox::{Allowed, Reading};
 use super::shim;
 
 /// A segment that is not over.
@@ -37,7 +38,7 @@ pub(super) struct Active {
     boot: String,
     /// People approved it; a reboot voids that.
     granted: bool,
-    /// Reviewers vouch for the risks its runbook states.
+    /// Reviewers vouch for the risks its runbook states, and for what its steps may read.
     certified: bool,
     /// Its first step must start by then, wall clock.
     begin_by_ms: i64,
@@ -192,7 +193,9 @@ impl Driver {
                 return;
             }
         };
-        let launch = Launch { segment, spec: host_spec(key.clone(), spec), kind, start_by };
+        let active = self.runs.get(&key.run).and_then(|here| here.active.as_ref());
+        let certified = active.is_some_and(|active| active.certified);
+        let launch = Launch { segment, spec: host_spec(key.clone(), spec, certified), kind, start_by };
         match kind {
             Kind::Read => self.launch(launch),
             Kind::Act => {
@@ -205,7 +208,7 @@ impl Driver {
         }
     }
 
-    /// What must still hold when the process starts. A step that only reads may always run.
+    /// What must still hold when the process starts. A step that only reads may run wherever it can do nothing else.
     fn may_start(&self, key: &AttemptKey, kind: Kind) -> Result<StartBy, String> {
         let here = self.runs.get(&key.run);
         let active = here.and_then(|here| here.active.as_ref());
@@ -216,6 +219,13 @@ impl Driver {
             runbook: active.runbook.name().to_owned(),
             risk: Risk::Read,
         };
+        if kind == Kind::Read {
+            let sure = self.hands.sure_of_reading();
+            self.hands
+                .policy()
+                .allows_reading(sure)
+                .map_err(|veto| format!("{} ({})", veto.message, veto.code))?;
+        }
         let Some(plan) = here.plan.as_ref().filter(|_| kind == Kind::Act) else { return Ok(start_by) };
         if active.granted && active.boot != self.boot {
             return Err("the host was rebooted after people approved".to_owned());
@@ -545,7 +555,7 @@ fn nonce() -> String {
     fettle_proto::signed::words::hex(&bytes)
 }
 
-fn host_spec(key: AttemptKey, spec: Spec) -> attempt::Spec {
+fn host_spec(key: AttemptKey, spec: Spec, certified: bool) -> attempt::Spec {
     attempt::Spec {
         key,
         work: match spec.command {
@@ -555,6 +565,14 @@ fn host_spec(key: AttemptKey, spec: Spec) -> attempt::Spec {
         env: spec.env,
         cwd: Some(spec.cwd),
         user: Some(spec.user).filter(|user| !user.is_empty()),
+        allowed: Allowed {
+            connect: spec.sandbox.connect,
+            read: match (spec.sandbox.read_all, certified) {
+                (false, _) => Reading::Ordinary,
+                (true, true) => Reading::All,
+                (true, false) => Reading::NotCertified,
+            },
+        },
         timeout: spec.timeout,
         grace: GRACE,
     }
@@ -605,6 +623,7 @@ fn exit(ended: &Ended) -> Exit {
         stdout: kept(&ended.stdout),
         stderr: kept(&ended.stderr),
         took: ended.took,
+        hint: ended.hint.clone(),
     }
 }
 

@@ -181,6 +181,7 @@ impl Driver {
         if !rustix::process::geteuid().is_root() {
             missing.push("not root: steps run as the agent's own user".to_owned());
         }
+        missing.extend(hands.missing());
         let mut driver = Driver {
             journal_name: opened.journal.name().to_owned(),
             journal: opened.journal,

@@ -10,7 +10,7 @@ use fettle_runbooks::segment::Kind;
 use super::attempt::{Attempts, Observer, Running, Spec, StartBy, StartError as AttemptError};
 use super::driver::StartError;
 use super::handle::Config;
-use super::policy::HostPolicy;
+use super::policy::{HostPolicy, ReadOnly};
 use super::record::AttemptKey;
 use super::recovery::Found;
 
@@ -44,6 +44,10 @@ pub(super) trait Hands: Send + 'static {
     fn facts(&self) -> FactReader;
     /// The host's own veto, as it is now.
     fn policy(&self) -> HostPolicy;
+    /// What this host cannot do to keep steps that only read from acting, in words for people.
+    fn missing(&self) -> Vec<String>;
+    /// How sure this host is that they only read.
+    fn sure_of_reading(&self) -> ReadOnly;
 }
 
 /// This host.
@@ -107,5 +111,13 @@ impl Hands for HostHands {
 
     fn policy(&self) -> HostPolicy {
         HostPolicy::read(&self.policy)
+    }
+
+    fn missing(&self) -> Vec<String> {
+        self.attempts.confinement().missing()
+    }
+
+    fn sure_of_reading(&self) -> ReadOnly {
+        self.attempts.confinement().sure()
     }
 }

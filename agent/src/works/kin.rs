@@ -49,14 +49,15 @@ fn below(all: &[Process], root: i32) -> Vec<Pid> {
     found.into_iter().skip(1).filter_map(Pid::from_raw).collect()
 }
 
-/// A step that only reads has no subreaper and no control group of its own: its processes are those of its session,
-/// their descendants, and whoever carries its marks in the environment it was started with.
-pub(crate) fn of_reader(leader: Pid, marks: &[Vec<u8>]) -> Vec<Pid> {
+/// What is left of a step that only reads when its keeper was killed: the processes of its session, their descendants,
+/// whoever carries its marks in the environment it was started with, and everybody who is the user of its own, if it has one.
+pub(crate) fn of_reader(leader: Pid, marks: &[Vec<u8>], uid: Option<u32>) -> Vec<Pid> {
     let all = processes();
     let leader = leader.as_raw_nonzero().get();
     let mut found = below(&all, leader);
     let ours = all.iter().filter(|one| {
         one.session == leader
+            || uid.is_some_and(|uid| is_of(one.pid, uid))
             || std::fs::read(format!("/proc/{}/environ", one.pid)).is_ok_and(|environ| {
                 marks.iter().all(|mark| environ.split(|b| *b == 0).any(|one| one == mark))
             })
@@ -67,10 +68,9 @@ pub(crate) fn of_reader(leader: Pid, marks: &[Vec<u8>]) -> Vec<Pid> {
     found
 }
 
-/// Whether a process lives, and is not a zombie.
-pub(crate) fn alive(pid: Pid) -> bool {
-    let pid = pid.as_raw_nonzero().get();
-    processes().iter().any(|one| one.pid == pid)
+fn is_of(pid: i32, uid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == uid)
 }
 
 /// Sends a signal to each of them that is still there.

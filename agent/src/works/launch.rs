@@ -9,6 +9,7 @@ use rustix::process::Pid;
 
 use super::attempt::{Spec, Work};
 use super::record::AttemptKey;
+use super::sandbox::{self, Confinement, Keeper, Reader};
 use super::unix::{self, Birth};
 
 /// Where programs are looked for; a step may set another `PATH` for itself.
@@ -49,6 +50,32 @@ pub(crate) struct Ends<'a> {
     pub(crate) stderr: BorrowedFd<'a>,
 }
 
+/// Starts the process of a step that only reads, in a sandbox of its own.
+pub(crate) fn launch_reader(spec: &Spec, confinement: &Confinement, ends: &Ends<'_>) -> io::Result<Keeper> {
+    if let Some(user) = &spec.user {
+        let message = format!("a step that only reads has a user of its own, and cannot be `{user}`");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let (mut args, script) = match &spec.work {
+        Work::Argv(words) => (words.clone(), None),
+        Work::Script { source, interpreter } => {
+            (interpreter.clone(), Some(sandbox::in_memory("script", source.as_bytes())?))
+        }
+    };
+    if script.is_some() {
+        args.push(format!("/proc/self/fd/{}", unix::EXTRA));
+    }
+    let env = environment(spec);
+    let path = env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, path)| path.as_str());
+    let cwd = Path::new(spec.cwd.as_deref().unwrap_or("/"));
+    if !cwd.is_dir() {
+        return Err(io::Error::other(format!("working directory {} is not there", cwd.display())));
+    }
+    let program = find(args.first().map_or("", String::as_str), path, cwd)?;
+    let reader = Reader { program: &program, args, cwd, script, allowed: &spec.allowed, env };
+    confinement.start(reader, [ends.stdin, ends.stdout, ends.stderr])
+}
+
 /// Starts the process of a step. A script is first written to `script`.
 pub(crate) fn launch(spec: &Spec, helper: &Path, script: &Path, ends: &Ends<'_>) -> io::Result<Pid> {
     let account = spec.user.as_deref().map(account).transpose()?;
@@ -85,7 +112,7 @@ pub(crate) fn launch(spec: &Spec, helper: &Path, script: &Path, ends: &Ends<'_>)
         env: &env,
         cwd,
         fds: [ends.stdin, ends.stdout, ends.stderr],
-        extra: extra.as_ref().map(AsFd::as_fd),
+        extra: extra.iter().map(AsFd::as_fd).collect(),
         group: None,
     })
 }

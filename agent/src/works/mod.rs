@@ -6,6 +6,7 @@ pub mod journal; // … and where it keeps that
 pub mod facts; // what it reads by itself
 pub mod output; // what a step wrote
 pub mod attempt; // one start of one step
+pub mod sandbox; // steps that only read can do nothing else
 pub mod shim; // the process that watches over a step that acts
 pub mod recovery; // what became of an attempt nobody watched
 pub mod clock; // when, and in which boot

@@ -67,7 +67,7 @@ pub(super) struct Judged {
     pub(super) inputs: BTreeMap<String, String>,
     pub(super) base: Scope,
     pub(super) started: Option<Started>,
-    /// Reviewers vouch for the risks the runbook states.
+    /// Reviewers vouch for the risks the runbook states, and for what its steps may read; see [`Parts::of`].
     pub(super) certified: bool,
     pub(super) work: Work,
 }
@@ -199,12 +199,21 @@ impl Parts {
             let each: Vec<String> = problems.iter().map(ToString::to_string).collect();
             Refusal::new(Code::InputsInvalid, each.join("; "))
         })?;
-        // Diagnosis checks them only if it needs them: facts are read for anyone, and a signature takes time.
-        let certified = match &content.work {
-            Some(v1::order_content::Work::Remediate(_)) => {
-                certificate(&content.runbook, &convert::all_signed(content.certificates.clone())?, own)
-            }
-            Some(v1::order_content::Work::Diagnose(_) | v1::order_content::Work::Verify(_)) | None => None,
+        // Diagnosis checks them only if it needs them: facts are read for anyone, and a signature takes time. Whoever wants
+        // to read everything needs them; who vouches for programs that read is asked in `vouched_for`.
+        let reads_all = || {
+            let phases = [Phase::Diagnose, Phase::Verify];
+            phases.iter().flat_map(|phase| runbook.steps(*phase)).any(|step| step.sandbox.read_all)
+        };
+        let matters = match &content.work {
+            Some(v1::order_content::Work::Remediate(_)) => true,
+            Some(v1::order_content::Work::Diagnose(_) | v1::order_content::Work::Verify(_)) => reads_all(),
+            None => false,
+        };
+        let certified = if matters {
+            certificate(&content.runbook, &convert::all_signed(content.certificates.clone())?, own)
+        } else {
+            None
         };
         Ok(Parts {
             certified,
@@ -358,7 +367,7 @@ fn vouched_for(order: &Order, own: &Own<'_>, read: &Parts) -> Result<(), Refusal
             Action::That { .. } | Action::Wait { .. } => false,
         });
     let Some(step) = program else { return Ok(()) };
-    if read.started.is_some() {
+    if read.started.is_some() || read.certified.is_some() {
         return Ok(());
     }
     let certificates = convert::all_signed(order.content.certificates.clone())?;

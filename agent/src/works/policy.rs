@@ -7,10 +7,12 @@
 //!   - runbook: "database/*"     # these runbooks do not act here …
 //!   - risk_above: medium        # … nor any step above this risk
 //!   - program: [reboot, /sbin/*]
+//! read_only: enforced           # full: steps that only read start only where nothing of their sandbox is missing;
+//!                               # enforced: where the kernel keeps them from writing; unenforced: anyway
 //! ```
 //!
-//! It is asked when an order is accepted and again by the shim, just before a step starts. It binds steps that act;
-//! reading is always allowed. A file that cannot be read or understood denies every step that acts: a veto must not
+//! It is asked when an order is accepted and again by the shim, just before a step starts. `freeze` and `deny` bind steps
+//! that act; reading is always allowed, where it is sure to be nothing else. A file that cannot be read or understood denies every step that acts: a veto must not
 //! disappear through a typing error.
 
 use std::fmt;
@@ -34,6 +36,20 @@ pub enum HostPolicy {
 pub struct Rules {
     freeze: bool,
     deny: Vec<Deny>,
+    read_only: ReadOnly,
+}
+
+/// How sure a host must be that a step that only reads does nothing else. A later one asks for more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadOnly {
+    /// Its word is enough.
+    Unenforced,
+    /// The kernel keeps it from writing.
+    #[default]
+    Enforced,
+    /// Nothing of the sandbox is missing.
+    Full,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -85,6 +101,8 @@ struct Written {
     freeze: bool,
     #[serde(default)]
     deny: Vec<Deny>,
+    #[serde(default)]
+    read_only: ReadOnly,
 }
 
 impl HostPolicy {
@@ -107,8 +125,36 @@ impl HostPolicy {
         }
         match written.deny.iter().find_map(Deny::problem) {
             Some(problem) => HostPolicy::Unreadable(problem),
-            None => HostPolicy::Read(Rules { freeze: written.freeze, deny: written.deny }),
+            None => HostPolicy::Read(Rules {
+                freeze: written.freeze,
+                deny: written.deny,
+                read_only: written.read_only,
+            }),
         }
+    }
+
+    /// Whether a step that only reads may start where the kernel makes so sure of it.
+    ///
+    /// # Errors
+    /// When it may not, with the reason.
+    pub fn allows_reading(&self, sure: ReadOnly) -> Result<(), Veto> {
+        let (wanted, code) = match self {
+            HostPolicy::Read(rules) => (rules.read_only, "vetoed"),
+            HostPolicy::Unreadable(_) => (ReadOnly::Full, "veto-unreadable"),
+        };
+        if sure >= wanted {
+            return Ok(());
+        }
+        let message = match wanted {
+            ReadOnly::Full => {
+                "something of the read-only sandbox is missing on this host, and its policy.yaml asks for all of it"
+            }
+            ReadOnly::Enforced | ReadOnly::Unenforced => {
+                "nothing keeps a step from writing on this host (no root, no Landlock), and its policy.yaml does not say \
+                 `read_only: unenforced`"
+            }
+        };
+        Err(Veto { code, message: message.to_owned() })
     }
 
     /// Whether a step may act here.
@@ -259,6 +305,22 @@ deny:
         assert_eq!(verdict(policy, "a/b", Risk::Low, "x"), Ok(()));
         assert_eq!(verdict(policy, "a/b", Risk::Medium, "x"), Err("vetoed"));
         assert_eq!(verdict(policy, "c/b", Risk::Medium, "x"), Ok(()));
+    }
+
+    #[test]
+    fn a_step_that_only_reads_starts_where_the_host_is_as_sure_as_it_wants_to_be() {
+        use ReadOnly::{Enforced, Full, Unenforced};
+        for (policy, enough) in [
+            ("fettle-host-policy: 1", Enforced),
+            ("fettle-host-policy: 1\nread_only: full", Full),
+            ("fettle-host-policy: 1\nread_only: unenforced", Unenforced),
+            ("fettle-host-policy: 1\nread_only: ful", Full),
+        ] {
+            for sure in [Unenforced, Enforced, Full] {
+                let verdict = HostPolicy::parse(policy.as_bytes()).allows_reading(sure);
+                assert_eq!(verdict.is_ok(), sure >= enough, "{policy} {sure:?}");
+            }
+        }
     }
 
     #[test]

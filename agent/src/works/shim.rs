@@ -29,6 +29,7 @@ use super::launch;
 use super::output::Kept;
 use super::place::{Order, Place, Started};
 use super::policy::{Asked, HostPolicy};
+use super::sandbox;
 use super::unix;
 
 /// The first argument that makes this program a shim.
@@ -49,6 +50,7 @@ pub fn shim_if_asked() {
             eprintln!("fettle: failed to become the account of the step: {error}");
             std::process::exit(126)
         }
+        [word] if word == "read" => std::process::exit(sandbox::keep()),
         [word, dir] if word == "watch" => std::process::exit(match shim(PathBuf::from(dir)) {
             Ok(()) => 0,
             Err(_) => 1, // nobody listens; what is and what is not in the directory says the rest
@@ -86,7 +88,7 @@ fn shim(dir: PathBuf) -> std::io::Result<()> {
 
 /// The lock that the agent took for us. Without it nobody could tell that we live, so then we do not.
 fn adopt_lock() -> std::io::Result<OwnedFd> {
-    let lock = unix::take_extra()?;
+    let lock = unix::take_extra(0)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
     Ok(lock)
 }
@@ -143,6 +145,7 @@ pub(crate) fn not_started(code: &str, message: String) -> Ended {
         stdout: Kept::default(),
         stderr: Kept::default(),
         took: std::time::Duration::ZERO,
+        hint: String::new(),
     }
 }
 

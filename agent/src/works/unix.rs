@@ -19,7 +19,7 @@ use std::ptr::null_mut;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use rustix::process::Pid;
 
-/// The descriptor under which a child finds the one extra descriptor it was given.
+/// The descriptor under which a child finds the first extra descriptor it was given.
 pub(crate) const EXTRA: RawFd = 3;
 
 /// A process to be. It inherits nothing that is not named here.
@@ -34,8 +34,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) cwd: &'a Path,
     /// Its descriptors 0, 1 and 2.
     pub(crate) fds: [BorrowedFd<'a>; 3],
-    /// Its descriptor [`EXTRA`].
-    pub(crate) extra: Option<BorrowedFd<'a>>,
+    /// Its descriptors from [`EXTRA`] on.
+    pub(crate) extra: Vec<BorrowedFd<'a>>,
     /// The directory of the control group it is born into, where the kernel can do that; else it is born into ours.
     /// Moving a living process makes the kernel wait for all cores, which takes milliseconds, and many on a busy host.
     pub(crate) group: Option<BorrowedFd<'a>>,
@@ -43,8 +43,8 @@ pub(crate) struct Birth<'a> {
 
 /// Starts a process at the head of a session of its own, with default signals.
 pub(crate) fn spawn(birth: &Birth<'_>) -> io::Result<Pid> {
-    // Far away from 0..=3, so that putting one in place overwrites no other.
-    let wanted = birth.fds.iter().copied().chain(birth.extra);
+    // Far away from 0..=5, so that putting one in place overwrites no other.
+    let wanted = birth.fds.iter().chain(&birth.extra).copied();
     let sources = wanted.map(|fd| fcntl_dupfd_cloexec(fd, 64)).collect::<Result<Vec<OwnedFd>, _>>()?;
 
     let program = c_string(birth.program.as_os_str())?;
@@ -156,15 +156,75 @@ unsafe fn become_program(
     }
 }
 
-/// The descriptor that whoever started this process left at [`EXTRA`]; closed at the next exec from now on.
-pub(crate) fn take_extra() -> io::Result<OwnedFd> {
+/// The extra descriptor of this place that whoever started this process left; closed at the next exec from now on.
+pub(crate) fn take_extra(place: u8) -> io::Result<OwnedFd> {
+    let number = EXTRA + RawFd::from(place);
     // SAFETY: only asked whether it is open; nothing is assumed of the answer.
-    let there = fcntl_getfd(unsafe { BorrowedFd::borrow_raw(EXTRA) });
+    let there = fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) });
     there?;
-    // SAFETY: called once, first in `main`: it is open, and nothing else in this process owns it yet.
-    let fd = unsafe { OwnedFd::from_raw_fd(EXTRA) };
+    // SAFETY: called once for each place, first in `main`: it is open, and nothing else in this process owns it yet.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
     Ok(fd)
+}
+
+/// Puts a descriptor at [`EXTRA`], where the next program of this process finds it.
+pub(crate) fn leave_extra(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: numbers only. What was there before has been read and closed; nobody owns that number.
+    let left = unsafe { libc::dup2(fd.as_raw_fd(), EXTRA) };
+    if left == EXTRA { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Forks. None in the child, which has this thread only: to be called where there is no other.
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: the callers are helpers of one thread, so no lock is held by a thread that the child lacks.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
+/// mount(2). An empty text is no text.
+pub(crate) fn mount(source: &str, target: &Path, kind: &str, flags: u64, data: &str) -> io::Result<()> {
+    let texts = [c_string(source.as_ref())?, c_string(kind.as_ref())?, c_string(data.as_ref())?];
+    let [source, kind, data] =
+        texts.each_ref().map(|text| if text.is_empty() { std::ptr::null() } else { text.as_ptr() });
+    let target = c_string(target.as_os_str())?;
+    // SAFETY: pointers to NUL-ended strings that outlive the call, or null, which the call takes for "none".
+    let failed = unsafe { libc::mount(source, target.as_ptr(), kind, flags, data.cast()) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes every mount of this namespace read-only, and setuid files in it ordinary ones.
+pub(crate) fn freeze_mounts() -> io::Result<()> {
+    let wanted = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the kernel reads one string and one structure of the size it is told; both live through the call.
+    let failed = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            c"/".as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const wanted,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The version of Landlock that the kernel has; 0 for none.
+pub(crate) fn landlock_version() -> u32 {
+    const VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call takes no structure and changes nothing.
+    let found = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, null_mut::<libc::c_void>(), 0usize, VERSION)
+    };
+    u32::try_from(found).unwrap_or(0)
 }
 
 /// Goes on when the terminal hangs up, or when whoever ends the agent means all its processes.

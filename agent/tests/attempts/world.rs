@@ -11,6 +11,7 @@ use fettle_agent::works::clock;
 use fettle_agent::works::output::{Kept, Stream};
 use fettle_agent::works::record::AttemptKey;
 use fettle_agent::works::recovery::Found;
+use fettle_agent::works::sandbox::Allowed;
 use fettle_runbooks::id::RunId;
 use fettle_runbooks::runbook::Risk;
 use tempfile::TempDir;
@@ -109,7 +110,16 @@ pub(crate) fn key() -> AttemptKey {
 }
 
 pub(crate) fn step(work: Work) -> Spec {
-    Spec { key: key(), work, env: BTreeMap::new(), cwd: None, user: None, timeout: LIMIT, grace: LIMIT }
+    Spec {
+        key: key(),
+        work,
+        env: BTreeMap::new(),
+        cwd: None,
+        user: None,
+        allowed: Allowed::default(),
+        timeout: LIMIT,
+        grace: LIMIT,
+    }
 }
 
 pub(crate) fn script(source: &str) -> Spec {
@@ -173,4 +183,9 @@ pub(crate) fn settled(world: &World, key: &AttemptKey) -> Found {
 pub(crate) fn lives(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
         .is_ok_and(|stat| !stat[stat.rfind(')').unwrap()..].starts_with(") Z"))
+}
+
+/// Whether steps that only read have a user of their own here.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }

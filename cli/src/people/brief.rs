@@ -150,6 +150,13 @@ fn step(page: &mut Page<'_>, number: usize, step: &PlannedStep, certified: bool,
         page.field("in", &quoted(&step.cwd));
     }
     page.field("as", if step.user.is_empty() { "the agent's own user" } else { &step.user });
+    if !step.sandbox.connect.is_empty() {
+        let ports: Vec<String> = step.sandbox.connect.iter().map(u16::to_string).collect();
+        page.field("connects to", &format!("TCP port {}", ports.join(", ")));
+    }
+    if step.sandbox.read_all {
+        page.field("reads", "what only root may read");
+    }
     let risk = effective_risk(step, certified);
     let risk_text = match step.risk == risk {
         true => risk_word(risk).to_owned(),

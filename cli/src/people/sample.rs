@@ -61,6 +61,7 @@ fn step(path: &str, risk: Risk, work: PlannedWork) -> PlannedStep {
         env: BTreeMap::new(),
         cwd: "/".to_owned(),
         user: String::new(),
+        sandbox: Default::default(),
         timeout: Duration::from_secs(120),
         retry: Retry::default(),
         repeat: Repeat::Safe,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fettle_runbooks::id::Digest;
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
-use fettle_runbooks::runbook::{Approval, Escalate, OnFailure, Repeat, Retry};
+use fettle_runbooks::runbook::{Approval, Escalate, OnFailure, Repeat, Retry, Sandbox};
 
 use super::json::{Json, Malformed, Members, Writer};
 use super::{Tag, digest, words};
@@ -70,6 +70,12 @@ fn write_step(step: &PlannedStep) -> Writer {
         .map("env", &step.env)
         .text("cwd", &step.cwd)
         .text("user", &step.user)
+        .nested(
+            "sandbox",
+            Writer::object()
+                .texts("connect", &step.sandbox.connect.iter().map(u16::to_string).collect::<Vec<_>>())
+                .text("read", if step.sandbox.read_all { "all" } else { "" }),
+        )
         .text("timeout_ms", ms(step.timeout))
         .nested(
             "retry",
@@ -137,6 +143,7 @@ fn read_step(mut members: Members) -> Result<PlannedStep, Malformed> {
         env: members.map("env")?,
         cwd: members.text("cwd")?,
         user: members.text("user")?,
+        sandbox: read_sandbox(Members::of(members.take("sandbox")?, "sandbox")?)?,
         timeout: length(&mut members, "timeout_ms")?,
         retry: read_retry(Members::of(members.take("retry")?, "retry")?)?,
         repeat: one_of(&mut members, "repeat", [Repeat::Safe, Repeat::Never], repeat_word)?,
@@ -192,6 +199,25 @@ fn read_undo(mut members: Members) -> Result<PlannedUndo, Malformed> {
     };
     members.end()?;
     Ok(undo)
+}
+
+fn read_sandbox(mut members: Members) -> Result<Sandbox, Malformed> {
+    let port = |text: String| {
+        text.parse()
+            .ok()
+            .filter(|port| *port > 0 && u16::to_string(port) == text)
+            .ok_or_else(|| Malformed::value("connect", "expected TCP ports"))
+    };
+    let sandbox = Sandbox {
+        connect: members.texts("connect")?.into_iter().map(port).collect::<Result<_, _>>()?,
+        read_all: match members.text("read")?.as_str() {
+            "" => false,
+            "all" => true,
+            _ => return Err(Malformed::value("read", "expected `all` or nothing")),
+        },
+    };
+    members.end()?;
+    Ok(sandbox)
 }
 
 fn read_retry(mut members: Members) -> Result<Retry, Malformed> {

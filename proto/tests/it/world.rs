@@ -140,6 +140,7 @@ pub(crate) fn step(path: &str, risk: Risk, work: PlannedWork) -> PlannedStep {
         env: [("MOUNT".to_owned(), "/var".to_owned())].into(),
         cwd: "/".to_owned(),
         user: String::new(),
+        sandbox: Default::default(),
         timeout: Duration::from_secs(120),
         retry: Retry { times: 2, first: Duration::from_millis(500), longest: Duration::from_secs(8) },
         repeat: Repeat::Safe,

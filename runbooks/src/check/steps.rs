@@ -9,10 +9,12 @@ use super::scope::{Known, Use, env};
 use crate::draft::{Draft, Fields};
 use crate::expr::{Env, Expr};
 use crate::problem::{name_help, visible};
-use crate::runbook::{Action, Approval, Escalate, Input, OnFailure, Phase, Repeat, Retry, Risk, Step, Undo};
+use crate::runbook::{
+    Action, Approval, Escalate, Input, OnFailure, Phase, Repeat, Retry, Risk, Sandbox, Step, Undo,
+};
 use crate::template::Template;
 use crate::value::Type;
-use crate::yaml::{Entry, NodeKind};
+use crate::yaml::{Entry, NodeKind, Scalar, ScalarValue};
 
 /// The steps that are right.
 pub(super) struct Steps {
@@ -248,6 +250,7 @@ impl Site<'_> {
             after,
             env: actions::environment(self),
             cwd: actions::directory(self),
+            sandbox: self.sandbox(acts),
             timeout: timeout.unwrap_or(Duration::from_secs(default_timeout)),
             retry,
             outputs,
@@ -463,6 +466,55 @@ impl Site<'_> {
             outputs.extend(expr.map(|expr| (key, expr)));
         }
         (outputs, Type::Record(types))
+    }
+
+    /// `sandbox:`, of a step that starts a process and only reads.
+    fn sandbox(&mut self, acts: bool) -> Sandbox {
+        let Some(entry) = self.fields.get("sandbox") else { return Sandbox::default() };
+        if self.phase == Phase::Remediate {
+            let message = "a remediate step acts, so it runs without a sandbox";
+            self.checker.at_key(entry, "wrong-key", message, Some("leave it out"));
+            return Sandbox::default();
+        }
+        if !acts {
+            let message = "`sandbox` belongs to `run`, which this step does not have";
+            self.checker.at_key(entry, "wrong-key", message, Some("leave it out"));
+            return Sandbox::default();
+        }
+        let known = ["connect", "read"];
+        let problems = &mut self.checker.problems;
+        let Some(fields) = Fields::read(entry.value.clone(), "`sandbox`", &known, &[], problems) else {
+            return Sandbox::default();
+        };
+        let mut sandbox = Sandbox::default();
+        if let Some(entry) = fields.get("connect") {
+            sandbox.connect = self.ports(entry);
+        }
+        if let Some(entry) = fields.get("read") {
+            sandbox.read_all = self.checker.one_of(entry, &[("all", true)]).unwrap_or(false);
+        }
+        sandbox
+    }
+
+    fn ports(&mut self, entry: &Entry) -> Vec<u16> {
+        let mut ports = BTreeSet::new();
+        for node in crate::draft::list(Some(entry), &mut self.checker.problems) {
+            let port = match &node.kind {
+                NodeKind::Scalar(Scalar { value: ScalarValue::Int(port), .. }) => u16::try_from(*port).ok(),
+                NodeKind::Scalar(_) | NodeKind::List(_) | NodeKind::Map(_) => None,
+            };
+            match port.filter(|port| *port > 0) {
+                Some(port) => {
+                    ports.insert(port);
+                }
+                None => {
+                    let message = "an item of `connect` is a TCP port, from 1 to 65535";
+                    let help = Some("write the number as it is, such as `connect: [5432]`");
+                    self.checker.at_value(&node, "wrong-value", message, help);
+                }
+            }
+        }
+        ports.into_iter().collect()
     }
 
     fn undo(&mut self, acts: bool) -> Undo {

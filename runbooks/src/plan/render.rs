@@ -96,6 +96,7 @@ fn frame(step: &Step, path: String) -> PlannedStep {
         env: BTreeMap::new(),
         cwd: "/".to_owned(),
         user: String::new(),
+        sandbox: step.sandbox.clone(),
         timeout: step.timeout,
         retry: step.retry,
         repeat: step.repeat,

@@ -141,6 +141,7 @@ impl<'a> Item<'a> {
                 env: planned.env.clone(),
                 cwd: planned.cwd.clone(),
                 user: planned.user.clone(),
+                sandbox: planned.sandbox.clone(),
                 timeout: planned.timeout,
             })
         };

@@ -431,10 +431,10 @@ pub(super) fn judged(exit: &Exit) -> Result<(), (StepResult, String)> {
     match (&exit.by, exit.code, exit.signal) {
         (ExitBy::Itself, Some(0), _) => Ok(()),
         (ExitBy::Itself, Some(code), _) => {
-            Err((StepResult::Failed, format!("it exited with {code}{}", last_words(exit))))
+            Err((StepResult::Failed, format!("it exited with {code}{}{}", last_words(exit), hint(exit))))
         }
         (ExitBy::Itself, None, Some(signal)) => {
-            Err((StepResult::Failed, format!("signal {signal} ended it{}", last_words(exit))))
+            Err((StepResult::Failed, format!("signal {signal} ended it{}{}", last_words(exit), hint(exit))))
         }
         (ExitBy::Itself, None, None) => Err((StepResult::Failed, "it ended without an exit code".to_owned())),
         (ExitBy::Timeout, _, _) => Err((
@@ -447,6 +447,11 @@ pub(super) fn judged(exit: &Exit) -> Result<(), (StepResult, String)> {
         (ExitBy::Kill, _, _) => Err((StepResult::Killed, "it was told to stop".to_owned())),
         (ExitBy::NotStarted(why), _, _) => Err((StepResult::NotStarted, why.clone())),
     }
+}
+
+/// What the host knows of why.
+fn hint(exit: &Exit) -> String {
+    if exit.hint.is_empty() { String::new() } else { format!("; {}", exit.hint) }
 }
 
 /// The last line a failed process wrote, for people.

@@ -24,6 +24,7 @@ diagnose:
       test -e "$FILE" && echo there || echo missing
     env: { FILE: "${{ inputs.file }}" }
     outputs: { state: trim(stdout) }
+    sandbox: { read: all }
 remediate:
   - id: note
     risk: low

@@ -180,7 +180,7 @@ impl Attempts {
             env: &env,
             cwd: "/".as_ref(),
             fds: [null.as_fd(), null.as_fd(), null.as_fd()],
-            extra: Some(lock.as_fd()),
+            extra: vec![lock.as_fd()],
             group: group.as_ref().map(AsFd::as_fd),
         })
     }

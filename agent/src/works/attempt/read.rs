@@ -1,11 +1,9 @@
-//! Steps that only read: children of the agent, each with a thread that listens to it.
+//! Steps that only read: each below a keeper that is a child of the agent, with a thread that listens to it.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -14,14 +12,17 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid};
 
-use super::{Attempts, Ended, Happening, Observer, Outcome, Running, Spec, StartError, Stop};
+use super::{Attempts, Ended, Happening, Observer, Outcome, Running, Spec, StartError, Stop, Work};
 use crate::works::disk;
 use crate::works::kin;
 use crate::works::launch::{self, Ends};
 use crate::works::output::{Kept, Stream};
+use crate::works::sandbox::{self, Confinement, Keeper, Reading, Said, Uid, denied};
 
 /// How long a killed process may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
+/// How long a keeper may take to notice that its step is gone.
+const NOTICE: Duration = Duration::from_millis(500);
 
 impl Attempts {
     /// Starts a step that only reads, as a child of this process. Nothing is made durable: should the agent die, it
@@ -30,27 +31,13 @@ impl Attempts {
     /// # Errors
     /// When no process was born.
     pub fn start_read(&self, spec: &Spec, observer: Observer) -> Result<Running, StartError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let script = self.dir.join(format!(".read-{}-{count}", std::process::id()));
         let failed = |source| StartError::Spawn { program: spec.work.program().to_owned(), source };
-        let (life, stop) = Life::begin(spec, observer, &self.program, script).map_err(failed)?;
+        let (life, stop) = Life::begin(spec, observer, &self.confinement).map_err(failed)?;
         let thread = std::thread::Builder::new().name("read".into()).stack_size(256 * 1024);
         // Where no thread can be had, dropping the life ends the process again.
         thread.spawn(move || life.see_out()).map_err(failed)?;
         Ok(Running::new(spec.key.clone(), Arc::new(Bell(stop))))
     }
-}
-
-/// Removes scripts that an agent left when it died.
-pub(super) fn sweep(dir: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(".read-")) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-    Ok(())
 }
 
 /// Rung to end the attempt.
@@ -66,6 +53,7 @@ impl Stop for Bell {
 
 /// A running step and everything that is needed to see it to its end.
 struct Life {
+    /// Its keeper, below which is everything the step ever forks.
     pid: Pid,
     pidfd: OwnedFd,
     marks: Vec<Vec<u8>>,
@@ -77,24 +65,23 @@ struct Life {
     status: Option<WaitIdStatus>,
     outputs: [Output; 2],
     observer: Observer,
-    script: PathBuf,
+    /// Where the keeper says how the step ended.
+    said: OwnedFd,
+    /// The step's own user: nobody else's until nothing of the step lives.
+    uid: Option<Uid>,
+    program: String,
+    script: Option<String>,
+    reading: Reading,
 }
 
 impl Life {
-    fn begin(
-        spec: &Spec,
-        observer: Observer,
-        helper: &Path,
-        script: PathBuf,
-    ) -> io::Result<(Life, Arc<OwnedFd>)> {
+    fn begin(spec: &Spec, observer: Observer, confinement: &Confinement) -> io::Result<(Life, Arc<OwnedFd>)> {
         let null = File::open("/dev/null")?;
         let (stdout, out) = Output::new(Stream::Stdout)?;
         let (stderr, err) = Output::new(Stream::Stderr)?;
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let ends = Ends { stdin: null.as_fd(), stdout: out.as_fd(), stderr: err.as_fd() };
-        let pid = launch::launch(spec, helper, &script, &ends).inspect_err(|_| {
-            let _ = std::fs::remove_file(&script);
-        })?;
+        let Keeper { pid, said, uid } = launch::launch_reader(spec, confinement, &ends)?;
         let began = Instant::now();
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| {
             kin::signal(&[pid], Signal::KILL);
@@ -112,7 +99,14 @@ impl Life {
             status: None,
             outputs: [stdout, stderr],
             observer,
-            script,
+            said,
+            uid,
+            program: spec.work.program().to_owned(),
+            script: match &spec.work {
+                Work::Script { source, .. } => Some(source.clone()),
+                Work::Argv(_) => None,
+            },
+            reading: spec.allowed.read,
         };
         Ok((life, bell))
     }
@@ -137,21 +131,33 @@ impl Life {
         for output in &mut self.outputs {
             output.finish(&mut buffer, &mut self.observer);
         }
-        // A reader that is over leaves nobody behind. A pipe that somebody still holds tells of somebody.
-        let leftovers = self.ending.is_some() || self.outputs.iter().any(|output| output.pipe.is_some());
-        if leftovers {
-            self.kill();
+        let said = sandbox::hear(&self.said);
+        // Its keeper has left nobody behind, unless it was killed itself.
+        if said.is_none() {
+            self.kill_orphans();
         }
-        let _ = std::fs::remove_file(&self.script);
         let status = self.status.take();
-        let ended = Ended {
-            outcome: self.ending.take().unwrap_or(Outcome::Exited),
-            exit_code: status.as_ref().and_then(WaitIdStatus::exit_status),
-            signal: status.as_ref().and_then(WaitIdStatus::terminating_signal),
-            stdout: std::mem::take(&mut self.outputs[0].kept),
-            stderr: std::mem::take(&mut self.outputs[1].kept),
-            took,
+        let (exit_code, signal, failed) = match said {
+            Some(Said::Exited(code)) => (Some(code), None, None),
+            Some(Said::Signalled(signal)) => (None, Some(signal), None),
+            Some(Said::Failed(message)) => (None, None, Some(message)),
+            None => (None, status.as_ref().and_then(WaitIdStatus::terminating_signal), None),
         };
+        let outcome = match (self.ending.take(), failed) {
+            (Some(ending), _) => ending,
+            (None, Some(message)) => Outcome::NotStarted { code: "spawn-failed".to_owned(), message },
+            (None, None) => Outcome::Exited,
+        };
+        let stderr = std::mem::take(&mut self.outputs[1].kept);
+        let hint = if outcome == Outcome::Exited && exit_code != Some(0) {
+            let said = if stderr.tail.is_empty() { &stderr.head } else { &stderr.tail };
+            let said = String::from_utf8_lossy(said);
+            denied::hint(&self.program, self.script.as_deref(), &said, self.reading)
+        } else {
+            String::new()
+        };
+        let stdout = std::mem::take(&mut self.outputs[0].kept);
+        let ended = Ended { outcome, exit_code, signal, stdout, stderr, took, hint };
         (self.observer)(Happening::Ended(ended));
     }
 
@@ -184,21 +190,38 @@ impl Life {
         kin::signal(&self.living(), Signal::TERM);
     }
 
+    /// Ends the step, and then its keeper, should that not notice.
     fn kill(&mut self) {
-        if !kin::kill_all(None, DYING, || self.living()) {
+        let gone = kin::kill_all(None, DYING, || self.living());
+        if self.status.is_none() && !self.keeper_ends_within(NOTICE) {
+            kin::signal(&[self.pid], Signal::KILL);
+        }
+        if !gone {
             // It waits for a disk that does not answer. Its thread has waited long enough.
             self.deadline = Instant::now().checked_add(DYING);
         }
     }
 
+    /// Not buried here: `see_out` does that.
+    fn keeper_ends_within(&self, limit: Duration) -> bool {
+        let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        poll(&mut fds, Some(&limit)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// All processes of the step. Its keeper, which adopts orphans, is not one of them.
     fn living(&self) -> Vec<Pid> {
-        let mut found = kin::of_reader(self.pid, &self.marks);
-        // Until its status was read, its number is nobody else's; a zombie is not found here, and that is right.
-        found.retain(|pid| *pid != rustix::process::getpid());
-        if self.status.is_none() && !found.contains(&self.pid) && kin::alive(self.pid) {
-            found.push(self.pid);
-        }
-        found
+        kin::descendants(self.pid)
+    }
+
+    /// Without a keeper, processes of the step are known by its marks.
+    fn kill_orphans(&self) {
+        let me = rustix::process::getpid();
+        kin::kill_all(None, DYING, || {
+            let mut found = kin::of_reader(self.pid, &self.marks, self.uid.as_ref().map(Uid::number));
+            found.retain(|pid| *pid != me);
+            found
+        });
     }
 }
 

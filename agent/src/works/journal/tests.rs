@@ -295,6 +295,7 @@ fn one_of_each() -> Vec<Record> {
         stdout,
         stderr: Kept::default(),
         took: std::time::Duration::from_millis(1500),
+        hint: String::new(),
     };
     let refused = Ended {
         outcome: Outcome::NotStarted { code: "expired".into(), message: "too late".into() },

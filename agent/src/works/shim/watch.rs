@@ -112,6 +112,7 @@ impl Watch {
             stdout,
             stderr,
             took,
+            hint: String::new(),
         }
     }
 

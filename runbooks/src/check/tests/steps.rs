@@ -72,11 +72,49 @@ fn an_action_of_a_later_version_is_refused_by_name() {
     http: { url: x }
   - id: b
     run: [df]
-    sandbox: { connect: [1] }
+    as: root
 "#
         )),
         r#"13:5 not-in-this-version: this version of the language does not have `http` yet (it has the actions `run`, `that` and `wait`)
-16:5 not-in-this-version: this version of the language does not have `sandbox` yet (it has the actions `run`, `that` and `wait`)"#
+16:5 not-in-this-version: this version of the language does not have `as` yet (it has the actions `run`, `that` and `wait`)"#
+    );
+}
+
+#[test]
+fn a_sandbox_names_ports_and_may_ask_to_read_everything() {
+    let text = diagnose(
+        r#"  - id: a
+    run: [df]
+    sandbox: { connect: [5432, 80, 80], read: all }
+  - id: b
+    run: [df]
+"#,
+    );
+    let read = crate::read(text.as_bytes()).unwrap();
+    let steps = read.runbook.steps(crate::runbook::Phase::Diagnose);
+    assert_eq!(
+        (steps[0].sandbox.connect.as_slice(), steps[0].sandbox.read_all),
+        ([80, 5432].as_slice(), true)
+    );
+    assert_eq!(steps[1].sandbox, crate::runbook::Sandbox::default());
+}
+
+#[test]
+fn a_sandbox_that_cannot_be_is_told_from_one_that_can() {
+    assert_eq!(
+        said(&diagnose(
+            r#"  - id: a
+    run: [df]
+    sandbox: { connect: [70000], read: some, write: all }
+  - id: b
+    wait: 1s
+    sandbox: { connect: [1] }
+"#
+        )),
+        r#"14:26 wrong-value: an item of `connect` is a TCP port, from 1 to 65535 (write the number as it is, such as `connect: [5432]`)
+14:40 wrong-value: `some` is no `read` (there is: `all`)
+14:46 unknown-key: `sandbox` has no key `write` (there is: `connect`, `read`)
+17:5 wrong-key: `sandbox` belongs to `run`, which this step does not have (leave it out)"#
     );
 }
 
