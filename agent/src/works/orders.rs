@@ -355,7 +355,8 @@ fn diagnosed_once(own: &Own<'_>) -> Result<(), Refusal> {
 }
 
 /// Whether somebody vouches for the programs that only read: enough reviewers for the file, or a person for this run of it.
-/// Nothing but the file's word says that they only read; without this, whoever has the controller has a shell on every host.
+/// The kernel keeps them to reading, where it can, and what they read they can tell; without this, whoever has the
+/// controller has a shell that reads on every host.
 ///
 /// Asked once, of the first order: verification is of the plan that came of it, from the same bytes and inputs.
 fn vouched_for(order: &Order, own: &Own<'_>, read: &Parts) -> Result<(), Refusal> {

@@ -108,6 +108,7 @@ fn through_a_shim(attempts: &Attempts, program: &Path, mark: &Path) -> Duration 
         env: BTreeMap::new(),
         cwd: None,
         user: None,
+        allowed: Default::default(),
         timeout: Duration::from_secs(60),
         grace: Duration::from_secs(1),
     };

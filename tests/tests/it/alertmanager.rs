@@ -21,6 +21,7 @@ on:
 diagnose:
   - id: look
     run: [ls, "${{ inputs.dir }}"]
+    sandbox: { read: all }
 remediate:
   - id: mend
     risk: RISK

@@ -63,6 +63,7 @@ diagnose:
       until [ -e "$DIR/go-look" ]; do sleep 0.02; done
       echo looked
     env: {{ DIR: "${{{{ inputs.dir }}}}" }}
+    sandbox: {{ read: all }}
 remediate:
   - id: low
     risk: low

@@ -18,6 +18,7 @@ inputs:
 diagnose:
   - id: look
     run: [ls, "${{ inputs.dir }}"]
+    sandbox: { read: all }
 remediate:
   - id: act
     risk: low

@@ -21,10 +21,14 @@ on:
 diagnose:
   - id: read
     run: |
-      printf '%s' "$TEXT" > "$DIR/read.text"
-      env -0 > "$DIR/read.env"
-    env: { TEXT: "${{ inputs.text }}", DIR: "${{ inputs.dir }}" }
-    outputs: { text: '"<" + stdout + ">"' }
+      printf '%s' "$TEXT" | base64 -w 0
+    env: { TEXT: "${{ inputs.text }}" }
+    outputs: { text: stdout }
+  - id: environment
+    run: |
+      env -0 | base64 -w 0
+    env: { TEXT: "${{ inputs.text }}" }
+    outputs: { all: stdout }
   - id: argv
     run: [printf, "[%s]", "${{ inputs.text }}", "x${{ inputs.text }}y"]
     allow_leading_dash: true
@@ -35,7 +39,14 @@ remediate:
     run: |
       printf '%s' "$TEXT" > "$DIR/act.text"
       printf '%s' "$SEEN" > "$DIR/act.seen"
-    env: { TEXT: "${{ inputs.text }}", DIR: "${{ inputs.dir }}", SEEN: "${{ steps.argv.all }}" }
+      printf '%s' "$READ" | base64 -d > "$DIR/read.text"
+      printf '%s' "$ENVIRONMENT" | base64 -d > "$DIR/read.env"
+    env:
+      TEXT: "${{ inputs.text }}"
+      DIR: "${{ inputs.dir }}"
+      SEEN: "${{ steps.argv.all }}"
+      READ: "${{ steps.read.text }}"
+      ENVIRONMENT: "${{ steps.environment.all }}"
     repeat: safe
     undo: none
 verify:

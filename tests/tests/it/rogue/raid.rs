@@ -322,6 +322,22 @@ impl<'t> Raid<'t> {
         fs::read_to_string(&self.marker).unwrap_or_default()
     }
 
+    /// Whether the host said this of a step that ended.
+    pub(super) fn heard(&self, text: &str) -> bool {
+        let reports =
+            (1..=9).flat_map(|segment| self.thief.reports(&self.host, &self.run.to_string(), segment));
+        reports.into_iter().any(|what| match what {
+            v1::report::What::StepEnded(ended) => ended.message.contains(text),
+            v1::report::What::Accepted(_)
+            | v1::report::What::Refused(_)
+            | v1::report::What::Planned(_)
+            | v1::report::What::StepStarted(_)
+            | v1::report::What::StepSkipped(_)
+            | v1::report::What::SegmentEnded(_)
+            | v1::report::What::Cancelled(_) => false,
+        })
+    }
+
     #[track_caller]
     pub(super) fn nothing_happened(&self) {
         assert!(!self.marker.exists(), "it ran: {}", self.struck());
