@@ -8,6 +8,8 @@ mod place;
 #[path = "sandbox/tries.rs"]
 mod tries;
 
+#[path = "sandbox/cost.rs"]
+mod cost;
 #[path = "sandbox/escapes.rs"]
 mod escapes;
 #[path = "sandbox/files.rs"]

@@ -73,7 +73,7 @@ fn write_step(step: &PlannedStep) -> Writer {
         .nested(
             "sandbox",
             Writer::object()
-                .texts("connect", &step.sandbox.connect.iter().map(u16::to_string).collect::<Vec<_>>())
+                .texts("connect", step.sandbox.connect.iter().map(u16::to_string))
                 .text("read", if step.sandbox.read_all { "all" } else { "" }),
         )
         .text("timeout_ms", ms(step.timeout))

@@ -142,30 +142,27 @@ const IOCTLS_OF_FILES: [u64; 3] = [0x4008_6602, 0x401c_5820, 0x4008_7602];
 /// Confines this process and all its children.
 pub(super) fn confine(order: &Order) -> Result<(), Error> {
     let arch = std::env::consts::ARCH.try_into()?;
-    let mut no_such = Rules::new();
-    no_such.insert(libc::SYS_clone3, vec![]); // its arguments are in memory, where no filter can look
-    let allow = || SeccompAction::Allow;
-    let errno = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
-    let denied = SeccompFilter::new(rules(order)?, allow(), errno(libc::EPERM), arch)?;
-    let no_such = SeccompFilter::new(no_such, allow(), errno(libc::ENOSYS), arch)?;
+    let no = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let denied = SeccompFilter::new(rules(order)?, SeccompAction::Allow, no, arch)?;
+    let denied: seccompiler::BpfProgram = denied.try_into()?;
     apply_filter(&unknown())?;
-    for filter in [no_such, denied] {
-        let program: seccompiler::BpfProgram = filter.try_into()?;
-        apply_filter(&program)?;
-    }
+    apply_filter(&denied)?;
     Ok(())
 }
 
-/// load the number; is it greater than the last known? no such call : allowed, as far as this filter goes
-fn unknown() -> [sock_filter; 4] {
+/// Load the number; is it greater than the last known, or clone3, whose arguments are in memory, where no filter can look?
+/// No such call. Else allowed, as far as this filter goes.
+fn unknown() -> [sock_filter; 5] {
     const LOAD: u16 = 0x20;
     const IF_GREATER: u16 = 0x25;
+    const IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     const ALLOW: u32 = 0x7fff_0000;
     const NO_SUCH: u32 = 0x0005_0000 | libc::ENOSYS as u32;
     [
         sock_filter { code: LOAD, jt: 0, jf: 0, k: 0 },
-        sock_filter { code: IF_GREATER, jt: 0, jf: 1, k: LAST_KNOWN },
+        sock_filter { code: IF_GREATER, jt: 1, jf: 0, k: LAST_KNOWN },
+        sock_filter { code: IF_EQUAL, jt: 0, jf: 1, k: libc::SYS_clone3 as u32 },
         sock_filter { code: RETURN, jt: 0, jf: 0, k: NO_SUCH },
         sock_filter { code: RETURN, jt: 0, jf: 0, k: ALLOW },
     ]

@@ -142,7 +142,7 @@ fn confine(order: &Order, script: Option<OwnedFd>, keeper: Pid) -> Result<(), St
         return Err("the keeper of the step died".to_owned());
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    std::env::set_current_dir(&order.cwd).map_err(|error| {
+    rustix::process::chdir(&order.cwd).map_err(|error| {
         format!(
             "working directory {} cannot be entered in the read-only sandbox: {error}",
             order.cwd.display()
