@@ -228,6 +228,12 @@ fn what_is_forgotten_is_gone() {
     world.effect(&spec);
     world.attempts.tombstone(spec.key.run).unwrap();
     settled(&world, &spec.key);
-    world.attempts.forget(spec.key.run).unwrap();
-    assert_eq!(std::fs::read_dir(world.file("attempts")).unwrap().count(), 0);
+    // The end is known a moment before its supervisor is gone, and what a supervisor still holds is kept.
+    eventually(|| {
+        world.attempts.forget(spec.key.run).unwrap();
+        match std::fs::read_dir(world.file("attempts")).unwrap().count() {
+            0 => Ok(()),
+            left => Err(format!("{left} entries are left")),
+        }
+    });
 }
