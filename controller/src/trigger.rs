@@ -98,7 +98,8 @@ pub fn choose(
     };
     let mut fitting: Vec<Chosen> = Vec::new();
     for (name, entry) in &library.entries {
-        for trigger in entry.runbook.triggers().iter().filter(|trigger| trigger.alert == signal.name) {
+        for trigger in entry.runbook.triggers().iter().filter(|trigger| trigger.alerts.contains(&signal.name))
+        {
             let asked = format!("trigger {name}");
             match ask(trigger, entry, signal, &scope, policy, enrolled) {
                 Ok(chosen) => {

@@ -147,8 +147,8 @@ pub enum InputType {
 /// An `on: - alert:` entry.
 #[derive(Clone, Debug)]
 pub struct Trigger {
-    /// The alert's name.
-    pub alert: String,
+    /// The names of the alerts, at least one and each once.
+    pub alerts: Vec<String>,
     /// Evaluated by the controller over `labels` and `annotations`; absent is true.
     pub matches: Option<Expr>,
     /// Gives the host's name; absent is `labels.instance` without its port.

@@ -17,7 +17,7 @@ pub(super) fn listed(entry: &Entry, policy: &Policy) -> v1::Runbook {
         bytes: Vec::new().into(),
         certificates: entry.certificates.clone(),
         certified: entry.certified,
-        triggers: runbook.triggers().iter().map(|it| trigger(runbook.name(), it, policy)).collect(),
+        triggers: runbook.triggers().iter().flat_map(|it| trigger(runbook.name(), it, policy)).collect(),
     }
 }
 
@@ -26,13 +26,18 @@ pub(super) fn whole(entry: &Entry, policy: &Policy) -> v1::Runbook {
     v1::Runbook { bytes: entry.bytes.clone(), ..listed(entry, policy) }
 }
 
+/// One for each alert that the trigger names.
+fn trigger(runbook: &str, trigger: &Trigger, policy: &Policy) -> Vec<String> {
+    trigger.alerts.iter().map(|alert| mode_of(runbook, alert, policy)).collect()
+}
+
 /// `alert HostServiceDown → approve`; where hosts differ, every mode there is.
-fn trigger(runbook: &str, trigger: &Trigger, policy: &Policy) -> String {
+fn mode_of(runbook: &str, alert: &str, policy: &Policy) -> String {
     let mut modes = Vec::new();
     let mut everywhere = false;
     for rule in &policy.modes {
-        let fits = rule.runbook.matches(runbook)
-            && rule.alert.as_ref().is_none_or(|alert| alert.matches(&trigger.alert));
+        let fits =
+            rule.runbook.matches(runbook) && rule.alert.as_ref().is_none_or(|glob| glob.matches(alert));
         if fits && !everywhere {
             let word = rule.mode.word();
             let shown = if rule.hosts.is_some() { format!("{word} on some hosts") } else { word.to_owned() };
@@ -45,5 +50,5 @@ fn trigger(runbook: &str, trigger: &Trigger, policy: &Policy) -> String {
     if !everywhere {
         modes.push("observe".to_owned());
     }
-    format!("alert {} → {}", trigger.alert, modes.join(", else "))
+    format!("alert {alert} → {}", modes.join(", else "))
 }

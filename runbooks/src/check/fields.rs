@@ -98,10 +98,14 @@ impl Checker {
 
     /// A text that has something in it, on one line.
     pub(super) fn line(&mut self, entry: &Entry) -> Option<String> {
-        let what = format!("`{}`", entry.key);
-        let text = self.text(&entry.value, &what)?.to_owned();
+        self.name(&entry.value, &format!("`{}`", entry.key))
+    }
+
+    /// The same, where it does not stand behind a key of its own.
+    pub(super) fn name(&mut self, node: &Node, what: &str) -> Option<String> {
+        let text = self.text(node, what)?.to_owned();
         if text.trim().is_empty() || text.trim_end().contains('\n') || text.chars().count() > 500 {
-            self.at_value(&entry.value, "wrong-value", format!("{what} is one line of text"), None);
+            self.at_value(node, "wrong-value", format!("{what} is one line of text"), None);
             return None;
         }
         Some(text.trim().to_owned())

@@ -9,6 +9,7 @@ use crate::expr::Env;
 use crate::problem::name_help;
 use crate::runbook::{Guard, Input, InputType, Trigger};
 use crate::value::Type;
+use crate::yaml::{Entry, NodeKind};
 
 /// The triggers that are right.
 pub(super) fn check(checker: &mut Checker, draft: &Draft, inputs: &BTreeMap<String, Input>) -> Vec<Trigger> {
@@ -22,8 +23,8 @@ fn trigger(
     inputs: &BTreeMap<String, Input>,
 ) -> Option<Trigger> {
     let env = alert_env();
-    let alert = match fields.get("alert") {
-        Some(entry) => checker.line(entry),
+    let alerts = match fields.get("alert") {
+        Some(entry) => names(checker, entry),
         None => {
             // A trigger of a later version has been refused by name already.
             let told = checker.problems.iter().any(|problem| {
@@ -83,7 +84,7 @@ fn trigger(
     {
         // One that is written but wrong is told where it is wrong.
         let written = match fields.get("inputs").map(|entry| &entry.value.kind) {
-            Some(crate::yaml::NodeKind::Map(entries)) => entries.iter().any(|entry| entry.key == *name),
+            Some(NodeKind::Map(entries)) => entries.iter().any(|entry| entry.key == *name),
             Some(_) | None => false,
         };
         if let Some(entry) = fields.get("inputs").or(fields.get("alert")).filter(|_| !written) {
@@ -98,7 +99,33 @@ fn trigger(
             checker.at_key(entry, "missing-input", message, Some(&help));
         }
     }
-    Some(Trigger { alert: alert?, matches, host, inputs: given })
+    Some(Trigger { alerts: alerts?, matches, host, inputs: given })
+}
+
+/// One name of an alert, or a list of them.
+fn names(checker: &mut Checker, entry: &Entry) -> Option<Vec<String>> {
+    let NodeKind::List(items) = &entry.value.kind else { return Some(vec![checker.line(entry)?]) };
+    if items.is_empty() {
+        let message = "`alert` names no alert";
+        checker.at_value(&entry.value, "wrong-value", message, Some("write at least one name"));
+        return None;
+    }
+    let mut names: Vec<String> = Vec::new();
+    let mut fine = true;
+    for item in items {
+        let Some(name) = checker.name(item, "a name of `alert`") else {
+            fine = false;
+            continue;
+        };
+        if names.contains(&name) {
+            let shown = crate::problem::visible(name.as_bytes());
+            let message = format!("the alert `{shown}` is named twice in this list");
+            checker.at_value(item, "wrong-value", message, Some("leave it out once"));
+            fine = false;
+        }
+        names.push(name);
+    }
+    fine.then_some(names)
 }
 
 fn alert_env() -> Env {

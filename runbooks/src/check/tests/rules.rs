@@ -191,6 +191,42 @@ diagnose:
 }
 
 #[test]
+fn a_trigger_names_one_alert_or_several_and_each_once() {
+    let alerts = |written: &str| {
+        let text = format!(
+            "fettle: 1\nrunbook: a\non:\n  - alert: {written}\ndiagnose:\n  - id: a\n    run: [df]\n"
+        );
+        let read = crate::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{written}: {problems:?}"));
+        assert_eq!(read.runbook.triggers().len(), 1);
+        read.runbook.triggers()[0].alerts.clone()
+    };
+    assert_eq!(alerts("A"), ["A"]);
+    assert_eq!(alerts("[A]"), ["A"]);
+    assert_eq!(alerts("[B, A, ' two words ']"), ["B", "A", "two words"]);
+    assert_eq!(
+        said(
+            r#"fettle: 1
+runbook: a
+on:
+  - alert: []
+  - alert: [A, "", 1.10, [B], A, ~]
+  - alert: { A: B }
+diagnose:
+  - id: a
+    run: [df]
+"#
+        ),
+        r#"4:12 wrong-value: `alert` names no alert (write at least one name)
+5:16 wrong-value: a name of `alert` is one line of text
+5:20 not-quoted: YAML reads `1.10` as the number 1.1, but a name of `alert` is a text (write "1.10")
+5:26 wrong-type: a name of `alert` is a text, this is a list
+5:31 wrong-value: the alert `A` is named twice in this list (leave it out once)
+5:34 wrong-type: a name of `alert` is a text, this is nothing (write "" for an empty text)
+6:12 wrong-type: `alert` is a text, this is a map"#
+    );
+}
+
+#[test]
 fn the_inputs_of_a_trigger_are_known_and_complete() {
     assert_eq!(
         said(
