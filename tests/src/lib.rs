@@ -14,8 +14,10 @@ pub mod programs; // what is started
 pub mod cluster; // … and how it is put together
 pub mod alerts; // what comes in
 pub mod receiver; // … and what is told
+pub mod systemd; // a host with units
 pub mod remains; // what must not be left
 mod wait;
 
 pub use cluster::{Builder, Cluster};
+pub use systemd::Systemd;
 pub use wait::eventually;

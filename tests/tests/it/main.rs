@@ -26,5 +26,6 @@ mod rogue;
 mod sources;
 mod stepping_in;
 mod surface;
+mod systemd;
 mod tidy;
 mod values;
