@@ -212,6 +212,7 @@ mod tests {
             starts_at: Some(At(100_000)),
             ends_at: None,
             received_at: At(101_000),
+            remarks: Vec::new(),
         };
         let declared = Onset { held_for: Duration::from_secs(30), interval: Duration::from_secs(15) };
         assert_eq!(onset(&signal, Some(declared)), (At(55_000), Confidence::Declared));

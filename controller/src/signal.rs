@@ -51,6 +51,18 @@ pub struct Signal {
     pub ends_at: Option<At>,
     /// When it arrived here.
     pub received_at: At,
+    /// What is to be said of how it arrived.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<Remark>,
+}
+
+/// Something worth knowing about how a signal arrived, for its trail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    /// `no`: nothing is started for it.
+    pub answer: Answer,
+    /// Why, for people.
+    pub text: String,
 }
 
 impl Signal {

@@ -113,7 +113,10 @@ pub fn choose(
     }
     if judged.verdicts.is_empty() {
         let shown: String = signal.name.chars().take(80).collect();
-        let reason = format!("no runbook has a trigger for `{}`", shown.escape_debug());
+        let reason = match shown.is_empty() {
+            true => "no runbook has a trigger for an alert without `alertname`".to_owned(),
+            false => format!("no runbook has a trigger for `{}`", shown.escape_debug()),
+        };
         judged.verdicts.push(Verdict::new(now, "trigger", Answer::No, reason));
     }
     // The sort is stable: where modes are equal, the first by name stays first.
@@ -139,6 +142,16 @@ fn scope(signal: &Signal) -> Scope {
         ("labels".to_owned(), map(&signal.labels)),
         ("annotations".to_owned(), map(&signal.annotations)),
     ]))
+}
+
+/// Refuses a text with a template that its rule was to fill in and did not: it names nothing.
+fn expanded(what: &str, text: &str) -> Result<(), String> {
+    let left = text.split_once("{{").is_some_and(|(_, rest)| rest.contains("}}"));
+    if !left {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(80).collect();
+    Err(format!("its {what} is `{}`: a template that the alert's rule did not fill in", shown.escape_debug()))
 }
 
 fn ask(
@@ -169,11 +182,13 @@ fn ask(
             | Value::Map(_) => return Err(format!("its host is not text: {}", host.source())),
         },
     };
+    expanded("host", &text)?;
     let host = resolve(&text, policy, enrolled)?;
     let mut inputs = BTreeMap::new();
     for (name, template) in &trigger.inputs {
         let rendered =
             template.render(scope).map_err(|error| format!("its input `{name}` failed: {error}"))?;
+        expanded(&format!("input `{name}`"), &rendered.text)?;
         inputs.insert(name.clone(), rendered.text);
     }
     input::bind(entry.runbook.inputs(), &inputs).map_err(|problems| {

@@ -16,6 +16,7 @@ use crate::report;
 use crate::run::{Beginning, begin};
 use crate::signal::{Answer, Signal, Status, Verdict};
 use crate::trigger::{Chosen, Judged, choose};
+use crate::world::At;
 
 /// A source with several senders may deliver an alert's beginning so long after its end.
 const ECHO: Duration = Duration::from_secs(60);
@@ -156,14 +157,19 @@ impl Desk<'_> {
     fn judge(&self, signal: &Signal) -> (Judged, Option<Chosen>) {
         let now = self.now;
         if signal.status == Status::Resolved {
-            let reason = "resolved, and nothing known fires under this fingerprint and start";
-            let verdicts = vec![Verdict::new(now, "dedupe", Answer::No, reason)];
+            let reason = "resolved, and nothing known fires under this fingerprint";
+            let mut verdicts = remarks(signal, now);
+            verdicts.push(Verdict::new(now, "dedupe", Answer::No, reason));
             return (Judged { verdicts, ..Judged::default() }, None);
         }
         let enrolled = |host: &_| self.enrolled(host);
         let mut judged = choose(signal, &self.in_force.library, &self.in_force.policy, &enrolled, now);
         judged.verdicts.insert(0, Verdict::new(now, "dedupe", Answer::Yes, "not seen before"));
+        judged.verdicts.splice(0..0, remarks(signal, now));
         let Some(chosen) = judged.chosen.clone() else { return (judged, None) };
+        if signal.remarks.iter().any(|remark| remark.answer == Answer::No) {
+            return (judged, None);
+        }
         let name = chosen.entry.runbook.name();
         let (mode, why) = self.in_force.policy.mode(name, &signal.name, &chosen.host);
         let goes = if mode == Mode::Observe { Answer::No } else { Answer::Yes };
@@ -277,6 +283,12 @@ impl Desk<'_> {
         };
         self.change(Change::IncidentClosed { incident, reason: reason.to_owned() });
     }
+}
+
+/// What its intake has to say of a signal.
+fn remarks(signal: &Signal, now: At) -> Vec<Verdict> {
+    let each = signal.remarks.iter();
+    each.map(|remark| Verdict::new(now, "intake", remark.answer, remark.text.clone())).collect()
 }
 
 /// Whether an alert that was over fires anew. A start tells the two apart; where the source gives none, only the

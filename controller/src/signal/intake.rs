@@ -9,24 +9,30 @@
 //! | Absent | Taken |
 //! | --- | --- |
 //! | an alert's `status` | `resolved` when the group is; of a group of one, the group's; else `resolved` when `endsAt` has passed |
-//! | `endsAt`, or one of year 1 | the alert is open |
-//! | `startsAt`, or one of year 1 | not known |
+//! | `endsAt`, or one of year 1 or 1970 | the alert is open |
+//! | `startsAt`, or one of year 1 or 1970 | not known |
 //! | `fingerprint` | computed from the labels as Alertmanager does ([`fingerprint`]) |
 //! | `labels.alertname` | no name: triggers that wait for a name do not match it |
 //! | `truncatedAlerts` | none |
+//!
+//! What a body says of itself that matters to whoever asks later why something did or did not happen goes into the trail
+//! of its signals, as [`Remark`]s: alerts its sender left out, and that Grafana speaks of its own data source and not of a host,
+//! for which nothing is started. A body that contradicts itself is refused where it says `resolved` of the group and `firing` of
+//! an alert; an alert that it calls both is resolved.
 //!
 //! Names of members are matched without regard to case, as the Go programs that send and receive these bodies do.
 //! Values are data: control characters, `$(…)` and `${{ … }}` in a label are kept as they are.
 //!
 //! Deliberately missing: who may post it (HTTP's affair), whether it was seen before (the coordinator's).
 
+mod json;
 mod lookalike;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::signal::{Signal, Status};
+use crate::signal::{Answer, Remark, Signal, Status};
 use crate::world::At;
 
 /// The largest body that is read, bytes. Checked before anything is parsed.
@@ -95,7 +101,7 @@ pub fn read(source: &str, body: &[u8], received_at: At) -> Result<Intake, Refuse
         )
         .with(Fault::TooLarge));
     }
-    let document = parse(body).map_err(|refused| refused.with(Fault::Unreadable))?;
+    let document = json::parse(body).map_err(|refused| refused.with(Fault::Unreadable))?;
     let Value::Object(group) = &document else {
         return Err(lookalike::refusal(&document));
     };
@@ -116,15 +122,23 @@ pub fn read(source: &str, body: &[u8], received_at: At) -> Result<Intake, Refuse
         ));
     }
     let said = status(group, "`status`")?;
-    let signals = alerts
+    let truncated = truncated(group);
+    let group = GroupSays { status: said, alone: alerts.len() == 1 };
+    let mut signals = alerts
         .iter()
         .enumerate()
-        .map(|(place, alert)| {
-            let group = GroupSays { status: said, alone: alerts.len() == 1 };
-            one(source, place, alert, group, received_at)
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Intake { signals, truncated: truncated(group) })
+        .map(|(place, alert)| one(source, place, alert, group, received_at))
+        .collect::<Result<Vec<_>, _>>()?;
+    resolved_wins(&mut signals);
+    if truncated > 0 {
+        let text = format!(
+            "its sender left {truncated} more alerts out of the body: raise `max_alerts` of the receiver, or group by more labels"
+        );
+        for signal in &mut signals {
+            signal.remarks.push(Remark { answer: Answer::Yes, text: text.clone() });
+        }
+    }
+    Ok(Intake { signals, truncated })
 }
 
 /// The fingerprint that Alertmanager would give: FNV-1a over the labels in the order of their names, each name and
@@ -145,26 +159,6 @@ pub fn fingerprint(labels: &BTreeMap<String, String>) -> String {
     format!("{hash:016x}")
 }
 
-/// JSON into a tree. The parser bounds the depth (128) and the caller the size.
-fn parse(body: &[u8]) -> Result<Value, Refused> {
-    let fix = "post the webhook body of Alertmanager, version 4, as JSON";
-    let text = std::str::from_utf8(body).map_err(|error| {
-        Refused::new(format!("the body is not UTF-8: the byte at {} is wrong", error.valid_up_to()), fix)
-    })?;
-    if text.trim().is_empty() {
-        return Err(Refused::new("the body is empty", fix));
-    }
-    serde_json::from_str(text).map_err(|error| {
-        let seems = match text.trim_start().bytes().next() {
-            Some(b'<') => "; it looks like XML or HTML",
-            Some(b'{' | b'[' | b'"') => "",
-            Some(_) if text.contains('=') && !text.contains('\n') => "; it looks like a form",
-            Some(_) | None => "",
-        };
-        Refused::new(format!("the body is not JSON: {error}{seems}"), fix)
-    })
-}
-
 /// A member by its name; the exact spelling wins.
 fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     object
@@ -183,6 +177,7 @@ fn known_version(group: &Map<String, Value>) -> Result<(), Refused> {
         None => Ok(()),
         // 1 is Grafana's.
         Some(Value::String(version)) if matches!(version.as_str(), "4" | "3" | "1") => Ok(()),
+        Some(Value::Number(version)) if matches!(version.as_u64(), Some(4 | 3 | 1)) => Ok(()),
         Some(other) => Err(Refused::new(
             format!("`version` is {}, which is not known", excerpt(&other.to_string())),
             "post version 4, as Alertmanager 0.8 and later do",
@@ -222,6 +217,12 @@ fn one(
     let starts_at = moment(alert, "startsAt", &at("startsAt"))?;
     let ends_at = moment(alert, "endsAt", &at("endsAt"))?;
     let status = match (status(alert, &at("status"))?, group.status) {
+        (Some(Status::Firing), Some(Status::Resolved)) => {
+            return Err(Refused::new(
+                format!("`status` of the group is resolved, and {} is firing", at("status")),
+                "a group is resolved once all its alerts are; post what is true of each",
+            ));
+        }
         (Some(said), _) => said,
         (None, Some(Status::Resolved)) => Status::Resolved,
         (None, Some(Status::Firing)) if group.alone => Status::Firing,
@@ -249,12 +250,47 @@ fn one(
         fingerprint,
         status,
         name: labels.get("alertname").cloned().unwrap_or_default(),
+        remarks: hearsay(&labels, &annotations).into_iter().collect(),
         labels,
         annotations,
         starts_at,
         ends_at: ends_at.filter(|_| status == Status::Resolved),
         received_at,
     })
+}
+
+/// An alert that the body calls firing and resolved at once is resolved: for one start, nothing follows that.
+fn resolved_wins(signals: &mut [Signal]) {
+    let over: BTreeMap<_, _> = signals
+        .iter()
+        .filter(|signal| signal.status == Status::Resolved)
+        .map(|signal| (signal.key(), signal.ends_at))
+        .collect();
+    for signal in signals.iter_mut().filter(|signal| signal.status == Status::Firing) {
+        if let Some(ends_at) = over.get(&signal.key()) {
+            (signal.status, signal.ends_at) = (Status::Resolved, *ends_at);
+            let text = "the body calls this alert firing and resolved: taken as resolved".to_owned();
+            signal.remarks.push(Remark { answer: Answer::No, text });
+        }
+    }
+}
+
+/// What Grafana says when it has no value for its rule: that is about its data source, not about a host.
+fn hearsay(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Option<Remark> {
+    let label = |name: &str| labels.get(name).map_or("", String::as_str);
+    let state = annotations.get("grafana_state_reason").map_or("", String::as_str);
+    let what = match (label("alertname"), state) {
+        ("DatasourceError", _) | (_, "Error") => "could not ask its data source",
+        ("DatasourceNoData", _) | (_, "NoData") => "got no data from its data source",
+        _ => return None,
+    };
+    let rule = match (label("rulename"), label("alertname")) {
+        ("", name) | (name, _) => excerpt(name),
+    };
+    let text = format!(
+        "Grafana {what} for the rule `{rule}`: that says nothing about a host, so nothing is started; look at the data source"
+    );
+    Some(Remark { answer: Answer::No, text })
 }
 
 fn status(object: &Map<String, Value>, at: &str) -> Result<Option<Status>, Refused> {
@@ -312,7 +348,7 @@ fn texts(
     Ok(read)
 }
 
-/// A time; none if absent or of year 1, which is Go's way to say so.
+/// A time; none if absent, or of year 1 or 1970, which is how Go and others say so.
 fn moment(object: &Map<String, Value>, name: &str, at: &str) -> Result<Option<At>, Refused> {
     let bad = |shown: &str| {
         Refused::new(
@@ -325,7 +361,7 @@ fn moment(object: &Map<String, Value>, name: &str, at: &str) -> Result<Option<At
         Some(Value::String(text)) if text.is_empty() => Ok(None),
         Some(Value::String(text)) => {
             let time: jiff::Timestamp = text.parse().map_err(|_| bad(text))?;
-            let known = time.as_second() >= -62_104_060_800; // the first second of year 2
+            let known = time.as_second() >= 31_536_000; // the first second of 1971
             Ok(known.then_some(At(time.as_millisecond())))
         }
         Some(other) => Err(bad(&other.to_string())),
@@ -357,5 +393,7 @@ fn excerpt(text: &str) -> String {
     shown
 }
 
+#[cfg(test)]
+mod mutations;
 #[cfg(test)]
 mod tests;

@@ -158,6 +158,7 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
                 starts_at: None,
                 ends_at: None,
                 received_at: at,
+                remarks: Vec::new(),
             },
             repeats: 0,
             incident: None,

@@ -269,6 +269,7 @@ impl Bench {
             starts_at: Some(At(990_000)),
             ends_at: None,
             received_at: self.clock.now(),
+            remarks: Vec::new(),
         }
     }
 

@@ -154,7 +154,78 @@ fn what_is_too_much_is_refused() {
     assert_eq!(why(body.as_bytes()), "`alerts[0].labels` has 129 members, more than 128");
     let body = format!(r#"{{"receiver":"r","alerts":[{{"labels":{{"a":"{}"}}}}]}}"#, "x".repeat(8193));
     assert_eq!(why(body.as_bytes()), "`alerts[0].labels` has `a` of 8193 bytes, more than 8192");
-    assert_eq!(why(b"\xff\xfe"), "the body is not UTF-8: the byte at 0 is wrong");
+    assert_eq!(why(b"{\xff}"), "the body is not UTF-8: the byte at 1 is wrong");
+}
+
+#[test]
+fn a_body_in_disguise_is_refused_by_what_it_is() {
+    let why = |body: &[u8]| read("s", body, NOW).expect_err("refused").why;
+    assert_eq!(why(b"\xff\xfe{\0}\0"), "the body is UTF-16, not UTF-8");
+    assert_eq!(why(b"{\0}\0"), "the body is UTF-16, not UTF-8");
+    assert_eq!(why(b"\x1f\x8b\x08\0"), "the body is compressed (gzip)");
+    assert_eq!(why(b"\x28\xb5\x2f\xfd"), "the body is compressed (zstd)");
+    let marked = b"\xef\xbb\xbf{\"receiver\":\"r\",\"alerts\":[{\"labels\":{\"a\":\"1\"}}]}";
+    assert_eq!(read("s", marked, NOW).expect("a byte order mark says nothing").signals.len(), 1);
+}
+
+#[test]
+fn a_member_that_is_there_twice_is_refused_wherever_it_is() {
+    let alert = r#"{"labels":{"alertname":"A"},"status":"resolved","status":"firing"}"#;
+    let why = read_text(&format!(r#"{{"receiver":"r","alerts":[{alert}]}}"#)).expect_err("refused").why;
+    assert!(why.contains("the member `status` is there twice"), "{why}");
+    let why =
+        read_text(r#"{"receiver":"r","x":[{"deep":{"a":1,"a":2}}],"alerts":[{}]}"#).expect_err("too").why;
+    assert!(why.contains("the member `a` is there twice"), "{why}");
+}
+
+#[test]
+fn a_body_that_contradicts_itself_starts_nothing() {
+    check(
+        r#"{"receiver":"r","status":"resolved","alerts":[{"labels":{"alertname":"A"},"status":"firing"}]}"#,
+        "refused: `status` of the group is resolved, and `alerts[0].status` is firing\n\
+         fix: a group is resolved once all its alerts are; post what is true of each",
+    );
+    let one = |status: &str, end: &str| {
+        format!(
+            r#"{{"labels":{{"a":"1"}},"fingerprint":"f","status":"{status}","startsAt":"2026-01-01T00:00:00Z"{end}}}"#
+        )
+    };
+    let (firing, resolved) = (one("firing", ""), one("resolved", r#","endsAt":"2026-01-01T00:01:00Z""#));
+    let over = "(unnamed) resolved f from 2026-01-01T00:00:00Z to 2026-01-01T00:01:00Z";
+    for both in [[&firing, &resolved], [&resolved, &firing]] {
+        let body = format!(r#"{{"receiver":"r","alerts":[{},{}]}}"#, both[0], both[1]);
+        check(&body, &format!("{over}\n{over}"));
+    }
+}
+
+#[test]
+fn what_grafana_says_of_its_data_source_starts_nothing() {
+    let remarks = |alert: &str| {
+        let body = format!(r#"{{"receiver":"r","version":"1","alerts":[{alert}]}}"#);
+        let signal = read_text(&body).expect("it is read").signals.remove(0);
+        signal.remarks.into_iter().map(|it| (it.answer, it.text)).collect::<Vec<_>>()
+    };
+    let pseudo = remarks(r#"{"labels":{"alertname":"DatasourceNoData","rulename":"DiskFull"}}"#);
+    assert_eq!(pseudo[0].0, Answer::No);
+    assert!(
+        pseudo[0].1.starts_with("Grafana got no data from its data source for the rule `DiskFull`"),
+        "{pseudo:?}"
+    );
+    let kept =
+        remarks(r#"{"labels":{"alertname":"DiskFull"},"annotations":{"grafana_state_reason":"Error"}}"#);
+    assert!(
+        kept[0].1.starts_with("Grafana could not ask its data source for the rule `DiskFull`"),
+        "{kept:?}"
+    );
+    assert_eq!(remarks(r#"{"labels":{"alertname":"DiskFull"}}"#), []);
+}
+
+#[test]
+fn what_the_sender_left_out_is_remarked() {
+    let body = r#"{"receiver":"r","truncatedAlerts":7,"version":4,"alerts":[{"labels":{"alertname":"A"}}]}"#;
+    let signal = read_text(body).expect("it is read").signals.remove(0);
+    assert_eq!(signal.remarks.len(), 1);
+    assert!(signal.remarks[0].text.starts_with("its sender left 7 more alerts out"), "{:?}", signal.remarks);
 }
 
 #[test]
@@ -200,7 +271,7 @@ fn other_products_are_named() {
 }
 
 /// Real bodies of many products, where they are kept; `FETTLE_CORPUS` names another place.
-fn corpus() -> Option<std::path::PathBuf> {
+pub(super) fn corpus() -> Option<std::path::PathBuf> {
     let place = std::env::var_os("FETTLE_CORPUS").map_or_else(
         || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus"),
         std::path::PathBuf::from,
