@@ -250,12 +250,12 @@ pub enum Stage {
         /// The timer.
         timer: u32,
     },
-    /// Its process ended well; its outputs are being read.
+    /// Its process ended well, or its condition held; its outputs are being read.
     Reading {
         /// Which attempt.
         attempt: u32,
-        /// How the process ended.
-        exit: Box<Exit>,
+        /// How the process ended, where there was one.
+        exit: Option<Box<Exit>>,
         /// The question.
         ask: u32,
     },

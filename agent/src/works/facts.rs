@@ -8,6 +8,7 @@
 mod disk; // disk(mount)
 mod file; // file(path)
 mod machine; // memory, cpu, load
+mod owner; // the unit a process belongs to
 mod processes; // processes(name)
 mod tcp; // tcp(address)
 
@@ -76,17 +77,19 @@ fn read_with(calls: &[FactCall], timeout: Duration, answer: fn(&FactCall, Durati
 fn answer(call: &FactCall, patience: Duration) -> Reading {
     let arg = || match call.args.first() {
         Some(Value::String(text)) => Ok(text.as_str()),
-        Some(_) | None => Err(format!("{} takes a text", call.name)),
+        Some(_) | None => Err(format!("{} takes a text", call.fact.name())),
     };
-    match FactKind::named(&call.name) {
-        Some(FactKind::Disk) => disk::read(arg()?),
-        Some(FactKind::Memory) => machine::memory(),
-        Some(FactKind::Cpu) => machine::cpu(),
-        Some(FactKind::Load) => machine::load(),
-        Some(FactKind::Processes) => processes::read(arg()?),
-        Some(FactKind::Tcp) => tcp::read(arg()?, patience),
-        Some(FactKind::File) => file::read(arg()?),
-        None => Err(format!("this agent knows no fact `{}`", call.name)),
+    match call.fact {
+        FactKind::Disk => disk::read(arg()?),
+        FactKind::Memory => machine::memory(),
+        FactKind::Cpu => machine::cpu(),
+        FactKind::Load => machine::load(),
+        FactKind::Processes => processes::read(arg()?),
+        FactKind::OpenFiles => Err("this agent does not read open files yet".into()),
+        FactKind::Unit => Err("this agent does not read units yet".into()),
+        FactKind::Tcp => tcp::read(arg()?, patience),
+        FactKind::File => file::read(arg()?),
+        FactKind::Log(_) => Err("this agent does not read logs yet".into()),
     }
 }
 

@@ -25,8 +25,10 @@ pub(super) enum Use {
     Condition,
     /// Text of an action: rendered beforehand, without facts.
     Text,
-    /// `outputs`: evaluated when the step has ended.
+    /// `outputs` of a process: evaluated when it has ended.
     Output,
+    /// `outputs` of a `that`: evaluated when its condition held.
+    Reading,
 }
 
 const PLAN_FIRST: &str = "the plan is rendered and approved before remediation, so the text of an action uses only \
@@ -58,11 +60,15 @@ pub(super) fn env(
         env.elsewhere.insert(name.to_owned(), why);
     }
     for (name, ty) in [("stdout", Type::String), ("stderr", Type::String), ("exit_code", Type::Int)] {
-        if usage == Use::Output {
-            env.vars.insert(name.to_owned(), ty);
-        } else {
-            env.elsewhere.insert(name.to_owned(), "only `outputs` of the step itself sees it".to_owned());
-        }
+        let why = match usage {
+            Use::Output => {
+                env.vars.insert(name.to_owned(), ty);
+                continue;
+            }
+            Use::Reading => "a `that` starts no process",
+            Use::Condition | Use::Text => "only `outputs` of the step itself sees it",
+        };
+        env.elsewhere.insert(name.to_owned(), why.to_owned());
     }
     let mut visible = BTreeMap::new();
     for (other, known) in steps.iter().enumerate() {

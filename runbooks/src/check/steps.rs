@@ -224,6 +224,7 @@ impl Site<'_> {
         let acts = self.fields.get("run").is_some();
         action.iter().for_each(|action| self.keys_of_action(action));
         let action = action.unwrap_or(Action::Wait(Duration::ZERO));
+        let looks = matches!(action, Action::That { .. }) && !acts;
         self.keys_of_phase();
         let me = &self.known[self.place];
         let id = me.id.clone();
@@ -236,7 +237,12 @@ impl Site<'_> {
         {
             self.checker.warn("unreachable", entry.value.at, entry.value.until, "this step never runs", None);
         }
-        let (outputs, types) = self.outputs(acts);
+        let outputs_see = match (acts, looks) {
+            (true, _) => Some(Use::Output),
+            (false, true) => Some(Use::Reading),
+            (false, false) => None,
+        };
+        let (outputs, types) = self.outputs(outputs_see);
         let repeat = self.repeat(acts);
         let retry = self.retry(repeat);
         let timeout = self.fields.get("timeout").and_then(|entry| self.checker.time(entry, 100));
@@ -303,7 +309,7 @@ impl Site<'_> {
 
     /// Keys that only some actions have.
     fn keys_of_action(&mut self, action: &Action) {
-        let run = ["env", "cwd", "timeout", "retry", "outputs", "check", "interpreter", "allow_leading_dash"];
+        let run = ["env", "cwd", "timeout", "retry", "check", "interpreter", "allow_leading_dash"];
         let that = ["within", "stable_for", "every"];
         let (excess, belong): (Vec<&str>, &str) = match action {
             _ if ["run", "that", "wait"].iter().filter(|key| self.fields.get(key).is_some()).count() != 1 => {
@@ -311,7 +317,9 @@ impl Site<'_> {
             }
             Action::Script { .. } | Action::Argv(_) => (that.to_vec(), "that"),
             Action::That { .. } => (run.to_vec(), "run"),
-            Action::Wait(_) => (run.iter().chain(&that).copied().collect(), "run` or `that"),
+            Action::Wait(_) => {
+                (run.iter().chain(&that).chain(&["outputs"]).copied().collect(), "run` or `that")
+            }
         };
         for entry in excess.iter().filter_map(|key| self.fields.get(key)) {
             let message = format!("`{}` belongs to `{belong}`, which this step does not have", entry.key);
@@ -444,13 +452,11 @@ impl Site<'_> {
         Retry { times, first, longest: longest.unwrap_or(Duration::from_secs(30)).max(first) }
     }
 
-    fn outputs(&mut self, acts: bool) -> (BTreeMap<String, Expr>, Type) {
+    fn outputs(&mut self, usage: Option<Use>) -> (BTreeMap<String, Expr>, Type) {
         let mut outputs = BTreeMap::new();
         let mut types = BTreeMap::new();
-        if !acts {
-            return (outputs, Type::Record(types));
-        }
-        let env = self.env(Use::Output);
+        let Some(usage) = usage else { return (outputs, Type::Record(types)) };
+        let env = self.env(usage);
         for entry in crate::draft::map(self.fields.get("outputs"), &mut self.checker.problems) {
             let Entry { key, at, until, value } = entry;
             let good = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')

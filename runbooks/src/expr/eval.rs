@@ -11,9 +11,10 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::ast::{Kind, Loop, LoopKind, Node, Op};
-use super::facts::{FactCall, Facts};
+use super::facts::{FactCall, Facts, Param};
 use super::functions::Function;
 use super::{At, Scope};
 use crate::value::Value;
@@ -191,6 +192,15 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    fn length(&mut self, node: &'a Node) -> Result<Duration, EvalError> {
+        match self.eval(node)?.into_owned() {
+            Value::Duration(length) => Ok(length),
+            other => {
+                Err(EvalError::new(format!("expected a length of time, this is {}", other.kind()), node.at))
+            }
+        }
+    }
+
     /// `&&` and `||`: either side alone can decide, whatever the other does.
     fn decide(&mut self, left: &'a Node, right: &'a Node, decisive: bool) -> Evaluated<'a> {
         let left = self.condition(left);
@@ -277,10 +287,13 @@ impl<'a> Evaluator<'a> {
             return Err(EvalError::new("not a fact".to_owned(), node.at));
         };
         let mut values = Vec::with_capacity(args.len());
-        for arg in args {
-            values.push(Value::String(self.text(arg)?));
+        for (arg, (_, param)) in args.iter().zip(fact.params()) {
+            values.push(match param {
+                Param::Text | Param::Pattern => Value::String(self.text(arg)?),
+                Param::Length => Value::Duration(self.length(arg)?),
+            });
         }
-        Ok(FactCall { name: fact.name().to_owned(), args: values })
+        Ok(FactCall { fact: *fact, args: values })
     }
 
     fn items(&mut self, inner: &'a Loop) -> Result<Vec<Value>, EvalError> {

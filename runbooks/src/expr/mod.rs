@@ -139,6 +139,11 @@ impl Expr {
         self.root.any(&|node| matches!(node.kind, ast::Kind::Fact { .. }))
     }
 
+    /// Whether it asks the host for what is written in a log.
+    pub fn reads_logs(&self) -> bool {
+        self.root.any(&|node| matches!(node.kind, ast::Kind::Fact(facts::FactKind::Log(_), _)))
+    }
+
     /// Whether it reads `path`, which begins with a name: `["steps", "usage"]`.
     pub fn reads(&self, path: &[&str]) -> bool {
         self.root.any(&|node| node.path().is_some_and(|found| found.starts_with(path)))

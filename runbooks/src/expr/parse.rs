@@ -300,11 +300,39 @@ impl Parser<'_> {
                     help,
                 ));
             }
+            if fact.question().is_some() {
+                return self.question(&name, from, to, args);
+            }
             return self.node(from, Kind::Fact(fact, args));
         }
         match Function::named(&name).filter(|function| !function.is_method()) {
             Some(function) => self.node(from, Kind::Call(function, args)),
             None => Err(self.unknown_function(&name, from, to)),
+        }
+    }
+
+    /// `.matches(pattern, since)` after `log(target)`: the two are one question to the host.
+    fn question(&mut self, name: &str, from: usize, to: usize, mut args: Vec<Node>) -> Parsed {
+        let forms: Vec<String> = FactKind::ALL
+            .into_iter()
+            .filter(|fact| fact.name() == name)
+            .map(|fact| format!("`{}`", fact.form()))
+            .collect();
+        let help = Some(format!("write {}", forms.join(" or ")));
+        let dotted = self.took(".");
+        let word = if dotted { self.advance() } else { self.words[self.next].clone() };
+        let fact = match &word.token {
+            Token::Name(question) if dotted => FactKind::asked(name, question),
+            _ => None,
+        };
+        match fact {
+            Some(fact) if args.len() == 1 && self.took("(") => {
+                args.extend(self.list_until(")")?);
+                self.node(from, Kind::Fact(fact, args))
+            }
+            Some(_) | None => {
+                Err(self.problem_at(from, to, &format!("`{name}` needs a target and a question"), help))
+            }
         }
     }
 

@@ -57,10 +57,17 @@ fn scope() -> Scope {
 }
 
 fn facts() -> Facts {
+    let deleted = [("a.service", 7), ("", 2)]
+        .map(|(unit, bytes)| map(&[("unit", text(unit)), ("bytes", Value::Int(bytes))]))
+        .to_vec();
     Facts::from([
         ("disk(\"/var\")".to_owned(), Ok(map(&[("used_percent", Value::Number(91.5))]))),
         ("memory".to_owned(), Ok(map(&[("used_percent", Value::Number(10.0))]))),
         ("load".to_owned(), Err("the file is not there".to_owned())),
+        ("open_files(\"/var\")".to_owned(), Ok(map(&[("deleted", Value::List(deleted))]))),
+        ("log(\"/var/log/x\").count(\"a.b\", duration(\"90s\"))".to_owned(), Ok(Value::Int(3))),
+        ("log(\"nginx\").matches(\"x\", duration(\"5m\"))".to_owned(), Ok(Value::Bool(true))),
+        ("log(\"nginx\").last(\"x\", duration(\"5m\"))".to_owned(), Ok(text("ax"))),
     ])
 }
 
@@ -136,6 +143,12 @@ fn expressions_have_values() {
         ("false && load.one > 1.0", "false"),
         ("load.one > 1.0 && false", "false"),
         ("true || load.one > 1.0", "true"),
+        ("open_files(\"/var\").deleted.filter(f, f.unit != \"\").map(f, f.unit)", "[\"a.service\"]"),
+        ("open_files(inputs.mount).deleted[0].bytes > 5", "true"),
+        ("open_files(\"/var\").deleted.exists(f, f.bytes > 7)", "false"),
+        ("log(\"/var/log/x\").count(\"a.b\", inputs.wait) > 2", "true"),
+        ("!log(\"nginx\").matches(\"x\", duration(\"5m\"))", "false"),
+        ("log(\"nginx\").last(\"x\", duration(\"5m\")).contains(\"a\")", "true"),
         ("1 /* 2 */", "1:4 expected a value, found `*`"),
         ("1 // a comment", "1"),
     ];
@@ -174,7 +187,7 @@ fn what_is_wrong_is_told_with_its_place() {
         (
             "lenght(stdout)",
             "1:1 there is no function `lenght` (there is: `size`, `int`, `double`, `string`, `bool`, `duration`, \
-                            `json`, `trim`, `lines`, `regex`, `disk`, `memory`, `cpu`, `load`, `processes`, `tcp`, `file`, `has`)",
+                            `json`, `trim`, `lines`, `regex`, `disk`, `memory`, `cpu`, `load`, `processes`, `open_files`, `unit`, `tcp`, `file`, `log`, `has`)",
         ),
         ("tirm(stdout)", "1:1 there is no function `tirm` (did you mean `trim`?)"),
         ("stdout.trim()", "1:8 `trim` is not written after a dot (write `trim(…)`)"),
@@ -195,6 +208,49 @@ fn what_is_wrong_is_told_with_its_place() {
             "1:33 an argument of `file` must not depend on another fact \
                                                                    (read it in a diagnose step and use that step's output)",
         ),
+        (
+            "open_files(\"/var\").deleted.map(f, f.size)",
+            "1:35 `f` has no field `size` (there is: `bytes`, `name`, `path`, `pid`, `unit`)",
+        ),
+        (
+            "open_files(\"/var\").deleted.exists(f, unit(f.unit).active)",
+            "1:43 an argument of `unit` must not depend on another fact (read it in a diagnose step and use that step's output)",
+        ),
+        (
+            "unit(\"x\").restarts == \"1\"",
+            "1:1 `==` does not take a whole number and a text (make both the same with `int(…)` or `string(…)`)",
+        ),
+        (
+            "log(\"x\")",
+            "1:1 `log` needs a target and a question (write `log(target).matches(pattern, since)` or `log(target).count(pattern, since)` \
+             or `log(target).last(pattern, since)`)",
+        ),
+        (
+            "log(\"x\").contains(\"a\")",
+            "1:1 `log` needs a target and a question (write `log(target).matches(pattern, since)` or `log(target).count(pattern, since)` \
+             or `log(target).last(pattern, since)`)",
+        ),
+        (
+            "log(\"x\").matches(\"a\")",
+            "1:1 `matches` takes 2 arguments (write `log(target).matches(pattern, since)`)",
+        ),
+        (
+            "log(\"x\").matches(\"a\", \"5m\")",
+            "1:23 `log` takes a length of time, this is a text (a length of time is written `duration(\"30s\")`)",
+        ),
+        (
+            "log(\"x\").matches(inputs.mount, inputs.wait)",
+            "1:18 a pattern must be written out as a text, not computed",
+        ),
+        (
+            "log(\"x\").matches(\"(\", inputs.wait)",
+            "1:18 the pattern is broken: found open group without closing ')'",
+        ),
+        (
+            "log(file(\"/x\").mode).matches(\"a\", inputs.wait)",
+            "1:5 an argument of `log` must not depend on another fact (read it in a diagnose step and use that step's output)",
+        ),
+        ("log.matches(\"a\")", "1:1 there is no `log` here (write `log(target).matches(pattern, since)`)"),
         (
             "1 + 1.0",
             "1:1 `+` does not take a whole number and a number (make both the same: write `2.0` rather than `2`, or \
@@ -304,6 +360,10 @@ fn the_facts_it_needs_are_told_beforehand() {
     );
     assert_eq!(calls("processes(\"x\").pids.all(p, p > cpu.cores)"), "cpu processes(\"x\")");
     assert_eq!(calls("disk(steps[\"my-step\"].x).readonly"), "");
+    assert_eq!(
+        calls("inputs.hosts.exists(h, log(h).matches(\"a\", inputs.wait))"),
+        "log(\"a\").matches(\"a\", duration(\"90s\")) log(\"b\").matches(\"a\", duration(\"90s\"))"
+    );
 }
 
 /// What the `cel` crate says to the same expression, in the same form; nothing where our language differs on purpose.
@@ -394,7 +454,7 @@ mod differential {
                 Just("("), Just(")"), Just("["), Just("]"), Just("{"), Just("}"), Just("."), Just(","), Just("?"), Just(":"), Just("!"),
                 Just("-"), Just("in"), Just("has"), Just("inputs"), Just("port"), Just("labels"), Just("disk"), Just("memory"),
                 Just("all"), Just("map"), Just("x"), Just("1"), Just("2.5"), Just("\"a\""), Just("&&"), Just("=="), Just("+"),
-                Just("json"), Just("stdout"), Just("lines"), Just("steps"), Just("%"), Just("/"),
+                Just("json"), Just("log"), Just("matches"), Just("open_files"), Just("stdout"), Just("lines"), Just("steps"), Just("%"), Just("/"),
             ], 0..24)) {
             super::result(&words.join(" "));
             super::result(&words.concat());

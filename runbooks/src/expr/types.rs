@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::ast::{Kind, Loop, LoopKind, Node, Op};
-use super::facts::FactKind;
+use super::facts::{FactKind, Param};
 use super::functions::Function;
 use super::{Env, ExprProblem};
 use crate::problem::name_help;
@@ -105,6 +105,9 @@ impl Checker<'_> {
     fn want(&mut self, node: &Node, found: &Type, wanted: &Type, by: &str) {
         if found != wanted && *found != Type::Any {
             let help = match found {
+                _ if *wanted == Type::Duration => {
+                    Some("a length of time is written `duration(\"30s\")`".to_owned())
+                }
                 Type::String => Some("compare it, for instance with `!= \"\"`".to_owned()),
                 Type::Int | Type::Number => Some("compare it, for instance with `> 0`".to_owned()),
                 Type::Record(fields) => fields
@@ -147,8 +150,7 @@ impl Checker<'_> {
             let message = format!("`{name}` cannot be used here: {why}");
             return self.problem("not-in-scope", node, message, None);
         }
-        let needs_args =
-            FactKind::named(name).map(|fact| format!("write `{name}({})`", fact.params().join(", ")));
+        let needs_args = FactKind::named(name).map(|fact| format!("write `{}`", fact.form()));
         let calls = Function::named(name).map(|_| format!("`{name}` is a function: write `{name}(…)`"));
         let help = needs_args.or(calls).or_else(|| self.name_help(name));
         self.problem("unknown-name", node, format!("there is no `{name}` here"), help)
@@ -162,7 +164,8 @@ impl Checker<'_> {
             }
             Some(_) | None => None,
         });
-        let facts = FactKind::ALL.iter().map(|fact| fact.name()).filter(|_| self.env.no_facts.is_none());
+        let facts = FactKind::ALL.into_iter().filter(|_| self.env.no_facts.is_none()).map(FactKind::name);
+        let facts = facts.map(|name| -> &str { name });
         let vars = self.env.vars.keys().map(String::as_str);
         let locals = self.locals.iter().map(|local| local.name.as_str());
         inside.or_else(|| name_help(name, vars.chain(locals).chain(facts)))
@@ -341,17 +344,8 @@ impl Checker<'_> {
                 self.mismatch(arg, message, None);
             }
         }
-        match function.pattern_at().map(|at| &args[at]) {
-            Some(Node { kind: Kind::Text(pattern), .. }) => {
-                if let Err(error) = crate::input::limited_regex(pattern) {
-                    self.problem("bad-pattern", node, format!("the pattern is broken: {error}"), None);
-                }
-            }
-            Some(other) => {
-                let message = "a pattern must be written out as a text, not computed".to_owned();
-                self.problem("bad-pattern", other, message, None);
-            }
-            None => {}
+        if let Some(at) = function.pattern_at() {
+            self.pattern(node, &args[at]);
         }
         if let (Function::Duration, Kind::Text(text)) = (function, &args[0].kind)
             && let Err(error) = crate::duration::parse(text)
@@ -361,19 +355,38 @@ impl Checker<'_> {
         function.gives()
     }
 
+    fn pattern(&mut self, node: &Node, pattern: &Node) {
+        match &pattern.kind {
+            Kind::Text(text) => {
+                if let Err(error) = crate::input::limited_regex(text) {
+                    self.problem("bad-pattern", node, format!("the pattern is broken: {error}"), None);
+                }
+            }
+            _ => {
+                let message = "a pattern must be written out as a text, not computed".to_owned();
+                self.problem("bad-pattern", pattern, message, None);
+            }
+        }
+    }
+
     fn fact(&mut self, node: &Node, fact: FactKind, args: &[Node]) -> Type {
         if let Some(why) = self.env.no_facts {
             let message = format!("the fact `{}` cannot be used here: {why}", fact.name());
             return self.problem("fact-not-allowed", node, message, None);
         }
         if args.len() != fact.params().len() {
-            let message = format!("`{}` takes {}", fact.name(), count(fact.params().len(), "argument"));
-            let help = format!("write `{}({})`", fact.name(), fact.params().join(", "));
-            return self.mismatch(node, message, Some(help));
+            let own = usize::from(fact.question().is_some());
+            let name = fact.question().unwrap_or(fact.name());
+            let message = format!("`{name}` takes {}", count(fact.params().len() - own, "argument"));
+            return self.mismatch(node, message, Some(format!("write `{}`", fact.form())));
         }
-        for arg in args {
+        for (arg, (_, param)) in args.iter().zip(fact.params()) {
             let ty = self.ty(arg);
-            self.want(arg, &ty, &Type::String, &format!("`{}`", fact.name()));
+            let wanted = if *param == Param::Length { Type::Duration } else { Type::String };
+            self.want(arg, &ty, &wanted, &format!("`{}`", fact.name()));
+            if *param == Param::Pattern {
+                self.pattern(arg, arg);
+            }
             let local = |node: &Node| matches!(&node.kind, Kind::Name(name) if self.locals.iter().rev().find(|local| local.name == *name).is_some_and(|local| local.from_facts));
             if arg.any(&|node| matches!(node.kind, Kind::Fact(..)) || local(node)) {
                 let message = format!("an argument of `{}` must not depend on another fact", fact.name());

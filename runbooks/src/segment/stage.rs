@@ -81,7 +81,7 @@ pub(super) fn take(mut cx: Cx<'_>, stage: Stage, input: Input<'_>) -> Result<Mov
         (Stage::Looking { watch, ask }, Input::Facts(of, facts)) if of == ask => Ok(cx.looked(watch, facts)),
         (Stage::Resting { watch, timer }, Input::Timer(of)) if of == timer => Ok(cx.look(watch)),
         (Stage::Reading { attempt, exit, ask }, Input::Facts(of, facts)) if of == ask => {
-            Ok(cx.read(attempt, *exit, facts))
+            Ok(cx.read(attempt, exit, facts))
         }
         (Stage::Delayed { attempt, timer }, Input::Timer(of)) if of == timer => Ok(cx.start(attempt)),
         (Stage::Checking { attempt, ask, dead, reason }, Input::Facts(of, facts)) if of == ask => {
@@ -196,8 +196,7 @@ impl<'a> Cx<'a> {
                 let since = watch.held.unwrap_or(self.now);
                 let held_for = self.now.saturating_sub(since);
                 if held_for >= stable_for {
-                    self.ended(watch.attempt, StepResult::Succeeded, "", None, &BTreeMap::new());
-                    return Moved::Over(Verdict::Succeeded(BTreeMap::new()));
+                    return self.read_outputs(watch.attempt, None, facts);
                 }
                 let rest = every.min(stable_for.saturating_sub(held_for));
                 let watch = Watch { held: Some(since), ..watch };
@@ -228,23 +227,10 @@ impl<'a> Cx<'a> {
 
     fn exited(&mut self, attempt: u32, exit: Exit) -> Moved {
         let Err((result, reason)) = judged(&exit) else {
-            let scope = self.exit_scope(&exit);
-            let mut wanted = Vec::new();
-            for (name, expr) in self.item.outputs() {
-                match calls(expr, &scope) {
-                    Ok(calls) => wanted.extend(calls),
-                    Err(reason) => return self.bad_output(attempt, exit, name, &reason),
-                }
-            }
-            if wanted.is_empty() {
-                return self.read(attempt, exit, &Facts::new());
-            }
-            wanted.sort();
-            wanted.dedup();
-            return Moved::To(Stage::Reading { attempt, exit: Box::new(exit), ask: self.ask(wanted) });
+            return self.read_outputs(attempt, Some(Box::new(exit)), &Facts::new());
         };
         // What a failed process wrote may still be evidence.
-        let scope = self.exit_scope(&exit);
+        let scope = self.ended_scope(Some(&exit));
         let outputs: BTreeMap<String, Value> = match exit.by {
             ExitBy::Itself => self
                 .item
@@ -256,8 +242,26 @@ impl<'a> Cx<'a> {
         self.failed(attempt, result, reason, Some(exit), outputs)
     }
 
-    fn read(&mut self, attempt: u32, exit: Exit, facts: &Facts) -> Moved {
-        let scope = self.exit_scope(&exit);
+    /// What its outputs need beyond what was `read` is read; then they are evaluated.
+    fn read_outputs(&mut self, attempt: u32, exit: Option<Box<Exit>>, read: &Facts) -> Moved {
+        let scope = self.ended_scope(exit.as_deref());
+        let mut wanted = Vec::new();
+        for (name, expr) in self.item.outputs() {
+            match calls(expr, &scope) {
+                Ok(calls) => wanted.extend(calls),
+                Err(reason) => return self.bad_output(attempt, exit, name, &reason),
+            }
+        }
+        if wanted.iter().all(|call| read.contains_key(&call.to_string())) {
+            return self.read(attempt, exit, read);
+        }
+        wanted.sort();
+        wanted.dedup();
+        Moved::To(Stage::Reading { attempt, exit, ask: self.ask(wanted) })
+    }
+
+    fn read(&mut self, attempt: u32, exit: Option<Box<Exit>>, facts: &Facts) -> Moved {
+        let scope = self.ended_scope(exit.as_deref());
         let mut outputs = BTreeMap::new();
         for (name, expr) in self.item.outputs() {
             match expr.eval(&scope, facts) {
@@ -267,18 +271,19 @@ impl<'a> Cx<'a> {
                 Err(error) => return self.bad_output(attempt, exit, name, &error.to_string()),
             }
         }
-        self.ended(attempt, StepResult::Succeeded, "", Some(exit), &outputs);
+        self.ended(attempt, StepResult::Succeeded, "", exit.map(|exit| *exit), &outputs);
         Moved::Over(Verdict::Succeeded(outputs))
     }
 
-    fn bad_output(&mut self, attempt: u32, exit: Exit, name: &str, reason: &str) -> Moved {
-        let long = if exit.stdout.dropped > 0 || exit.stderr.dropped > 0 {
-            "; the process wrote more than is kept"
-        } else {
-            ""
+    fn bad_output(&mut self, attempt: u32, exit: Option<Box<Exit>>, name: &str, reason: &str) -> Moved {
+        let long = match &exit {
+            Some(exit) if exit.stdout.dropped > 0 || exit.stderr.dropped > 0 => {
+                "; the process wrote more than is kept"
+            }
+            Some(_) | None => "",
         };
         let reason = format!("its output `{name}` has no value: {reason}{long}");
-        self.failed(attempt, StepResult::Failed, reason, Some(exit), BTreeMap::new())
+        self.failed(attempt, StepResult::Failed, reason, exit.map(|exit| *exit), BTreeMap::new())
     }
 
     fn failed(
@@ -409,8 +414,12 @@ impl<'a> Cx<'a> {
         item::scope(&self.program.base, self.outputs)
     }
 
-    fn exit_scope(&self, exit: &Exit) -> Scope {
-        exit_scope(self.scope(), exit)
+    /// What its outputs see: what its process left, if it had one.
+    fn ended_scope(&self, exit: Option<&Exit>) -> Scope {
+        match exit {
+            Some(exit) => exit_scope(self.scope(), exit),
+            None => self.scope(),
+        }
     }
 }
 

@@ -14,12 +14,24 @@ pub(super) fn memory() -> Reading {
     }
     // Without swap, none of it is used: a condition over it holds or not, and is no error.
     let swap = percent(system.used_swap(), system.total_swap().max(1));
+    let pressure = std::fs::read_to_string("/proc/pressure/memory").unwrap_or_default();
     Ok(record([
         ("total_bytes", int(total)),
         ("available_bytes", int(available)),
         ("used_percent", percent(total.saturating_sub(available), total)),
+        ("swap_total_bytes", int(system.total_swap())),
         ("swap_used_percent", swap),
+        ("pressure_some_percent", stalled(&pressure, "some")),
+        ("pressure_full_percent", stalled(&pressure, "full")),
     ]))
+}
+
+/// The part of the last minute in which some, or all, of what wanted to run waited for memory; null where the kernel keeps
+/// no account of it.
+fn stalled(pressure: &str, who: &str) -> Value {
+    let line = pressure.lines().find_map(|line| line.strip_prefix(who)?.strip_prefix(' '));
+    let minute = line.and_then(|line| line.split(' ').find_map(|field| field.strip_prefix("avg60=")));
+    minute.and_then(|text| text.parse().ok()).map_or(Value::Null, Value::Number)
 }
 
 /// Over the quarter of a second from now on: the first reading there is counts from boot, and says nothing.
@@ -43,4 +55,18 @@ pub(super) fn load() -> Reading {
         ("five", Value::Number(load.five)),
         ("fifteen", Value::Number(load.fifteen)),
     ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_is_that_of_the_last_minute_and_null_where_the_kernel_tells_none() {
+        let text = "some avg10=9.55 avg60=2.77 avg300=0.62 total=86\nfull avg10=6.59 avg60=1.91 avg300=0.43 total=23\n";
+        assert_eq!(stalled(text, "some"), Value::Number(2.77));
+        assert_eq!(stalled(text, "full"), Value::Number(1.91));
+        assert_eq!(stalled("", "some"), Value::Null);
+        assert_eq!(stalled("some total=1\n", "some"), Value::Null);
+    }
 }

@@ -2,90 +2,124 @@
 
 use std::net::TcpListener;
 
+use fettle_runbooks::value::Type;
+
 use super::*;
 
-fn call(name: &str, arg: Option<&str>) -> FactCall {
-    FactCall { name: name.into(), args: arg.into_iter().map(|arg| Value::String(arg.into())).collect() }
+fn call(fact: FactKind, arg: Option<&str>) -> FactCall {
+    FactCall { fact, args: arg.into_iter().map(|arg| Value::String(arg.into())).collect() }
 }
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn one(name: &str, arg: Option<&str>) -> Reading {
-    let call = call(name, arg);
-    read(std::slice::from_ref(&call), LIMIT).remove(&call.to_string()).unwrap()
+fn asked(call: &FactCall) -> Reading {
+    read(std::slice::from_ref(call), LIMIT).remove(&call.to_string()).unwrap()
+}
+
+fn one(fact: FactKind, arg: Option<&str>) -> Reading {
+    asked(&call(fact, arg))
+}
+
+fn fields(value: Value) -> BTreeMap<String, Value> {
+    if let Value::Map(fields) = value { fields } else { panic!("{value:?}") }
 }
 
 fn field(reading: &Reading, name: &str) -> Value {
-    match reading {
-        Ok(Value::Map(fields)) => fields[name].clone(),
-        other => panic!("{other:?}"),
+    fields(reading.clone().unwrap())[name].clone()
+}
+
+/// Whether a value is of a type; what has no value is null.
+fn is_of(value: &Value, ty: &Type) -> bool {
+    match (value, ty) {
+        (Value::Null, _)
+        | (Value::Bool(_), Type::Bool)
+        | (Value::Int(_), Type::Int)
+        | (Value::Number(_), Type::Number)
+        | (Value::String(_), Type::String) => true,
+        (Value::List(items), Type::List(item)) => items.iter().all(|value| is_of(value, item)),
+        (Value::Map(values), Type::Record(fields)) => {
+            values.keys().eq(fields.keys()) && values.iter().all(|(name, value)| is_of(value, &fields[name]))
+        }
+        _ => false,
     }
 }
 
 #[test]
 fn every_fact_of_the_language_is_answered_with_its_fields_and_types() {
-    for kind in FactKind::ALL {
-        let arg = match kind {
+    let me = std::env::current_exe().unwrap();
+    for fact in FactKind::ALL {
+        let arg = match fact {
             FactKind::Disk | FactKind::File => Some("/"),
-            FactKind::Processes => Some("no-such-process"),
+            FactKind::Processes => me.file_name().unwrap().to_str(),
             FactKind::Tcp => Some("127.0.0.1:1"),
             FactKind::Memory | FactKind::Cpu | FactKind::Load => None,
+            FactKind::OpenFiles | FactKind::Unit | FactKind::Log(_) => continue,
         };
-        let reading = one(kind.name(), arg);
-        let Ok(Value::Map(fields)) = &reading else { panic!("{} {reading:?}", kind.name()) };
-        let mut expected: Vec<_> = kind.fields().iter().map(|(name, _)| *name).collect();
-        expected.sort_unstable();
-        assert_eq!(fields.keys().collect::<Vec<_>>(), expected, "{}", kind.name());
+        let reading = one(fact, arg);
+        let Ok(value) = &reading else { panic!("{} {reading:?}", fact.name()) };
+        assert!(is_of(value, &fact.ty()), "{} {value:?}", fact.name());
     }
 }
 
 #[test]
 fn this_process_is_found_by_its_name() {
     let me = std::env::current_exe().unwrap();
-    let reading = one("processes", me.file_name().unwrap().to_str());
+    let reading = one(FactKind::Processes, me.file_name().unwrap().to_str());
     let Value::List(pids) = field(&reading, "pids") else { panic!("{reading:?}") };
     assert!(pids.contains(&Value::Int(std::process::id().into())), "{reading:?}");
+}
+
+#[test]
+fn each_process_is_told_of_with_its_parent_its_user_and_its_descriptors() {
+    let me = std::env::current_exe().unwrap();
+    let reading = one(FactKind::Processes, me.file_name().unwrap().to_str());
+    let Value::List(all) = field(&reading, "all") else { panic!("{reading:?}") };
+    let mine = Value::Int(std::process::id().into());
+    let found = all.into_iter().map(fields).find(|fields| fields["pid"] == mine).expect("this process");
+    assert_eq!(found["parent_pid"], Value::Int(std::os::unix::process::parent_id().into()));
+    assert_eq!(found["uid"], int(rustix::process::geteuid().as_raw().into()));
+    assert!(matches!(found["descriptors"], Value::Int(3..)), "{found:?}");
+    assert!(matches!(found["memory_bytes"], Value::Int(1_000_000..)), "{found:?}");
 }
 
 #[test]
 fn a_port_is_open_while_somebody_listens() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    assert_eq!(field(&one("tcp", Some(&address)), "open"), Value::Bool(true));
+    assert_eq!(field(&one(FactKind::Tcp, Some(&address)), "open"), Value::Bool(true));
     drop(listener);
-    assert_eq!(field(&one("tcp", Some(&address)), "open"), Value::Bool(false));
+    assert_eq!(field(&one(FactKind::Tcp, Some(&address)), "open"), Value::Bool(false));
 }
 
 #[test]
 fn a_file_that_is_not_there_has_no_size_rather_than_none() {
-    let reading = one("file", Some("/nonexistent"));
+    let reading = one(FactKind::File, Some("/nonexistent"));
     assert_eq!(field(&reading, "exists"), Value::Bool(false));
     assert_eq!(field(&reading, "size"), Value::Null);
 }
 
 #[test]
 fn what_cannot_be_read_says_why() {
-    for (name, arg) in
-        [("disk", Some("/nonexistent")), ("disk", Some("var")), ("tcp", Some("nothing")), ("weather", None)]
-    {
-        let reading = one(name, arg);
-        assert!(reading.as_ref().is_err_and(|why| !why.is_empty()), "{name}: {reading:?}");
+    let wrong = [(FactKind::Disk, "/nonexistent"), (FactKind::Disk, "var"), (FactKind::Tcp, "nothing")];
+    for (fact, arg) in wrong {
+        let reading = one(fact, Some(arg));
+        assert!(reading.as_ref().is_err_and(|why| !why.is_empty()), "{arg}: {reading:?}");
     }
 }
 
 #[test]
 fn a_fact_that_hangs_is_an_error_and_hangs_nobody() {
     fn stuck(call: &FactCall, _: Duration) -> Reading {
-        if call.name == "hangs" {
+        if call.fact == FactKind::Disk {
             std::thread::park_timeout(Duration::from_secs(3600));
         }
         Ok(Value::Null)
     }
-    let calls = [call("hangs", None), call("answers", None)];
+    let calls = [call(FactKind::Disk, Some("/hangs")), call(FactKind::Load, None)];
     let facts = read_with(&calls, Duration::from_millis(300), stuck);
-    assert_eq!(facts["answers"], Ok(Value::Null));
-    assert!(facts["hangs"].as_ref().unwrap_err().contains("did not answer within"));
+    assert_eq!(facts["load"], Ok(Value::Null));
+    assert!(facts["disk(\"/hangs\")"].as_ref().unwrap_err().contains("did not answer within"));
     // Asked again, it costs neither time nor another thread.
     let again = read_with(&calls[..1], LIMIT, stuck);
-    assert!(again["hangs"].as_ref().unwrap_err().contains("still has not"));
+    assert!(again["disk(\"/hangs\")"].as_ref().unwrap_err().contains("still has not"));
 }

@@ -159,6 +159,24 @@ fn keys_of_another_action_are_refused() {
 }
 
 #[test]
+fn a_condition_may_leave_outputs_but_has_no_process() {
+    assert_eq!(
+        said(&diagnose(
+            r#"  - id: a
+    that: open_files("/var").deleted_count > 0
+    outputs: { units: 'open_files("/var").deleted.map(f, f.unit)' }
+  - id: b
+    after: [a]
+    that: steps.a.units.exists(u, u != "" && unit(u).can_restart)
+    outputs: { code: exit_code, first: "steps.a.units[0] + 1" }
+"#
+        )),
+        r#"18:22 not-in-scope: `exit_code` cannot be used here: a `that` starts no process
+18:41 expression-type: `+` does not take a text and a whole number (make both the same with `int(…)` or `string(…)`)"#
+    );
+}
+
+#[test]
 fn steps_wait_only_for_earlier_ones() {
     assert_eq!(
         said(&diagnose(

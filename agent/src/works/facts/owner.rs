@@ -1,0 +1,61 @@
+//! The unit of systemd that a process belongs to.
+
+use std::path::Path;
+
+/// The unit's name, from the control group of the process; empty where it belongs to none, or where that cannot be told.
+pub(super) fn unit(process: &Path) -> String {
+    let groups = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+    unit_of(&groups).unwrap_or_default().to_owned()
+}
+
+/// systemd keeps units in slices, and only the first name that is no slice is a unit of this host's systemd. What is below
+/// it was made by the unit itself: a user's own units, whatever a container calls its own. They could be called anything, so
+/// their names are not believed.
+fn unit_of(groups: &str) -> Option<&str> {
+    let path_of = |wanted: &str| {
+        groups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            (fields.next()? == wanted).then_some(())?;
+            fields.next()
+        })
+    };
+    // Where there are both, the named one is where systemd keeps its units.
+    let path = path_of("name=systemd").or_else(|| path_of(""))?;
+    let name = path.split('/').filter(|part| !part.is_empty()).find(|part| !part.ends_with(".slice"))?;
+    let slices = path.split('/').filter(|part| !part.is_empty()).take_while(|part| *part != name).count();
+    let kinds = [".service", ".scope", ".socket", ".mount", ".swap"];
+    let known = kinds.iter().any(|kind| name.ends_with(kind)) && (slices > 0 || name == "init.scope");
+    // A name that could be mistaken for a file of the kernel's is written with `_` before it.
+    known.then(|| name.strip_prefix('_').unwrap_or(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unit_of;
+
+    #[test]
+    fn the_unit_is_the_first_name_below_the_slices() {
+        assert_eq!(unit_of("0::/system.slice/nginx.service\n"), Some("nginx.service"));
+        assert_eq!(
+            unit_of("0::/system.slice/system-pg.slice/pg@15-main.service/x"),
+            Some("pg@15-main.service")
+        );
+        assert_eq!(unit_of("0::/init.scope\n"), Some("init.scope"));
+        assert_eq!(
+            unit_of("2:cpu:/other\n1:name=systemd:/system.slice/a.service\n0::/\n"),
+            Some("a.service")
+        );
+        assert_eq!(unit_of("0::/system.slice/_cpu.service\n"), Some("cpu.service"));
+    }
+
+    #[test]
+    fn a_name_that_a_user_or_a_container_chose_is_no_unit_of_this_host() {
+        let user = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/sshd.service\n";
+        assert_eq!(unit_of(user), Some("user@1000.service"));
+        assert_eq!(unit_of("0::/docker/1f3a/system.slice/sshd.service\n"), None);
+        assert_eq!(unit_of("0::/sshd.service\n"), None);
+        assert_eq!(unit_of("0::/\n"), None);
+        assert_eq!(unit_of("0::/../../system.slice/sshd.service"), None);
+        assert_eq!(unit_of(""), None);
+    }
+}
