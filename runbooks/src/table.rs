@@ -1,12 +1,19 @@
-//! Tables of the state machines in `docs/architecture.md`, written from the code.
+//! Tables of the documents, written from the code.
 
 use std::path::Path;
 
-/// Fails unless the page has this text between its markers; with `UPDATE=1` in the environment, writes it there.
+/// Fails unless `docs/architecture.md` has this text between its markers; with `UPDATE=1` in the environment, writes it
+/// there.
 #[track_caller]
 pub(crate) fn documented(name: &str, table: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/architecture.md");
-    let page = std::fs::read_to_string(&path).expect("docs/architecture.md can be read");
+    documented_in("architecture.md", name, table);
+}
+
+/// The same for any page of `docs/`.
+#[track_caller]
+pub(crate) fn documented_in(file: &str, name: &str, table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(file);
+    let page = std::fs::read_to_string(&path).expect("the page can be read");
     let (open, close) = (format!("<!-- table:{name} -->\n"), format!("<!-- /table:{name} -->"));
     let (before, rest) = page.split_once(&open).unwrap_or_else(|| panic!("the page has no {open}"));
     let (there, after) = rest.split_once(&close).unwrap_or_else(|| panic!("the page has no {close}"));
@@ -18,9 +25,7 @@ pub(crate) fn documented(name: &str, table: &str) {
             .expect("the page can be written");
         return;
     }
-    panic!(
-        "docs/architecture.md shows another table than the code has; run the tests with UPDATE=1\n{table}"
-    );
+    panic!("docs/{file} shows another table than the code has; run the tests with UPDATE=1\n{table}");
 }
 
 /// What one state makes of every event: rows for what changes something, and which events change nothing.

@@ -3,6 +3,7 @@
 mod commands;
 mod corpus;
 mod documents;
+mod library;
 mod properties;
 mod rules;
 mod steps;

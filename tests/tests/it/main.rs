@@ -20,6 +20,7 @@ mod hosts;
 mod install;
 mod intake;
 mod layering;
+mod library;
 mod notify;
 mod reload;
 mod rogue;

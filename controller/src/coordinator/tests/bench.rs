@@ -36,7 +36,7 @@ use crate::world::{At, World};
 
 pub(super) const BOOT: &str = "boot-1";
 pub(super) const MINUTE: i64 = 60_000;
-const RUNBOOK: &[u8] = include_bytes!("../../../../runbooks/library/host/disk-full.yaml");
+const RUNBOOK: &[u8] = include_bytes!("disk-full.yaml");
 
 /// A clock that moves only when told to.
 pub(super) struct Still(watch::Sender<At>);

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 
 use crate::yaml::{self, Node, NodeKind};
 
-fn corpus() -> Option<PathBuf> {
+pub(super) fn corpus() -> Option<PathBuf> {
     let given = std::env::var_os("FETTLE_CORPUS").map(PathBuf::from);
     let beside = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpus"));
     let near = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/corpus"));
     let found = given.into_iter().chain([near, beside]).find(|folder| folder.join("yaml-hazards").is_dir());
     if found.is_none() {
         eprintln!(
-            "SKIPPED: no corpus of YAML hazards; set FETTLE_CORPUS to the folder that has yaml-hazards/"
+            "SKIPPED: no corpus; set FETTLE_CORPUS to the folder that has yaml-hazards/ and host-alerts.json"
         );
     }
     found
