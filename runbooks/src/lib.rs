@@ -22,6 +22,7 @@ pub mod input; // what is given to it from outside
 pub mod plan; // what remediation would do, exactly
 pub mod segment; // how a host carries part of it out
 pub mod run; // and how all of it moves on one host
+pub mod detect; // how late an alert can be that starts it
 #[cfg(test)]
 mod table; // the machines as documentation
 
