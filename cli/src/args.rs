@@ -119,6 +119,9 @@ What you sign is shown from the very bytes that the host will check. What is not
     /// Runbooks: list, show, lint, certify, verify.
     #[command(subcommand)]
     Runbook(Runbook),
+    /// Detection: how late alerts can be, read from the files of Prometheus and Alertmanager.
+    #[command(subcommand)]
+    Detect(Detect),
     /// The roster: sign, show.
     #[command(subcommand)]
     Roster(Roster),
@@ -454,6 +457,50 @@ Exit codes: 0 no errors (warnings are printed) · 1 errors · 2 a file cannot be
         #[arg(long, value_name = "FILE")]
         roster: Option<PathBuf>,
     },
+}
+
+/// `fettle detect …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Detect {
+    /// For each alert its best and worst detection time, from the symptom to its arrival here, where the time goes, and which
+    /// key of which file to change. Reads local files only; asks no controller, no Prometheus.
+    #[command(after_help = "\
+Examples:
+  fettle detect lint --prometheus prometheus.yml --alertmanager alertmanager.yml
+  fettle detect lint --prometheus prometheus.yml --alert 'Node*' --limit 2m
+  fettle detect lint --prometheus prometheus.yml --alertmanager alertmanager.yml --library library rules/*.yml -o json
+
+Best is the first alert of a group with every wait at its shortest; worst is every wait at its longest. Both leave out what
+the machines themselves need, usually well below a second.
+
+Exit codes: 0 every alert is in time at worst, too · 1 one may be late or never come · 2 a file cannot be read, or is wrong")]
+    Lint(DetectLint),
+}
+
+/// `fettle detect lint`
+#[derive(Clone, Debug, Args)]
+pub struct DetectLint {
+    /// Prometheus's configuration. The files that its `rule_files` and `scrape_config_files` name are read, too.
+    #[arg(long, value_name = "FILE", default_value = "prometheus.yml")]
+    pub prometheus: PathBuf,
+    /// Alertmanager's configuration. Without it the way ends where Prometheus sends the alert.
+    #[arg(long, value_name = "FILE")]
+    pub alertmanager: Option<PathBuf>,
+    /// A receiver of Alertmanager that is Fettle's, beside those whose webhook's `url` has `/v1/signals/`.
+    #[arg(long = "receiver", value_name = "NAME", requires = "alertmanager")]
+    pub receivers: Vec<String>,
+    /// Only alerts with such names, as in `Node*`; may be given several times.
+    #[arg(long = "alert", value_name = "PATTERN")]
+    pub alerts: Vec<glob::Pattern>,
+    /// A library of runbooks: also say which alerts none of them answers.
+    #[arg(long, value_name = "FOLDER")]
+    pub library: Option<PathBuf>,
+    /// What the worst is held against.
+    #[arg(long, value_parser = duration, default_value = "1m", value_name = "TIME")]
+    pub limit: Duration,
+    /// More rule files, or patterns of them.
+    #[arg(value_name = "RULES")]
+    pub rules: Vec<PathBuf>,
 }
 
 /// `fettle roster …`

@@ -55,9 +55,9 @@ impl Tone {
             "verified" | "succeeded" | "connected" | "approved" | "approve" | "in time" | "yes"
             | "closed" => Tone::Good,
             "failed" | "refused" | "rejected" | "denied" | "deny" | "late" | "unknown" | "revoked"
-            | "critical" | "timed-out" | "killed" | "firing" => Tone::Bad,
+            | "critical" | "timed-out" | "killed" | "firing" | "never" => Tone::Bad,
             "waiting" | "unverified" | "expired" | "open" | "high" | "away" | "undone" | "cancelled"
-            | "wait" | "pending" => Tone::Warn,
+            | "wait" | "pending" | "perhaps late" | "perhaps never" => Tone::Warn,
             "ended" | "skipped" | "no" | "read" | "low" | "not known" | "resolved" => Tone::Dim,
             _ => Tone::Plain,
         }

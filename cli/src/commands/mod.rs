@@ -1,6 +1,7 @@
 //! One file per noun, and the table that leads to them.
 
 mod agent;
+mod detect;
 mod incident;
 mod lint;
 mod logs;
@@ -20,7 +21,7 @@ use clap::CommandFactory as _;
 use fettle_proto::v1;
 use tokio::runtime::Runtime;
 
-use crate::args::{Agent, Cli, Command, Incident, Roster, Run, Runbook, Signal, Token};
+use crate::args::{Agent, Cli, Command, Detect, Incident, Roster, Run, Runbook, Signal, Token};
 use crate::config::Context;
 use crate::error::Result;
 use crate::exit::Exit;
@@ -79,6 +80,7 @@ pub fn run(cli: Cli, runtime: &Runtime) -> Result<Exit> {
         Command::Runbook(Runbook::Verify { file, roster }) => {
             runtime.block_on(people::verify(&context()?, file, roster.as_deref()))
         }
+        Command::Detect(Detect::Lint(args)) => detect::lint(&output::Output::new(cli.global.output), args),
         Command::Roster(Roster::Sign { file, out }) => {
             runtime.block_on(people::roster_sign(&context()?, file, out.as_deref()))
         }
