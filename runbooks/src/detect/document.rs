@@ -226,22 +226,34 @@ pub(super) fn span(text: &str) -> Option<Duration> {
     (!text.is_empty() && span <= crate::duration::LONGEST).then_some(span)
 }
 
+/// A list or a map that is still open.
+struct Open {
+    path: String,
+    is_map: bool,
+    /// How many values it has had.
+    values: usize,
+    /// In a map, the key whose value comes next, and its line.
+    key: Option<(String, usize)>,
+}
+
+impl Open {
+    fn path_of_next(&self) -> String {
+        match &self.key {
+            Some((key, _)) => format!("{}/{key}", self.path),
+            None => format!("{}/{}", self.path, self.values),
+        }
+    }
+}
+
 /// The line of every value of the first document. Lines serve people only: where the walk ends early, the rest has none.
 fn lines(text: &str) -> BTreeMap<String, usize> {
     let mut lines = BTreeMap::new();
-    // Each open list or map: its path, how many items it has, the key whose value comes next and whether it is a map.
-    let mut open: Vec<(String, usize, Option<(String, usize)>, bool)> = Vec::new();
+    let mut open: Vec<Open> = Vec::new();
     let mut documents = 0;
     let mut parser = Parser::new_from_str(text);
     while let Some(Ok((event, span))) = parser.next_event() {
         let line = span.start.line();
-        let path = |open: &[(String, usize, Option<(String, usize)>, bool)]| match open.last() {
-            None => String::new(),
-            Some((path, _, Some((key, _)), true)) => format!("{path}/{key}"),
-            Some((path, items, _, _)) => format!("{path}/{items}"),
-        };
-        let mut opens = None;
-        let key = match event {
+        let (scalar, opens) = match event {
             Event::DocumentStart(_) => {
                 documents += 1;
                 if documents > 1 {
@@ -252,41 +264,34 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => continue,
             Event::SequenceEnd | Event::MappingEnd => {
                 open.pop();
-                if let Some((_, items, key, _)) = open.last_mut() {
-                    *items += 1;
-                    *key = None;
-                }
+                value_ends(open.last_mut());
                 continue;
             }
-            Event::SequenceStart(..) => {
-                opens = Some(false);
-                None
-            }
-            Event::MappingStart(..) => {
-                opens = Some(true);
-                None
-            }
-            Event::Scalar(text, ..) => Some(text.into_owned()),
-            Event::Alias(_) => Some(String::new()),
+            Event::SequenceStart(..) => (String::new(), Some(false)),
+            Event::MappingStart(..) => (String::new(), Some(true)),
+            Event::Scalar(text, ..) => (text.into_owned(), None),
+            Event::Alias(_) => (String::new(), None),
         };
-        if let (Some((_, _, expects @ None, true)), Some(key), None) = (open.last_mut(), &key, opens) {
-            *expects = Some((key.clone(), line));
+        if let Some(map) = open.last_mut().filter(|it| it.is_map && it.key.is_none() && opens.is_none()) {
+            map.key = Some((scalar, line));
             continue;
         }
-        let here = path(&open);
-        let of_key = open.last().and_then(|(_, _, key, _)| key.as_ref()).map(|(_, line)| *line);
-        lines.entry(here.clone()).or_insert(of_key.unwrap_or(line));
+        let path = open.last().map(Open::path_of_next).unwrap_or_default();
+        let of_key = open.last().and_then(|it| it.key.as_ref()).map_or(line, |(_, line)| *line);
+        lines.entry(path.clone()).or_insert(of_key);
         match opens {
-            Some(is_map) => open.push((here, 0, None, is_map)),
-            None => {
-                if let Some((_, items, key, _)) = open.last_mut() {
-                    *items += 1;
-                    *key = None;
-                }
-            }
+            Some(is_map) => open.push(Open { path, is_map, values: 0, key: None }),
+            None => value_ends(open.last_mut()),
         }
     }
     lines
+}
+
+fn value_ends(within: Option<&mut Open>) {
+    if let Some(open) = within {
+        open.values += 1;
+        open.key = None;
+    }
 }
 
 #[cfg(test)]
