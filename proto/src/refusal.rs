@@ -100,7 +100,7 @@ codes! {
     CertificateQuorum = "certificate-quorum",
     /// The certificates name different authors.
     CertificateAuthors = "certificate-authors",
-    /// The runbook runs programs to diagnose or to verify, no reviewers certified it, and no person started this run of it.
+    /// The runbook runs programs to diagnose or to verify, or reads logs, no reviewers certified it, and no person started this run of it.
     ReadUncertified = "read-uncertified",
 
     /// The person's start is for another run, runbook, inputs or host than the order.

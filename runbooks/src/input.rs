@@ -225,8 +225,11 @@ pub(crate) fn anchored(pattern: &str) -> Result<regex_lite::Regex, regex_lite::E
     limited_regex(&format!(r"\A(?:{pattern})\z"))
 }
 
-/// A regular expression of bounded size.
-pub(crate) fn limited_regex(pattern: &str) -> Result<regex_lite::Regex, regex_lite::Error> {
+/// A regular expression of bounded size, as all patterns of the language are.
+///
+/// # Errors
+/// When it is broken or too large.
+pub fn limited_regex(pattern: &str) -> Result<regex_lite::Regex, regex_lite::Error> {
     regex_lite::RegexBuilder::new(pattern).size_limit(256 * 1024).nest_limit(32).build()
 }
 

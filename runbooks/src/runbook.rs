@@ -209,6 +209,18 @@ pub struct Step {
     pub allow_leading_dash: bool,
 }
 
+impl Step {
+    /// Whether it asks the host for what is written in a log. All other facts are numbers, names and states.
+    pub fn reads_logs(&self) -> bool {
+        let looks_for = match &self.action {
+            Action::That { condition, .. } => Some(condition),
+            Action::Script { .. } | Action::Argv(_) | Action::Wait(_) => None,
+        };
+        let conditions = self.condition.iter().chain(&self.check).chain(looks_for);
+        conditions.chain(self.outputs.values()).any(Expr::reads_logs)
+    }
+}
+
 /// What a step does.
 #[derive(Clone, Debug)]
 pub enum Action {

@@ -7,12 +7,15 @@
 
 mod disk; // disk(mount)
 mod file; // file(path)
+mod log; // log(target)
 mod machine; // memory, cpu, load
+mod open_files; // open_files(path)
 mod owner; // the unit a process belongs to
 mod processes; // processes(name)
 mod tcp; // tcp(address)
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,12 +29,17 @@ const THREADS: usize = 32;
 /// One reading: the fields of a fact, or why it cannot be read.
 type Reading = Result<Value, String>;
 
-/// Reads these facts, all at once, and waits no longer than `timeout`. Blocks.
-pub fn read(calls: &[FactCall], timeout: Duration) -> Facts {
-    read_with(calls, timeout, answer)
+/// Reads these facts, all at once, and waits no longer than `timeout`. Blocks. No fact tells anything of `state`, the agent's own.
+pub fn read(calls: &[FactCall], timeout: Duration, state: &Path) -> Facts {
+    let state = state.to_owned();
+    read_with(calls, timeout, move |call, patience| answer(call, patience, &state))
 }
 
-fn read_with(calls: &[FactCall], timeout: Duration, answer: fn(&FactCall, Duration) -> Reading) -> Facts {
+fn read_with(
+    calls: &[FactCall],
+    timeout: Duration,
+    answer: impl Fn(&FactCall, Duration) -> Reading + Clone + Send + 'static,
+) -> Facts {
     let deadline = Instant::now() + timeout;
     let mut facts = Facts::new();
     let (answers, inbox) = channel();
@@ -41,7 +49,7 @@ fn read_with(calls: &[FactCall], timeout: Duration, answer: fn(&FactCall, Durati
         if facts.contains_key(&text) {
             continue;
         }
-        let (call, answers) = (call.clone(), answers.clone());
+        let (call, answers, answer) = (call.clone(), answers.clone(), answer.clone());
         let begun = begin(&text, deadline).and_then(|asked| {
             let thread = std::thread::Builder::new().name("fact".into()).stack_size(512 * 1024);
             let read = move || {
@@ -74,7 +82,7 @@ fn read_with(calls: &[FactCall], timeout: Duration, answer: fn(&FactCall, Durati
 }
 
 /// Reads one fact, however long it takes.
-fn answer(call: &FactCall, patience: Duration) -> Reading {
+fn answer(call: &FactCall, patience: Duration, state: &Path) -> Reading {
     let arg = || match call.args.first() {
         Some(Value::String(text)) => Ok(text.as_str()),
         Some(_) | None => Err(format!("{} takes a text", call.fact.name())),
@@ -85,11 +93,11 @@ fn answer(call: &FactCall, patience: Duration) -> Reading {
         FactKind::Cpu => machine::cpu(),
         FactKind::Load => machine::load(),
         FactKind::Processes => processes::read(arg()?),
-        FactKind::OpenFiles => Err("this agent does not read open files yet".into()),
+        FactKind::OpenFiles => open_files::read(arg()?, patience),
         FactKind::Unit => Err("this agent does not read units yet".into()),
         FactKind::Tcp => tcp::read(arg()?, patience),
         FactKind::File => file::read(arg()?),
-        FactKind::Log(_) => Err("this agent does not read logs yet".into()),
+        FactKind::Log(question) => log::read(question, &call.args, patience, state),
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) trait Hands: Send + 'static {
 #[derive(Debug)]
 pub(super) struct HostHands {
     attempts: Attempts,
-    policy: PathBuf,
+    state: PathBuf,
 }
 
 impl HostHands {
@@ -67,7 +67,7 @@ impl HostHands {
         if let Some(shim) = &config.shim {
             attempts = attempts.supervised_by(shim.clone());
         }
-        Ok(HostHands { attempts, policy: state.join("policy.yaml") })
+        Ok(HostHands { attempts, state: state.to_owned() })
     }
 }
 
@@ -106,11 +106,12 @@ impl Hands for HostHands {
     }
 
     fn facts(&self) -> FactReader {
-        Box::new(|calls| super::facts::read(calls, FACT_LIMIT))
+        let state = self.state.clone();
+        Box::new(move |calls| super::facts::read(calls, FACT_LIMIT, &state))
     }
 
     fn policy(&self) -> HostPolicy {
-        HostPolicy::read(&self.policy)
+        HostPolicy::read(&self.state.join("policy.yaml"))
     }
 
     fn missing(&self) -> Vec<String> {

@@ -17,7 +17,7 @@ use fettle_runbooks::expr::Scope;
 use fettle_runbooks::id::{Digest, Host, RunId};
 use fettle_runbooks::input::bind;
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedWork};
-use fettle_runbooks::runbook::{Action, Input, Phase, Risk, Runbook};
+use fettle_runbooks::runbook::{Action, Input, Phase, Risk, Runbook, Step};
 use fettle_runbooks::segment::{Past, Program};
 use fettle_runbooks::value::Value;
 use prost::Message as _;
@@ -354,20 +354,25 @@ fn diagnosed_once(own: &Own<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether somebody vouches for the programs that only read: enough reviewers for the file, or a person for this run of it.
-/// The kernel keeps them to reading, where it can, and what they read they can tell; without this, whoever has the
-/// controller has a shell that reads on every host.
+/// Whether somebody vouches for the programs that only read, and for what is read of logs: enough reviewers for the file, or a
+/// person for this run of it. The kernel keeps programs to reading, where it can, and what they read they can tell; without
+/// this, whoever has the controller has a shell that reads on every host.
 ///
 /// Asked once, of the first order: verification is of the plan that came of it, from the same bytes and inputs.
 fn vouched_for(order: &Order, own: &Own<'_>, read: &Parts) -> Result<(), Refusal> {
-    let program = [Phase::Diagnose, Phase::Verify]
-        .into_iter()
-        .flat_map(|phase| read.runbook.steps(phase))
-        .find(|step| match step.action {
-            Action::Script { .. } | Action::Argv { .. } => true,
-            Action::That { .. } | Action::Wait { .. } => false,
-        });
-    let Some(step) = program else { return Ok(()) };
+    let runs = |step: &&Step| match step.action {
+        Action::Script { .. } | Action::Argv { .. } => true,
+        Action::That { .. } | Action::Wait { .. } => false,
+    };
+    let steps = |phase| read.runbook.steps(phase).iter();
+    let program = steps(Phase::Diagnose).chain(steps(Phase::Verify)).find(runs);
+    // The conditions of remediation are read before anybody approves it.
+    let every = [Phase::Diagnose, Phase::Remediate, Phase::Verify].into_iter().flat_map(steps);
+    let log = || every.into_iter().find(|step| step.reads_logs());
+    let reads = program.map(|step| (step, "runs a program"));
+    let Some((step, does)) = reads.or_else(|| log().map(|step| (step, "reads a log"))) else {
+        return Ok(());
+    };
     if read.started.is_some() || read.certified.is_some() {
         return Ok(());
     }
@@ -378,7 +383,7 @@ fn vouched_for(order: &Order, own: &Own<'_>, read: &Parts) -> Result<(), Refusal
     Err(Refusal::new(
         Code::ReadUncertified,
         format!(
-            "`{}` runs a program, the runbook is not certified here, and no person started this run of it",
+            "`{}` {does}, the runbook is not certified here, and no person started this run of it",
             step.id
         ),
     ))

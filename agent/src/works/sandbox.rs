@@ -18,7 +18,7 @@
 
 mod keeper; // stands between agent and step
 mod mounts; // what the step sees …
-mod secrets; // … and what it does not
+pub(super) mod secrets; // … and what it does not
 mod rights; // who it is
 mod land; // where it may write, connect and signal: nowhere
 mod calls; // what it may ask of the kernel

@@ -1,4 +1,4 @@
-//! The unit of systemd that a process belongs to.
+//! What a process is called, and the unit of systemd that it belongs to.
 
 use std::path::Path;
 
@@ -27,6 +27,12 @@ fn unit_of(groups: &str) -> Option<&str> {
     let known = kinds.iter().any(|kind| name.ends_with(kind)) && (slices > 0 || name == "init.scope");
     // A name that could be mistaken for a file of the kernel's is written with `_` before it.
     known.then(|| name.strip_prefix('_').unwrap_or(name))
+}
+
+/// What the kernel calls the process; nothing once it is gone.
+pub(super) fn name(process: &Path) -> Option<String> {
+    let bytes = std::fs::read(process.join("comm")).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
 }
 
 #[cfg(test)]

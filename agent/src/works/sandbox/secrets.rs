@@ -51,6 +51,7 @@ const SECRETS: &[&str] = &[
     "/var/lib/systemd/credential.secret",
     "/run/credentials",
     "/run/secrets",
+    "/var/log/installer",
     // the memory of the machine, and logs that are gone once read
     "/proc/kcore",
     "/proc/kmsg",
@@ -103,7 +104,7 @@ const AT_HOME: &[&str] = &[
 ];
 
 /// Those that are there, as they are really called. Homes of others are looked at only where they could be read.
-pub(super) fn present(state: &Path, everybody: bool) -> BTreeSet<PathBuf> {
+pub(in crate::works) fn present(state: &Path, everybody: bool) -> BTreeSet<PathBuf> {
     let own = rustix::process::geteuid().as_raw();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let homes = passwd.lines().filter_map(|line| {

@@ -84,3 +84,31 @@ fn facts_need_nobody_to_vouch_for_them() {
     let plan_bytes = raid.plan();
     raid.stops_at_the_gate(&plan_bytes);
 }
+
+#[test]
+fn what_is_in_a_log_is_told_to_nobody_unless_reviewers_or_a_person_vouch_for_it() {
+    let thief = Thief::replaces(Cluster::builder().agent("web-1").start(), &["web-1"]);
+    let log = r#"log("/var/log/auth.log").last(".*", duration("7d"))"#;
+    let by_condition = format!("- id: peek\n    that: '{log} != \"\"'");
+    let by_output = format!("- id: peek\n    that: memory.total_bytes > 0\n    outputs: {{ it: '{log}' }}");
+    let by_skipping = format!("- id: peek\n    if: '{log} == \"\"'\n    wait: 1s");
+    for text in [
+        with_reads("high", &by_condition, FACTS),
+        with_reads("high", &by_output, FACTS),
+        with_reads("high", FACTS, &by_skipping),
+        strike("high").replace("    risk: high", &format!("    risk: high\n    if: '{log} == \"\"'")),
+    ] {
+        assert!(text.contains("auth.log"), "{text}");
+        let raid = Raid::uncertified(&thief, "web-1", text.clone());
+        raid.refused("read-uncertified", &raid.order(diagnose()));
+        raid.nothing_happened();
+        // With reviewers or a person behind it, it is looked at like any other fact.
+        for raid in [
+            Raid::of(&thief, "web-1", text.clone()),
+            Raid::uncertified(&thief, "web-1", text.clone()).started_by(WRITER),
+        ] {
+            raid.plan();
+            raid.nothing_happened();
+        }
+    }
+}

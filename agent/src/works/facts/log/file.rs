@@ -1,0 +1,181 @@
+//! A log that is a file, from its newest line backwards.
+//!
+//! A line is as old as the stamp it begins with; one without a stamp belongs to the stamped one before it. Reading ends well
+//! before what is too old: lines of several writers are not quite in order, and a stranger who can put an old date into a line
+//! (the user's name in an access log) must not hide what stands above it.
+
+use std::fs::File;
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::allowed::{self, Log};
+use super::stamps::{self, Stamp, Zone};
+use super::{Ask, Hits, MOST_BYTES, TOO_SLOW, too_much};
+
+/// So many old lines after one another, and what is above them is old.
+const OLD_ENOUGH: u32 = 200;
+/// What is read at first.
+const BLOCK: u64 = 64 * 1024;
+/// What has no stamp so far has none.
+const UNSTAMPED: u64 = 1024 * 1024;
+
+pub(super) fn read(path: &Path, ask: &Ask, state: &Path) -> Result<Hits, String> {
+    let log = allowed::open(path, state)?.ok_or("there is no such file")?;
+    let mut sieve = Sieve { ask, hits: Hits::default(), pending: Hits::default(), old: 0, stamped: false };
+    let mut left = MOST_BYTES;
+    if sieve.sift(log, &mut left)?.is_break() {
+        return Ok(sieve.hits);
+    }
+    // All of it is recent: it was rotated not long ago.
+    let mut before = path.as_os_str().to_owned();
+    before.push(".1");
+    if let Some(log) = allowed::open(&PathBuf::from(&before), state)
+        .map_err(|why| format!("{}: {why}", before.to_string_lossy()))?
+    {
+        let _ = sieve.sift(log, &mut left)?;
+    }
+    // What stands above the first stamp may be as recent.
+    sieve.hits.older(sieve.pending);
+    Ok(sieve.hits)
+}
+
+/// What has been seen of a log, newest first.
+struct Sieve<'a> {
+    ask: &'a Ask,
+    hits: Hits,
+    /// Of lines that wait for the stamp above them.
+    pending: Hits,
+    /// Old lines after one another.
+    old: u32,
+    stamped: bool,
+}
+
+impl Sieve<'_> {
+    /// Goes through a file. It goes on where the one before may say more.
+    fn sift(&mut self, log: Log, left: &mut u64) -> Result<ControlFlow<()>, String> {
+        let mtime_ms =
+            log.meta.mtime().saturating_mul(1000).saturating_add(log.meta.mtime_nsec() / 1_000_000);
+        if mtime_ms < self.ask.from_ms {
+            return Ok(Break(()));
+        }
+        let mut zone = None;
+        self.stamped = false;
+        let mut lines = Backwards { file: log.file, at: log.meta.len(), text: Vec::new(), end: 0, left };
+        let mut number = 0u32;
+        loop {
+            number += 1;
+            if number.is_multiple_of(256) && Instant::now() > self.ask.deadline {
+                return Err(TOO_SLOW.into());
+            }
+            let line = match lines.next()? {
+                Line::Text(line) => String::from_utf8_lossy(line),
+                Line::TooMuch => return Err(too_much("and more is as recent")),
+                Line::Begin if self.stamped || log.meta.len() == 0 => break,
+                Line::Begin => return Err(NO_STAMPS.into()),
+            };
+            let stamp = stamps::of(&line).map(|stamp| when(stamp, &mut zone, mtime_ms, self.ask.now_ms));
+            if self.line(&line, stamp).is_break() {
+                return Ok(Break(()));
+            }
+            if !self.stamped && log.meta.len() - lines.at > UNSTAMPED {
+                return Err(NO_STAMPS.into());
+            }
+        }
+        Ok(if self.old > 0 { Break(()) } else { Continue(()) })
+    }
+
+    fn line(&mut self, line: &str, stamp: Option<i64>) -> ControlFlow<()> {
+        self.pending.take(line, self.ask);
+        let Some(stamp) = stamp else { return Continue(()) };
+        self.stamped = true;
+        let pending = std::mem::take(&mut self.pending);
+        if stamp < self.ask.from_ms {
+            self.old += 1;
+            return if self.old >= OLD_ENOUGH { Break(()) } else { Continue(()) };
+        }
+        self.old = 0;
+        self.hits.older(pending);
+        if self.hits.decide(self.ask.question) { Break(()) } else { Continue(()) }
+    }
+}
+
+const NO_STAMPS: &str =
+    "its lines do not begin with a time that is known, so nobody can tell how old they are";
+
+/// The time of a stamp. One that names no zone is of this host's zone or of UTC: the one in which the newest line is nearer to
+/// when the file was last written.
+fn when(stamp: Stamp, zone: &mut Option<Zone>, mtime_ms: i64, now_ms: i64) -> i64 {
+    let known = zone.get_or_insert_with(|| {
+        let far = |zone: &Zone| stamp.at(zone, now_ms).abs_diff(mtime_ms);
+        let local = Zone::local();
+        if far(&Zone::utc()) < far(&local) { Zone::utc() } else { local }
+    });
+    stamp.at(known, now_ms)
+}
+
+/// The lines of a file from the last to the first.
+struct Backwards<'a> {
+    file: File,
+    /// What is before this has not been read.
+    at: u64,
+    /// What has been read and not yet told.
+    text: Vec<u8>,
+    end: usize,
+    left: &'a mut u64,
+}
+
+enum Line<'a> {
+    Text(&'a [u8]),
+    /// There is no line before.
+    Begin,
+    /// There are lines before, and no more is read.
+    TooMuch,
+}
+
+impl Backwards<'_> {
+    fn next(&mut self) -> Result<Line<'_>, String> {
+        loop {
+            let known = &self.text[..self.end];
+            let newline = known.iter().rposition(|byte| *byte == b'\n');
+            // A last line that ends is not followed by an empty one.
+            if let Some(at) = newline.filter(|at| at + 1 == self.end && self.end == self.text.len()) {
+                self.text.truncate(at);
+                self.end = at;
+                continue;
+            }
+            if let Some(at) = newline {
+                let line = at + 1..self.end;
+                self.end = at;
+                return Ok(Line::Text(&self.text[line]));
+            }
+            if self.at == 0 && self.end == 0 {
+                return Ok(Line::Begin);
+            }
+            if self.at == 0 {
+                let line = ..std::mem::take(&mut self.end);
+                return Ok(Line::Text(&self.text[line]));
+            }
+            if *self.left == 0 {
+                return Ok(Line::TooMuch);
+            }
+            self.more()?;
+        }
+    }
+
+    /// Reads what is before; more at once the longer a line is.
+    fn more(&mut self) -> Result<(), String> {
+        let size = (self.end as u64).max(BLOCK).min(self.at).min(*self.left);
+        let mut text = vec![0; size as usize];
+        self.file
+            .read_exact_at(&mut text, self.at - size)
+            .map_err(|error| format!("it changed while it was read: {error}"))?;
+        self.at -= size;
+        *self.left -= size;
+        text.extend_from_slice(&self.text[..self.end]);
+        self.end = text.len();
+        self.text = text;
+        Ok(())
+    }
+}

@@ -1,0 +1,233 @@
+//! The journal of a unit, as `journalctl` tells it: newest first, the bare messages.
+//!
+//! The program is started with whole arguments and an environment of its own, and is ended when the question is answered, its
+//! time is over, or enough was read. Whatever it complains of makes an error of an answer that is not already certain: with too
+//! few rights it tells less, and calls that nothing.
+
+use std::io::{ErrorKind, Read as _};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Ask, Hits, MOST_BYTES, TOO_SLOW, too_much};
+
+/// Where journals are kept: on disk, or until the next boot.
+const PLACES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
+/// The longest name of a unit.
+const LONGEST: usize = 255;
+const KINDS: [&str; 11] = [
+    ".service",
+    ".socket",
+    ".timer",
+    ".scope",
+    ".slice",
+    ".mount",
+    ".automount",
+    ".swap",
+    ".target",
+    ".path",
+    ".device",
+];
+
+pub(super) fn read(unit: &str, ask: &Ask) -> Result<Hits, String> {
+    let unit = named(unit)?;
+    let program = ["/usr/bin/journalctl", "/bin/journalctl"].iter().map(Path::new).find(|path| path.exists());
+    let program = program.ok_or("this host has no journalctl, so no journal that could be read")?;
+    if !PLACES.iter().any(|place| is_kept(Path::new(place))) {
+        return Err("this host keeps no journal".into());
+    }
+    ask_program(program, &[], &unit, ask)
+}
+
+/// The whole name of a unit. `journalctl` takes patterns for units and reads options: neither can come of a value.
+pub(super) fn named(unit: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    if unit.is_empty() || unit.len() > LONGEST || unit.starts_with(['-', '.']) || !unit.bytes().all(fits) {
+        return Err("neither an absolute path nor the name of a unit".into());
+    }
+    let whole = KINDS.iter().any(|kind| unit.ends_with(kind));
+    Ok(if whole { unit.to_owned() } else { format!("{unit}.service") })
+}
+
+/// Whether there is a journal, or something that may not be looked into. To root, journalctl calls no journal an empty one.
+pub(super) fn is_kept(place: &Path) -> bool {
+    let is_journal = |path: &Path| path.extension().is_some_and(|ending| ending == "journal");
+    let of_machine = |dir: &Path| match std::fs::read_dir(dir) {
+        Ok(files) => files.flatten().any(|file| is_journal(&file.path())),
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+    };
+    match std::fs::read_dir(place) {
+        Ok(machines) => machines.flatten().any(|machine| of_machine(&machine.path())),
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+    }
+}
+
+pub(super) fn ask_program(program: &Path, more: &[PathBuf], unit: &str, ask: &Ask) -> Result<Hits, String> {
+    let mut running = Running::start(program, more, unit, ask)?;
+    let mut lines = Lines { hits: Hits::default(), rest: Vec::new(), read: 0 };
+    let mut stderr = Vec::new();
+    loop {
+        match running.wait(ask.deadline)? {
+            Said::Out(text) => {
+                if lines.take(&text, ask)? {
+                    return Ok(lines.hits); // Ends the program, too.
+                }
+            }
+            Said::Err(text) => {
+                let left = 4096usize.saturating_sub(stderr.len());
+                stderr.extend(text.into_iter().take(left));
+            }
+            Said::Done => break,
+        }
+    }
+    lines.end(ask);
+    if lines.hits.decide(ask.question) {
+        return Ok(lines.hits);
+    }
+    let status = running.child.wait().map_err(|error| format!("journalctl: {error}"))?;
+    let complaint = String::from_utf8_lossy(&stderr);
+    match why(&complaint) {
+        Some(why) => Err(why),
+        None if !status.success() => Err(format!("journalctl ended with {status}")),
+        None => Ok(lines.hits),
+    }
+}
+
+/// What is wrong, by what journalctl says. Anything it says is.
+fn why(complaint: &str) -> Option<String> {
+    let first = complaint.lines().find(|line| !line.trim().is_empty())?;
+    let has = |words: &str| complaint.contains(words);
+    Some(if has("No journal files were found") {
+        "this host keeps no journal".to_owned()
+    } else if has("insufficient permissions") || has("not seeing messages") || has("Permission denied") {
+        "the agent may not read the system's journal: it has to be root, or in the group systemd-journal"
+            .to_owned()
+    } else {
+        let line: String = first.chars().filter(|c| !c.is_control()).take(200).collect();
+        format!("journalctl says: {line}")
+    })
+}
+
+/// The lines of what was read so far.
+struct Lines {
+    hits: Hits,
+    rest: Vec<u8>,
+    read: u64,
+}
+
+impl Lines {
+    /// Takes more of them; true when nothing older matters.
+    fn take(&mut self, text: &[u8], ask: &Ask) -> Result<bool, String> {
+        self.read += text.len() as u64;
+        self.rest.extend_from_slice(text);
+        let mut begin = 0;
+        while let Some(length) = self.rest[begin..].iter().position(|byte| *byte == b'\n') {
+            self.line(begin..begin + length, ask);
+            begin += length + 1;
+            if self.hits.decide(ask.question) {
+                return Ok(true);
+            }
+        }
+        self.rest.drain(..begin);
+        if self.read > MOST_BYTES { Err(too_much("and the journal has more")) } else { Ok(false) }
+    }
+
+    fn end(&mut self, ask: &Ask) {
+        self.line(0..self.rest.len(), ask);
+        self.rest.clear();
+    }
+
+    fn line(&mut self, at: std::ops::Range<usize>, ask: &Ask) {
+        let line = String::from_utf8_lossy(&self.rest[at]);
+        if !is_remark(&line) {
+            self.hits.take(&line, ask);
+        }
+    }
+}
+
+/// What journalctl itself writes between the lines.
+fn is_remark(line: &str) -> bool {
+    let starts = ["-- No entries", "-- Boot ", "-- Reboot", "-- Journal begins at ", "-- Logs begin at "];
+    line.is_empty() || line.ends_with(" --") && starts.iter().any(|start| line.starts_with(start))
+}
+
+struct Running {
+    child: Child,
+    out: Option<std::process::ChildStdout>,
+    err: Option<std::process::ChildStderr>,
+}
+
+enum Said {
+    Out(Vec<u8>),
+    Err(Vec<u8>),
+    Done,
+}
+
+impl Running {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "part of the works; it is waited for here and ended at its deadline"
+    )]
+    fn start(program: &Path, more: &[PathBuf], unit: &str, ask: &Ask) -> Result<Running, String> {
+        let mut child = Command::new(program)
+            .args(["--no-pager", "--reverse", "--output=cat", "--all"])
+            .arg(format!("--since=@{}", ask.from_ms.max(0) / 1000))
+            .arg(format!("--unit={unit}"))
+            .args(more)
+            .env_clear()
+            .envs([("PATH", "/usr/bin:/bin"), ("LC_ALL", "C.UTF-8"), ("SYSTEMD_COLORS", "0")])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        Ok(Running { child, out, err })
+    }
+
+    /// The next that it says on either output.
+    fn wait(&mut self, deadline: Instant) -> Result<Said, String> {
+        let mut text = vec![0; 32 * 1024];
+        loop {
+            let mut fds: Vec<PollFd<'_>> = Vec::new();
+            fds.extend(self.out.as_ref().map(|out| PollFd::from_borrowed_fd(out.as_fd(), PollFlags::IN)));
+            fds.extend(self.err.as_ref().map(|err| PollFd::from_borrowed_fd(err.as_fd(), PollFlags::IN)));
+            if fds.is_empty() {
+                return Ok(Said::Done);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut fds, Some(&left)) {
+                Ok(0) => return Err(TOO_SLOW.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(format!("journalctl: {error}")),
+            }
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            let out_ready = self.out.is_some() && ready.first() == Some(&true);
+            if let Some(out) = self.out.as_mut().filter(|_| out_ready) {
+                match out.read(&mut text).map_err(|error| format!("journalctl: {error}"))? {
+                    0 => self.out = None,
+                    count => return Ok(Said::Out(text[..count].to_vec())),
+                }
+                continue;
+            }
+            if let Some(err) = self.err.as_mut().filter(|_| ready.last() == Some(&true)) {
+                match err.read(&mut text).map_err(|error| format!("journalctl: {error}"))? {
+                    0 => self.err = None,
+                    count => return Ok(Said::Err(text[..count].to_vec())),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
