@@ -22,6 +22,7 @@ pub mod facts; // what a host can be asked
 mod functions; // what can be called
 mod types; // tree to type, or to problems
 mod eval; // tree and values to a value
+mod readings; // the values behind an answer
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -106,6 +107,11 @@ impl Expr {
     /// Its value.
     pub fn eval(&self, scope: &Scope, facts: &Facts) -> Result<Value, EvalError> {
         eval::eval(&self.root, scope, facts)
+    }
+
+    /// What it reads, in words, and the values: what people need to understand its answer. Bounded in length.
+    pub fn readings(&self, scope: &Scope, facts: &Facts) -> Vec<(String, String)> {
+        readings::of(&self.root, scope, facts)
     }
 
     /// Its value where a condition is meant.

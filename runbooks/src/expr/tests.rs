@@ -297,6 +297,34 @@ fn what_is_wrong_is_told_with_its_place() {
 }
 
 #[test]
+fn what_an_expression_read_is_told_in_its_words() {
+    let read = |source: &str| {
+        let expr = Expr::parse(&Mapped::bare(source).source(), &env()).expect("it is good");
+        let asked = expr.fact_calls(&scope()).expect("they can be told");
+        let mut answers = facts();
+        answers.retain(|call, _| asked.iter().any(|fact| fact.to_string() == *call));
+        let read = expr.readings(&scope(), &answers);
+        read.iter().map(|(words, value)| format!("{words} = {value}")).collect::<Vec<_>>().join("; ")
+    };
+    for (source, told) in [
+        (
+            "disk(inputs.mount).used_percent < double(inputs.port) + 1.0",
+            r#"disk("/var").used_percent = 91.5; inputs.port = 80"#,
+        ),
+        ("inputs.port < 1 || inputs.port > 2", "inputs.port = 80"),
+        (
+            "steps.look.used > 90 && memory.used_percent > 5.0",
+            "steps.look.used = 91; memory.used_percent = 10.0",
+        ),
+        ("load.one > 1.0", "load = cannot be read: the file is not there"),
+        (r#"["/var"].exists(m, disk(m).used_percent > 99.0)"#, r#"disk("/var") = {"used_percent":91.5}"#),
+        ("1 < 2", ""),
+    ] {
+        assert_eq!(read(source), told, "{source}");
+    }
+}
+
+#[test]
 fn what_fails_when_it_runs_says_where() {
     let cases = [
         ("1 / 0", "ERROR 1:1 division by zero"),

@@ -121,7 +121,8 @@ impl<'a> Cx<'a> {
         match holds(condition, &self.scope(), facts) {
             Ok(true) => self.start(1),
             Ok(false) => {
-                let reason = format!("its condition was false: {}{}", condition.source(), readings(facts));
+                let values = readings(condition, &self.scope(), facts);
+                let reason = format!("its condition was false: {}{values}", condition.source());
                 self.effects.push(Effect::Report(Note::Skipped { path: self.item.path.clone(), reason }));
                 Moved::Over(Verdict::Skipped)
             }
@@ -202,7 +203,9 @@ impl<'a> Cx<'a> {
                 let watch = Watch { held: Some(since), ..watch };
                 return Moved::To(Stage::Resting { watch, timer: self.timer(rest) });
             }
-            Ok(false) => format!("`{}` is false{}", condition.source(), readings(facts)),
+            Ok(false) => {
+                format!("`{}` is false{}", condition.source(), readings(condition, &scope, facts))
+            }
             Err(reason) => format!("`{}` cannot be read: {reason}", condition.source()),
         };
         let left = within.saturating_sub(self.now.saturating_sub(watch.since));
@@ -496,17 +499,12 @@ fn holds(expr: &Expr, scope: &Scope, facts: &Facts) -> Result<bool, String> {
     }
 }
 
-/// The facts behind an answer, for people.
-fn readings(facts: &Facts) -> String {
-    if facts.is_empty() {
+/// The values behind an answer, for people.
+fn readings(condition: &Expr, scope: &Scope, facts: &Facts) -> String {
+    let each = condition.readings(scope, facts);
+    if each.is_empty() {
         return String::new();
     }
-    let each: Vec<String> = facts
-        .iter()
-        .map(|(call, value)| match value {
-            Ok(value) => format!("{call} = {}", evidence::json(value)),
-            Err(reason) => format!("{call}: {reason}"),
-        })
-        .collect();
+    let each: Vec<String> = each.iter().map(|(words, value)| format!("{words} = {value}")).collect();
     format!(" ({})", each.join("; ").chars().take(500).collect::<String>())
 }

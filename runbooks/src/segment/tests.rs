@@ -411,7 +411,7 @@ fn a_condition_that_is_false_skips_its_step() {
         &[Say::Begin, Say::Used(10.0), Say::Used(10.0)],
         r#"
         read disk("/var")
-        skipped remediate/purge: its condition was false: disk(inputs.mount).used_percent >= 85.0 (disk("/var") = {"used_percent":10.0}); started verify/below 1; read disk("/var")
+        skipped remediate/purge: its condition was false: disk(inputs.mount).used_percent >= 85.0 (disk("/var").used_percent = 10.0); started verify/below 1; read disk("/var")
         timer 3s
         "#,
     );
@@ -467,7 +467,7 @@ fn a_failed_attempt_is_tried_again_after_its_delay_and_then_fails_the_segment() 
         failed remediate/vacuum 2: it exited with 7; started verify/below 1; read disk("/var")
         timer 3s
         read disk("/var")
-        failed verify/below 1: after 10s: `disk(inputs.mount).used_percent < 85.0` is false (disk("/var") = {"used_percent":90.0}); END failed remediate/vacuum: it exited with 7 (effects, verify Failed, undo None)
+        failed verify/below 1: after 10s: `disk(inputs.mount).used_percent < 85.0` is false (disk("/var").used_percent = 90.0); END failed remediate/vacuum: it exited with 7 (effects, verify Failed, undo None)
         "#,
     );
 }
