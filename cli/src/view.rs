@@ -85,6 +85,17 @@ pub fn incident(incident: &v1::Incident) -> Value {
         "timeline": incident.timeline.iter().map(|entry| json!({
             "at": time_json(entry.at), "who": entry.who, "text": entry.text,
         })).collect::<Vec<_>>(),
+        "evidence": incident.evidence.iter().map(evidence).collect::<Vec<_>>(),
+    })
+}
+
+fn evidence(evidence: &v1::Evidence) -> Value {
+    json!({
+        "run": evidence.run, "host": evidence.host, "runbook": evidence.runbook, "ending": evidence.ending,
+        "reason": evidence.reason, "readings": evidence.readings, "next": evidence.next,
+        "tried": evidence.tried.iter().map(|it| json!({ "step": it.step, "outcome": it.outcome, "why": it.why }))
+            .collect::<Vec<_>>(),
+        "seen": evidence.seen.iter().map(|it| json!({ "step": it.step, "lines": it.lines })).collect::<Vec<_>>(),
     })
 }
 

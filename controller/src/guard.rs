@@ -11,6 +11,9 @@ use crate::policy::Policy;
 use crate::signal::{Answer, Verdict};
 use crate::world::At;
 
+/// So many remediations in a row may fail to help, where the policy does not say.
+pub const BREAKER: u32 = 2;
+
 /// What the guards look at.
 #[derive(Debug)]
 pub struct Asked<'a> {
@@ -26,6 +29,10 @@ pub struct Asked<'a> {
     pub before: &'a [At],
     /// The run that remediates on the host now, if another does.
     pub taken_by: Option<RunId>,
+    /// How many remediations of the same runbook on the same host in a row did not help.
+    pub failed: u32,
+    /// Whether a person started the run.
+    pub by_hand: bool,
     /// Now.
     pub now: At,
 }
@@ -43,7 +50,8 @@ pub enum Outcome {
 
 /// Asks every guard.
 pub fn judge(asked: &Asked<'_>, policy: &Policy) -> (Outcome, Vec<Verdict>) {
-    let verdicts = vec![cooldown(asked, policy), max_runs(asked, policy), one_at_a_time(asked)];
+    let verdicts =
+        vec![cooldown(asked, policy), max_runs(asked, policy), breaker(asked, policy), one_at_a_time(asked)];
     let outcome = verdicts.iter().map(|verdict| match verdict.answer {
         Answer::Yes => Outcome::Pass,
         Answer::Wait => Outcome::Wait,
@@ -100,6 +108,27 @@ fn max_runs(asked: &Asked<'_>, policy: &Policy) -> Verdict {
     }
 }
 
+/// What did not help twice does not help a third time, and may make things worse: a person looks first.
+fn breaker(asked: &Asked<'_>, policy: &Policy) -> Verdict {
+    let verdict = |answer, reason: String| Verdict::new(asked.now, "guard breaker", answer, reason);
+    let rules = policy.guards(asked.runbook, asked.host).filter_map(|rule| rule.breaker);
+    let most = rules.min().unwrap_or(BREAKER);
+    match asked.failed {
+        _ if asked.by_hand => verdict(Answer::Yes, "a person started the run".to_owned()),
+        0 => verdict(Answer::Yes, "the last remediation helped, or there was none".to_owned()),
+        failed if failed < most => {
+            verdict(Answer::Yes, format!("{failed} in a row did not help, {most} may"))
+        }
+        failed => {
+            let text = format!(
+                "{failed} remediations in a row did not help, so no alert starts another: look at the host, then start it by \
+                 hand; it also ends with the incident"
+            );
+            verdict(Answer::No, text)
+        }
+    }
+}
+
 fn one_at_a_time(asked: &Asked<'_>) -> Verdict {
     match asked.taken_by.filter(|run| *run != asked.run) {
         None => Verdict::new(asked.now, "guard host", Answer::Yes, "nothing else changes the host"),
@@ -118,6 +147,17 @@ mod tests {
     const MINUTE: i64 = 60_000;
 
     fn check(before: &[At], taken: bool, now: i64, expected: Outcome, reason: &str) {
+        check_breaker(before, taken, now, (0, false), expected, reason);
+    }
+
+    fn check_breaker(
+        before: &[At],
+        taken: bool,
+        now: i64,
+        (failed, by_hand): (u32, bool),
+        expected: Outcome,
+        reason: &str,
+    ) {
         let own = Guard {
             cooldown: Some(Duration::from_secs(30 * 60)),
             max_runs: Some((2, Duration::from_secs(86_400))),
@@ -128,6 +168,7 @@ mod tests {
                 hosts: None,
                 cooldown: Some(Duration::from_secs(60)),
                 max_runs: None,
+                breaker: Some(3),
             }],
             ..Policy::default()
         };
@@ -139,6 +180,8 @@ mod tests {
             host: &"web-1".parse().unwrap(),
             before,
             taken_by: Some(if taken { other } else { run }),
+            failed,
+            by_hand,
             now: At(now),
         };
         let (outcome, verdicts) = judge(&asked, &policy);
@@ -167,5 +210,15 @@ mod tests {
         check(&[At(0), At(MINUTE)], false, 25 * 60 * MINUTE, Outcome::Pass, "");
         check(&[], true, 0, Outcome::Wait, "changes the host now");
         check(&[At(0)], true, MINUTE, Outcome::Refuse, "guard host");
+    }
+
+    #[test]
+    fn what_did_not_help_is_not_tried_again_until_a_person_does() {
+        let check = |failed, by_hand, expected, reason: &str| {
+            check_breaker(&[], false, 0, (failed, by_hand), expected, reason);
+        };
+        check(2, false, Outcome::Pass, "");
+        check(3, false, Outcome::Refuse, "guard breaker: 3 remediations in a row did not help");
+        check(3, true, Outcome::Pass, "");
     }
 }

@@ -21,6 +21,7 @@ pub mod store; // what survives us
 pub mod run; // so we are doing it
 pub mod dispatch; // … on that host
 pub mod outcome; // … which says how it went
+pub mod evidence; // … what a person needs who is woken up
 pub mod report; // … and this is what happened
 pub mod notify; // … which people are told
 

@@ -3,13 +3,16 @@
 //! The body is one JSON object:
 //!
 //! ```json
-//! { "fettle": "notification/1", "id": "17", "kind": "gate-opened", "at": "2026-11-21T03:04:05Z",
+//! { "fettle": "notification/2", "id": "17", "kind": "gate-opened", "at": "2026-11-21T03:04:05Z",
 //!   "title": "host/disk-full on web-1 waits for approval", "run": "run_…", "gate": "gate_…", "incident": "inc_…",
-//!   "host": "web-1", "to": ["dba-oncall"], "text": "needs 1 of dba-oncall, decide by 03:08:05" }
+//!   "host": "web-1", "to": ["dba-oncall"], "text": "needs 1 of dba-oncall, decide by 03:08:05",
+//!   "ending": "", "since": "", "evidence": null }
 //! ```
 //!
-//! `kind` is `gate-opened`, `gate-escalated`, `gate-decided`, `run-ended` or `resolve-wanted`; members that do not apply are
-//! empty. The header `fettle-signature: sha256=HEX` is the HMAC-SHA-256 of the body with the configured secret. Any 2xx
+//! `kind` is `gate-opened`, `gate-escalated`, `gate-decided`, `run-ended`, `resolve-wanted` or `still-firing`; members that do
+//! not apply are empty. Of a run that ended, `ending` says how, and `since` when the trouble began as far as is known. Where
+//! people must look, `evidence` is what they need ([`crate::evidence::Evidence`]); `notify.golden.json` is one of those, whole.
+//! The version counts up when a member goes or means something else. The header `fettle-signature: sha256=HEX` is the HMAC-SHA-256 of the body with the configured secret. Any 2xx
 //! answer is taken as received; everything else is tried again, later and later. A receiver may get one twice: `id` tells.
 
 use std::future::Future;
@@ -23,6 +26,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::evidence::Evidence;
 use crate::policy::Notify;
 use crate::world::At;
 
@@ -47,7 +51,13 @@ pub struct Notification {
     pub host: String,
     pub to: Vec<String>,
     pub text: String,
+    pub ending: &'static str,
+    pub since: String,
+    pub evidence: Option<Evidence>,
 }
+
+/// The format, with its version.
+pub const FORMAT: &str = "notification/2";
 
 /// How long to wait after so many failed tries: a second at first, then twice as long each time, at most ten minutes.
 pub fn backoff(tries: u32) -> Duration {
@@ -140,6 +150,52 @@ mod tests {
         assert_eq!(
             hex(&hmac(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First")),
             "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
+        );
+    }
+
+    #[test]
+    fn the_format_is_the_golden_one() {
+        use crate::evidence::{Seen, Tried};
+        let whole = Notification {
+            fettle: FORMAT,
+            id: "17".into(),
+            kind: "run-ended",
+            at: "2026-11-21T03:04:05Z".into(),
+            title: "host/disk-full on web-1: unverified".into(),
+            run: "run_01".into(),
+            gate: String::new(),
+            incident: "inc_01".into(),
+            host: "web-1".into(),
+            to: Vec::new(),
+            text: "everything ran; the symptom is still there".into(),
+            ending: "unverified",
+            since: "2026-11-21T03:02:50Z".into(),
+            evidence: Some(Evidence {
+                tried: vec![Tried {
+                    step: "remediate/vacuum".into(),
+                    outcome: "succeeded".into(),
+                    why: String::new(),
+                }],
+                readings: vec![
+                    r#"`disk("/var").used_percent < 85.0` is false (disk("/var").used_percent = 97.3)"#
+                        .into(),
+                ],
+                seen: vec![Seen {
+                    step: "diagnose/biggest".into(),
+                    lines: vec!["9.1G\t/var/lib/app".into()],
+                }],
+                next: vec!["fettle incident show inc_01".into()],
+            }),
+        };
+        let written = serde_json::to_string_pretty(&whole).expect("JSON") + "\n";
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/notify.golden.json");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&golden, &written).expect("it can be written");
+        }
+        assert_eq!(
+            std::fs::read_to_string(golden).expect("it is there"),
+            written,
+            "a changed format needs a new version"
         );
     }
 

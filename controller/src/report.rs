@@ -10,6 +10,7 @@ use fettle_proto::{signed, v1};
 use fettle_runbooks::id::Host;
 use fettle_runbooks::run::{State, Wait};
 
+use crate::evidence;
 use crate::gate;
 use crate::incident::{self, Clock};
 use crate::model::row::{AgentRow, GateRow, GateState, HostRunRow, IncidentRow, SignalRow, StepRow};
@@ -224,7 +225,7 @@ pub fn signal(row: &SignalRow, whole: bool) -> v1::Signal {
 }
 
 /// An incident as it stands, with what happened in it.
-pub fn incident(row: &IncidentRow, history: &[Record], now: At) -> v1::Incident {
+pub fn incident(row: &IncidentRow, history: &[Record], runs: &[RunParts], now: At) -> v1::Incident {
     let [detect, investigate, remediate] = incident::clocks(&row.readings, now);
     let timeline = history.iter().filter_map(|record| {
         let line = line(&record.change)?;
@@ -247,7 +248,33 @@ pub fn incident(row: &IncidentRow, history: &[Record], now: At) -> v1::Incident 
             remediate: Some(clock(remediate)),
         }),
         timeline: timeline.collect(),
+        evidence: runs.iter().flat_map(evidence).collect(),
     }
+}
+
+/// What is known of the hosts of a run that people must look at.
+fn evidence(parts: &RunParts) -> Vec<v1::Evidence> {
+    let ended = parts.hosts.iter().filter_map(|row| Some((row, row.machine.ended()?)));
+    let wanted = ended.filter(|(_, how)| evidence::wanted(how.ending));
+    let each = wanted.map(|(row, how)| {
+        let evidence = evidence::of(&parts.run, row, &parts.steps);
+        v1::Evidence {
+            run: row.run.to_string(),
+            host: row.host.to_string(),
+            runbook: row.runbook.clone(),
+            ending: how.ending.word().to_owned(),
+            reason: row.reason.clone(),
+            tried: evidence
+                .tried
+                .into_iter()
+                .map(|it| v1::Tried { step: it.step, outcome: it.outcome, why: it.why })
+                .collect(),
+            readings: evidence.readings,
+            seen: evidence.seen.into_iter().map(|it| v1::Seen { step: it.step, lines: it.lines }).collect(),
+            next: evidence.next,
+        }
+    });
+    each.collect()
 }
 
 fn clock(clock: Clock) -> v1::Clock {

@@ -93,6 +93,40 @@ pub(crate) fn report(out: &Output, incident: &v1::Incident) -> String {
         }
         text.push_str(&table.render(out).lines().map(|line| format!("  {line}\n")).collect::<String>());
     }
+    for evidence in &incident.evidence {
+        text.push_str(&wanted(out, evidence));
+    }
+    text
+}
+
+/// What a person needs who has to look at a host.
+fn wanted(out: &Output, evidence: &v1::Evidence) -> String {
+    let mut text = format!(
+        "\n\nLook at {}: {} {}  {}",
+        visible(&evidence.host),
+        visible(&evidence.runbook),
+        out.paint(Tone::of(&evidence.ending), &evidence.ending),
+        visible(&evidence.run),
+    );
+    let mut line =
+        |depth: usize, words: &str| text.push_str(&format!("\n{}{}", "  ".repeat(depth), visible(words)));
+    line(1, &evidence.reason);
+    for reading in &evidence.readings {
+        line(1, reading);
+    }
+    if !evidence.tried.is_empty() {
+        line(1, "tried:");
+    }
+    for tried in &evidence.tried {
+        let why = if tried.why.is_empty() { String::new() } else { format!(": {}", tried.why) };
+        line(2, &format!("{} {}{why}", tried.step, tried.outcome));
+    }
+    for seen in &evidence.seen {
+        line(1, &format!("{} wrote last:", seen.step));
+        seen.lines.iter().for_each(|written| line(2, written));
+    }
+    line(1, "next:");
+    evidence.next.iter().for_each(|command| line(2, command));
     text
 }
 
@@ -140,6 +174,21 @@ mod tests {
                 at: 1_600_000_000_000,
                 who: "source alertmanager".into(),
                 text: "HostServiceDown is firing\nfor web-1".into(),
+            }],
+            evidence: vec![v1::Evidence {
+                run: "run_1".into(),
+                host: "web-1".into(),
+                runbook: "host/service-down".into(),
+                ending: "unverified".into(),
+                reason: "the symptom is still there".into(),
+                tried: vec![v1::Tried {
+                    step: "remediate/restart".into(),
+                    outcome: "failed".into(),
+                    why: "it exited with 1".into(),
+                }],
+                readings: vec!["`unit(\"app\").active` is false".into()],
+                seen: vec![v1::Seen { step: "diagnose/log".into(), lines: vec!["out of memory".into()] }],
+                next: vec!["fettle logs run_1".into()],
             }],
             ..Default::default()
         };

@@ -150,6 +150,7 @@ impl Desk<'_> {
         let mut labels: std::collections::BTreeMap<String, String> = hello.labels.into_iter().collect();
         let bound = known.map(|row| row.bound.clone()).unwrap_or_default();
         labels.extend(bound.clone());
+        let tallies = known.map(|row| row.tallies.clone()).unwrap_or_default();
         let upto = acked.get(&hello.journal).copied().unwrap_or(0);
         let row = AgentRow {
             host: host.clone(),
@@ -168,6 +169,7 @@ impl Desk<'_> {
             boot_id: hello.boot_id,
             acked,
             journal: hello.journal,
+            tallies,
         };
         self.change(Change::AgentConnected(Box::new(row)));
         let heartbeat_ms = u32::try_from(HEARTBEAT.as_millis()).unwrap_or(u32::MAX);

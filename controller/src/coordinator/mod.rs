@@ -432,8 +432,8 @@ impl Coordinator {
                 RowKey::Gate(id) => self.decide(|desk| desk.gate_due(id)),
                 RowKey::Order(run, host, segment) => self.decide(|desk| desk.order_due(run, &host, segment)),
                 RowKey::Notification(id) => self.send(id),
+                RowKey::Incident(id) => self.decide(|desk| desk.incident_due(id)),
                 RowKey::Signal(_)
-                | RowKey::Incident(_)
                 | RowKey::Run(_)
                 | RowKey::HostRun(..)
                 | RowKey::Step(..)

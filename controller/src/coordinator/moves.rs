@@ -134,6 +134,8 @@ impl Desk<'_> {
             host,
             before: &before,
             taken_by: self.model.taken_by(host),
+            failed: self.model.failed_in_a_row(&run_row.runbook, host),
+            by_hand: matches!(run_row.origin, Origin::Person(_)),
             now: self.now,
         };
         let (outcome, verdicts) = guard::judge(&asked, &self.in_force.policy);
@@ -304,18 +306,18 @@ impl Desk<'_> {
     fn end(&mut self, run: RunId, host: &Host, how: &Final) {
         self.close_orders(run, host);
         let Some(row) = self.model.runs.get(&run) else { return };
-        let (incident, hosts, runbook) = (row.incident, row.hosts.clone(), row.runbook.clone());
+        let (incident, hosts) = (row.incident, row.hosts.clone());
         if let Some(incident) = incident {
             self.investigated(incident);
             if how.ending == Ending::Verified {
-                self.change(Change::Remediated { incident });
+                let look_again_at = Some(self.now.plus(self.in_force.policy.incidents.still_firing_after));
+                self.change(Change::Remediated { incident, look_again_at });
             }
         }
         let all_ended = hosts.iter().all(|host| {
             self.model.host_runs.get(&(run, host.clone())).is_none_or(|row| row.machine.ended().is_some())
         });
-        let title = format!("{runbook} on {host}: {}", how.ending.word());
-        self.notify("run-ended", title, Some(run), None, Some(host), &[], &how.reason);
+        self.notify_ended(run, host, how);
         if all_ended {
             self.change(Change::RunEnded { run });
         }

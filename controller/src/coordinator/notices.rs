@@ -1,11 +1,42 @@
 //! Notifications enter the outbox.
 
-use fettle_runbooks::id::{GateId, Host, RunId};
+use std::time::Duration;
+
+use fettle_runbooks::id::{GateId, Host, IncidentId, RunId};
+use fettle_runbooks::run::{Ending, Final};
 
 use super::desk::Desk;
+use crate::evidence::{self, Evidence};
 use crate::model::Change;
+use crate::model::row::IncidentRow;
 use crate::model::row::NotificationRow;
-use crate::notify::{Notification, retry};
+use crate::notify::{FORMAT, Notification, retry};
+use crate::signal::{Answer, Verdict};
+use crate::world::At;
+
+/// A refusal that goes on is told again in another incident, and not before this.
+const TELL_AGAIN: Duration = Duration::from_secs(60 * 60);
+
+/// What there is to tell of a run that ended.
+#[derive(Default)]
+struct Ended {
+    ending: &'static str,
+    since: Option<At>,
+    evidence: Option<Evidence>,
+}
+
+/// One notification in the making.
+struct Told<'a> {
+    kind: &'static str,
+    title: String,
+    run: Option<RunId>,
+    gate: Option<GateId>,
+    incident: Option<IncidentId>,
+    host: Option<&'a Host>,
+    to: &'a [String],
+    text: &'a str,
+    ended: Ended,
+}
 
 impl Desk<'_> {
     /// Queues a notification, if there is anyone to tell.
@@ -20,6 +51,88 @@ impl Desk<'_> {
         to: &[String],
         text: &str,
     ) {
+        let incident = run.and_then(|run| self.model.runs.get(&run)).and_then(|row| row.incident);
+        self.queue(Told { kind, title, run, gate, incident, host, to, text, ended: Ended::default() });
+    }
+
+    /// Tells how a host run ended, with what people need where they must look. Of a refusal that goes on they are told once.
+    pub(super) fn notify_ended(&mut self, run: RunId, host: &Host, how: &Final) {
+        let key = (run, host.clone());
+        let Some((row, host_row)) = self.model.runs.get(&run).zip(self.model.host_runs.get(&key)) else {
+            return;
+        };
+        let (incident, signal, runbook) = (row.incident, row.signal, row.runbook.clone());
+        let evidence = evidence::wanted(how.ending).then(|| {
+            let steps = self.model.steps.range((run, host.clone(), String::new(), 0)..);
+            let steps = steps.take_while(|((of, on, ..), _)| *of == run && on == host).map(|(_, step)| step);
+            evidence::of(row, host_row, steps)
+        });
+        if let (Ending::Refused, Some(signal)) = (how.ending, signal) {
+            if let Some(at) = self.told_of_refusal(&runbook, host, incident) {
+                let reason = format!(
+                    "people were told at {at} that {runbook} is refused on {host}: not again while that goes on"
+                );
+                let verdicts = vec![Verdict::new(self.now, "notify", Answer::No, reason)];
+                self.change(Change::Judged { signal, verdicts });
+                return;
+            }
+            self.change(Change::RefusalTold { run, host: host.clone(), runbook: runbook.clone() });
+        }
+        let since = incident.and_then(|id| self.model.incidents.get(&id)).map(|row| row.readings.onset);
+        let title = format!("{runbook} on {host}: {}", how.ending.word());
+        let ended = Ended { ending: how.ending.word(), since, evidence };
+        let (kind, text) = ("run-ended", how.reason.as_str());
+        self.queue(Told {
+            kind,
+            title,
+            run: Some(run),
+            gate: None,
+            incident,
+            host: Some(host),
+            to: &[],
+            text,
+            ended,
+        });
+    }
+
+    /// When people were told that guards refuse this runbook on this host, if that is enough for now.
+    fn told_of_refusal(&self, runbook: &str, host: &Host, incident: Option<IncidentId>) -> Option<At> {
+        let (at, of) = self.model.agents.get(host)?.tallies.get(runbook)?.told?;
+        (of == incident || self.now < at.plus(TELL_AGAIN)).then_some(at)
+    }
+
+    /// An incident whose symptom was verified gone a while ago is looked at: does the alert agree?
+    pub(super) fn incident_due(&mut self, id: IncidentId) {
+        let Some(row) = self.model.incidents.get(&id) else { return };
+        let due = row.look_again_at.is_some_and(|at| self.now >= at) && !row.firing.is_empty();
+        let Some(verified) = row.readings.remediated.filter(|_| due) else { return };
+        let IncidentRow { title, host, firing, readings, runs, .. } = row.clone();
+        self.change(Change::StillFiring { incident: id });
+        let text = format!(
+            "the symptom was verified gone at {verified}, and the alert still fires: either it is slow to resolve, or it sees something that \
+             the runbook's `verify` does not; then: fettle incident show {id}"
+        );
+        for signal in firing {
+            let verdicts = vec![Verdict::new(self.now, "verified", Answer::No, text.clone())];
+            self.change(Change::Judged { signal, verdicts });
+        }
+        let title = format!("{}: verified, but still firing", evidence::plain(&title, 200));
+        let ended = Ended { since: Some(readings.onset), ..Ended::default() };
+        let (run, host) = (runs.last().copied(), host.as_ref());
+        self.queue(Told {
+            kind: "still-firing",
+            title,
+            run,
+            gate: None,
+            incident: Some(id),
+            host,
+            to: &[],
+            text: &text,
+            ended,
+        });
+    }
+
+    fn queue(&mut self, told: Told<'_>) {
         if self.in_force.policy.notify.is_none() {
             return;
         }
@@ -27,9 +140,9 @@ impl Desk<'_> {
             value.map(|value| value.to_string()).unwrap_or_default()
         }
         let id = self.model.next_notification();
-        let incident = run.and_then(|run| self.model.runs.get(&run)).and_then(|row| row.incident);
+        let Told { kind, title, run, gate, incident, host, to, text, ended } = told;
         let body = Notification {
-            fettle: "notification/1",
+            fettle: FORMAT,
             id: id.to_string(),
             kind,
             at: self.now.to_string(),
@@ -40,6 +153,9 @@ impl Desk<'_> {
             host: word(host),
             to: to.to_vec(),
             text: text.to_owned(),
+            ending: ended.ending,
+            since: word(ended.since),
+            evidence: ended.evidence,
         };
         let Ok(body) = serde_json::to_string(&body) else { return };
         self.change(Change::NotificationQueued(Box::new(NotificationRow {

@@ -26,6 +26,9 @@ const PAGE: usize = 10_000;
 /// so overtakes what does.
 const HOLD: Duration = Duration::from_secs(1);
 
+/// Runs of an incident of which the evidence is told.
+const RUNS: usize = 20;
+
 /// The most of a list.
 const MOST: usize = 1000;
 
@@ -198,19 +201,23 @@ impl Handle {
     pub async fn incidents(&self, open: bool, limit: u32) -> Result<Vec<v1::Incident>, Problem> {
         let rows = self.read(move |store| store.incidents(open, limited(limit))).await?;
         let now = self.world.now();
-        Ok(rows.iter().map(|row| report::incident(row, &[], now)).collect())
+        Ok(rows.iter().map(|row| report::incident(row, &[], &[], now)).collect())
     }
 
     /// One incident: timeline, decisions, clocks.
     pub async fn incident(&self, incident: IncidentId) -> Result<v1::Incident, Problem> {
-        let (row, history) = self
+        let (row, history, runs) = self
             .read(move |store| {
                 let Some(row) = store.incident(incident)? else { return Ok(None) };
-                Ok(Some((row, store.history(Of::Incident(incident), 0, PAGE)?)))
+                // Of an incident that goes on and on, the latest runs.
+                let latest = row.runs.iter().rev().take(RUNS).rev();
+                let runs =
+                    latest.filter_map(|run| store.run(*run).transpose()).collect::<Result<Vec<_>, _>>()?;
+                Ok(Some((row, store.history(Of::Incident(incident), 0, PAGE)?, runs)))
             })
             .await?
             .ok_or_else(|| Problem::not_found(format!("incident `{incident}`")))?;
-        Ok(report::incident(&row, &history, self.world.now()))
+        Ok(report::incident(&row, &history, &runs, self.world.now()))
     }
 
     /// The fleet.

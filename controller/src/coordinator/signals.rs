@@ -24,9 +24,7 @@ const ECHO: Duration = Duration::from_secs(60);
 impl Desk<'_> {
     /// Takes one signal in.
     pub(super) fn signal(&mut self, signal: Signal) -> Receipt {
-        let known =
-            self.model.signal_by_key(&signal.key()).filter(|known| !fires_anew(&known.signal, &signal));
-        if let Some(known) = known {
+        if let Some(known) = self.known(&signal) {
             let receipt = Receipt { signal: known.id, new: false, run: known.run };
             let turned = known.signal.status != signal.status;
             let id = known.id;
@@ -41,6 +39,9 @@ impl Desk<'_> {
         if let Some(over) = echo.filter(|_| signal.status == Status::Resolved) {
             return Receipt { signal: over.signal, new: false, run: over.run };
         }
+        if let Some(receipt) = self.same_alert(&signal) {
+            return receipt;
+        }
         let (judged, go) = match echo {
             Some(over) => (self.late(over), None),
             None => self.judge(&signal),
@@ -50,6 +51,7 @@ impl Desk<'_> {
             id,
             signal: signal.clone(),
             repeats: 0,
+            seen_at: Some(signal.received_at).filter(|_| signal.status == Status::Firing),
             incident: None,
             run: None,
             host: judged.host.clone(),
@@ -79,6 +81,59 @@ impl Desk<'_> {
         };
         let run = go.map(|chosen| self.start_by_alert(chosen, &signal, id, incident));
         Receipt { signal: id, new: true, run }
+    }
+
+    /// The signal that this one says something more of.
+    fn known(&self, signal: &Signal) -> Option<&SignalRow> {
+        self.model.signal_by_key(&signal.key()).filter(|known| !fires_anew(&known.signal, signal))
+    }
+
+    /// The firing signals that this one is about although it names another start, each with the reason. A source says another
+    /// start after it was restarted, or when it is one of several that watch the same.
+    fn other_starts(&self, signal: &Signal) -> Vec<(SignalId, String)> {
+        let start =
+            |signal: &Signal| signal.starts_at.map_or_else(|| "unknown".to_owned(), |at| at.to_string());
+        let firing = self.model.firing(&signal.source, &signal.fingerprint);
+        let about = firing.filter_map(|row| {
+            let known = &row.signal;
+            let (said, first) = (start(signal), start(known));
+            let why = match signal.status {
+                // What began after that end is not over by it.
+                Status::Resolved if known.starts_at > signal.ends_at.or(Some(signal.received_at)) => {
+                    return None;
+                }
+                Status::Resolved => format!(
+                    "resolved under the start {said}, it fired under {first}: the same alert, so it is over"
+                ),
+                // It was still firing then, so it had not ended in between.
+                Status::Firing if signal.starts_at > row.seen_at => return None,
+                Status::Firing => {
+                    format!("fires under the start {said} as well, and fired all along: the same trouble")
+                }
+            };
+            Some((row.id, why))
+        });
+        about.collect()
+    }
+
+    /// Takes in what is said of a known alert under another start.
+    fn same_alert(&mut self, signal: &Signal) -> Option<Receipt> {
+        let about = self.other_starts(signal);
+        let first = about.first().and_then(|(id, _)| self.model.signals.get(id))?;
+        let receipt = Receipt { signal: first.id, new: false, run: first.run };
+        for (id, why) in about {
+            let told =
+                self.model.signals.get(&id).is_some_and(|row| row.trail.iter().any(|it| it.reason == why));
+            if !told {
+                let verdicts = vec![Verdict::new(self.now, "dedupe", Answer::No, why)];
+                self.change(Change::Judged { signal: id, verdicts });
+            }
+            match signal.status {
+                Status::Resolved => self.turned(id, signal),
+                Status::Firing => self.change(Change::SignalRepeated { signal: id }),
+            }
+        }
+        Some(receipt)
     }
 
     /// The same alert with a later start: the earlier ones are over, whether or not anybody was told. Otherwise an incident
@@ -150,6 +205,8 @@ impl Desk<'_> {
                 remediated: None,
                 closed: None,
             },
+            acted: false,
+            look_again_at: None,
         }
     }
 
@@ -192,9 +249,7 @@ impl Desk<'_> {
 
     /// What taking the signal in would record, changing nothing.
     pub(super) fn test_signal(&self, signal: Signal) -> v1::Signal {
-        let known =
-            self.model.signal_by_key(&signal.key()).filter(|known| !fires_anew(&known.signal, &signal));
-        let (trail, incident, host) = match known {
+        let (trail, incident, host) = match self.known(&signal) {
             Some(row) => {
                 let reason = format!("known as {}, {}", row.id, row.signal.status.word());
                 (vec![Verdict::new(self.now, "dedupe", Answer::No, reason)], row.incident, row.host.clone())
@@ -205,14 +260,26 @@ impl Desk<'_> {
                     let reason = format!("known as {}, which is over", over.signal);
                     (vec![Verdict::new(self.now, "dedupe", Answer::No, reason)], None, None)
                 }
-                None => {
-                    let judged = self.judge(&signal).0;
-                    (judged.verdicts, None, judged.host)
-                }
+                None => match self.other_starts(&signal).into_iter().next() {
+                    Some((id, why)) => {
+                        let row = self.model.signals.get(&id);
+                        let verdicts = vec![Verdict::new(
+                            self.now,
+                            "dedupe",
+                            Answer::No,
+                            format!("known as {id}: {why}"),
+                        )];
+                        (verdicts, row.and_then(|row| row.incident), row.and_then(|row| row.host.clone()))
+                    }
+                    None => {
+                        let judged = self.judge(&signal).0;
+                        (judged.verdicts, None, judged.host)
+                    }
+                },
             },
         };
         let id = SignalId::new(uuid::Uuid::nil());
-        let row = SignalRow { id, signal, repeats: 0, incident, run: None, host, trail };
+        let row = SignalRow { id, signal, repeats: 0, seen_at: None, incident, run: None, host, trail };
         v1::Signal { id: String::new(), ..report::signal(&row, true) }
     }
 
@@ -277,9 +344,13 @@ impl Desk<'_> {
         if row.closed.is_some() || !row.firing.is_empty() || running {
             return;
         }
-        let reason = match row.readings.remediated {
-            Some(_) => "the symptom is verified gone and the alert is resolved",
-            None => "the alert is resolved",
+        let reason = match (row.readings.remediated, row.acted, row.runs.is_empty()) {
+            (Some(_), ..) => "the symptom is verified gone and the alert is resolved",
+            (None, true, _) => "the alert is resolved, though no run could verify that the symptom is gone",
+            (None, false, false) => {
+                "the alert resolved by itself: the host was looked at, and nothing was changed on it"
+            }
+            (None, false, true) => "the alert resolved by itself before anything ran",
         };
         self.change(Change::IncidentClosed { incident, reason: reason.to_owned() });
     }

@@ -44,8 +44,8 @@ fn moment(model: &Model, key: &RowKey) -> Option<At> {
                 .then_some(order.not_after)
         }
         RowKey::Notification(id) => model.notifications.get(id)?.next_at,
+        RowKey::Incident(id) => model.incidents.get(id)?.look_again_at,
         RowKey::Signal(_)
-        | RowKey::Incident(_)
         | RowKey::Run(_)
         | RowKey::HostRun(..)
         | RowKey::Step(..)
@@ -63,7 +63,8 @@ impl Timers {
         let orders =
             model.orders.keys().map(|(run, host, segment)| RowKey::Order(*run, host.clone(), *segment));
         let notifications = model.notifications.keys().map(|id| RowKey::Notification(*id));
-        for key in gates.chain(orders).chain(notifications) {
+        let incidents = model.incidents.keys().map(|id| RowKey::Incident(*id));
+        for key in gates.chain(orders).chain(notifications).chain(incidents) {
             timers.arm(model, &key);
         }
         timers

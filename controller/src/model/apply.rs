@@ -1,10 +1,11 @@
 //! How each change makes the model what it is afterwards.
 
-use fettle_runbooks::id::{Host, RunId};
-use fettle_runbooks::run::{Checking, State, Wait};
+use fettle_runbooks::id::{Host, IncidentId, RunId};
+use fettle_runbooks::run::{Checking, Ending, HostRun, State, Wait};
 
-use super::row::{AgentRow, HostRunRow, KeptRow, StepRow};
+use super::row::{AgentRow, HostRunRow, IncidentRow, KeptRow, Origin, StepRow, Tally};
 use super::{Change, Model, Row, RowKey, StepEnd};
+use crate::policy::Mode;
 use crate::signal::Status;
 use crate::world::At;
 
@@ -17,16 +18,23 @@ impl Model {
             Change::SignalReceived(row) => self.put(Row::Signal((**row).clone())),
             Change::SignalRepeated { signal } => self.signals.get_mut(signal).map_or_else(Vec::new, |row| {
                 row.repeats += 1;
+                row.seen_at = Some(at);
                 vec![RowKey::Signal(*signal)]
             }),
             Change::SignalTurned { signal, status, ends_at } => {
                 let Some(row) = self.signals.get_mut(signal) else { return Vec::new() };
                 row.signal.status = *status;
                 row.signal.ends_at = *ends_at;
+                if *status == Status::Firing {
+                    row.seen_at = Some(at);
+                }
                 let mut touched = vec![RowKey::Signal(*signal)];
                 if let Some(incident) = row.incident.and_then(|id| self.incidents.get_mut(&id)) {
                     match status {
-                        Status::Firing => incident.firing.insert(*signal),
+                        Status::Firing => {
+                            incident.goes_on();
+                            incident.firing.insert(*signal)
+                        }
                         Status::Resolved => incident.firing.remove(signal),
                     };
                     touched.push(RowKey::Incident(incident.id));
@@ -49,6 +57,7 @@ impl Model {
                         row.signals.push(*signal);
                     }
                     row.firing.insert(*signal);
+                    row.goes_on();
                     if let Some(signal_row) = self.signals.get_mut(signal) {
                         signal_row.incident = Some(*incident);
                         touched.push(RowKey::Signal(*signal));
@@ -65,9 +74,16 @@ impl Model {
                     vec![RowKey::Incident(*incident)]
                 })
             }
-            Change::Remediated { incident } => {
+            Change::Remediated { incident, look_again_at } => {
                 self.incidents.get_mut(incident).map_or_else(Vec::new, |row| {
                     row.readings.remediated.get_or_insert(at);
+                    row.look_again_at = *look_again_at;
+                    vec![RowKey::Incident(*incident)]
+                })
+            }
+            Change::StillFiring { incident } => {
+                self.incidents.get_mut(incident).map_or_else(Vec::new, |row| {
+                    row.look_again_at = None;
                     vec![RowKey::Incident(*incident)]
                 })
             }
@@ -75,10 +91,14 @@ impl Model {
                 let Some(row) = self.incidents.get_mut(incident) else { return Vec::new() };
                 row.closed = Some((at, reason.clone()));
                 row.readings.closed = Some(at);
+                row.look_again_at = None;
+                let host = row.host.clone();
                 if self.open_incidents.get(&row.key) == Some(incident) {
                     self.open_incidents.remove(&row.key);
                 }
-                vec![RowKey::Incident(*incident)]
+                let mut touched = vec![RowKey::Incident(*incident)];
+                touched.extend(host.and_then(|host| self.reset_breakers(&host, *incident)));
+                touched
             }
 
             Change::RunCreated { run, hosts } => {
@@ -88,28 +108,43 @@ impl Model {
                     touched.push(RowKey::Signal(signal.id));
                 }
                 touched.extend(hosts.iter().flat_map(|row| self.put(Row::HostRun(row.clone()))));
+                // Whoever starts it by hand has looked.
+                if matches!(run.origin, Origin::Person(_)) && run.mode >= Mode::Approve {
+                    let hosts = run.hosts.iter();
+                    let reset = hosts
+                        .filter_map(|host| self.tally(host, &run.runbook, |tally| *tally = Tally::default()));
+                    touched.extend(reset);
+                }
                 touched
             }
             Change::Moved { run, host, machine, reason } => {
+                let mut touched = self.count(*run, host, machine);
                 if matches!(machine.state, State::Ended(_)) && !machine.effects {
                     self.forget_remediation(*run, host);
                 }
-                self.host_run(*run, host, |row| {
+                touched.extend(self.host_run(*run, host, |row| {
                     row.machine = machine.clone();
                     row.reason.clone_from(reason);
                     if matches!(row.machine.state, State::Ended(_)) {
                         row.ended_at = Some(at);
                     }
-                })
+                }));
+                touched
             }
             Change::Admitted { run, host } => {
-                let touched = self.host_run(*run, host, |row| row.remediated_at = Some(at));
+                let mut touched = self.host_run(*run, host, |row| row.remediated_at = Some(at));
                 if let Some(row) = self.host_runs.get(&(*run, host.clone())) {
+                    let runbook = row.runbook.clone();
                     let times = self.remediations.entry((row.runbook.clone(), host.clone())).or_default();
                     times.retain(|(before, _)| *before >= at.minus(super::MEMORY));
                     times.push((at, *run));
+                    touched.extend(self.tally(host, &runbook, |tally| tally.told = None));
                 }
                 touched
+            }
+            Change::RefusalTold { run, host, runbook } => {
+                let incident = self.runs.get(run).and_then(|row| row.incident);
+                self.tally(host, runbook, |tally| tally.told = Some((at, incident))).into_iter().collect()
             }
             Change::Planned { run, host, plan } => {
                 self.host_run(*run, host, |row| row.plan = Some(plan.clone()))
@@ -268,6 +303,50 @@ impl Model {
         }
     }
 
+    fn tally(&mut self, host: &Host, runbook: &str, change: impl FnOnce(&mut Tally)) -> Option<RowKey> {
+        let agent = self.agents.get_mut(host)?;
+        let tally = agent.tallies.entry(runbook.to_owned()).or_default();
+        change(tally);
+        if *tally == Tally::default() {
+            agent.tallies.remove(runbook);
+        }
+        Some(RowKey::Agent(host.clone()))
+    }
+
+    /// An incident is over: what did not help in it says nothing about the next.
+    fn reset_breakers(&mut self, host: &Host, incident: IncidentId) -> Option<RowKey> {
+        let agent = self.agents.get_mut(host)?;
+        let of = agent.tallies.values_mut().filter(|tally| tally.incident == Some(incident));
+        of.for_each(|tally| (tally.failed, tally.incident) = (0, None));
+        agent.tallies.retain(|_, tally| *tally != Tally::default());
+        Some(RowKey::Agent(host.clone()))
+    }
+
+    /// Keeps the tally of a host run that comes to stand so, and whether its incident saw anything changed.
+    fn count(&mut self, run: RunId, host: &Host, machine: &HostRun) -> Vec<RowKey> {
+        let mut touched = Vec::new();
+        let Some(row) = self.runs.get(&run).filter(|_| machine.effects) else { return touched };
+        let (incident, runbook) = (row.incident, row.runbook.clone());
+        if let Some(row) = incident.and_then(|id| self.incidents.get_mut(&id)).filter(|row| !row.acted) {
+            row.acted = true;
+            touched.push(RowKey::Incident(row.id));
+        }
+        let State::Ended(how) = &machine.state else { return touched };
+        match how.ending {
+            Ending::Unverified | Ending::Failed | Ending::Undone => {
+                touched.extend(self.tally(host, &runbook, |tally| {
+                    (tally.failed, tally.incident) = (tally.failed.saturating_add(1), incident);
+                }));
+            }
+            Ending::Verified | Ending::Succeeded => {
+                touched
+                    .extend(self.tally(host, &runbook, |tally| (tally.failed, tally.incident) = (0, None)));
+            }
+            Ending::Rejected | Ending::Expired | Ending::Cancelled | Ending::Refused => {}
+        }
+        touched
+    }
+
     fn put(&mut self, row: Row) -> Vec<RowKey> {
         let key = row.key();
         self.insert(row);
@@ -322,6 +401,13 @@ impl Model {
     }
 }
 
+impl IncidentRow {
+    /// It fires again, or more of it does: what was verified gone is not the end of it.
+    fn goes_on(&mut self) {
+        (self.readings.remediated, self.look_again_at) = (None, None);
+    }
+}
+
 fn unknown_agent(host: &Host, at: At) -> AgentRow {
     AgentRow {
         host: host.clone(),
@@ -340,6 +426,7 @@ fn unknown_agent(host: &Host, at: At) -> AgentRow {
         boot_id: String::new(),
         acked: Default::default(),
         journal: String::new(),
+        tallies: Default::default(),
     }
 }
 
@@ -347,7 +434,7 @@ fn unknown_agent(host: &Host, at: At) -> AgentRow {
 mod tests {
     use super::*;
     use fettle_runbooks::id::RunId;
-    use fettle_runbooks::run::{HostRun, Until};
+    use fettle_runbooks::run::Until;
 
     #[test]
     fn a_run_that_only_looks_does_not_free_a_host_that_another_changes() {

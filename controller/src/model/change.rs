@@ -33,8 +33,14 @@ pub enum Change {
     IncidentJoined { incident: IncidentId, signal: Option<SignalId>, run: Option<RunId> },
     /// A plan, or the end of a diagnosis, was known.
     Investigated { incident: IncidentId },
-    /// The symptom was verified gone.
-    Remediated { incident: IncidentId },
+    /// The symptom was verified gone; when to look whether the alert agrees.
+    Remediated {
+        incident: IncidentId,
+        #[serde(default)]
+        look_again_at: Option<At>,
+    },
+    /// The symptom was verified gone a while ago, and the alert still fires.
+    StillFiring { incident: IncidentId },
     /// Its signals are resolved and nothing of it runs any more.
     IncidentClosed { incident: IncidentId, reason: String },
 
@@ -67,6 +73,8 @@ pub enum Change {
     OrderClosed { run: RunId, host: Host, segment: u32 },
     /// Everything of a run has ended.
     RunEnded { run: RunId },
+    /// People were told that guards refuse this runbook on this host.
+    RefusalTold { run: RunId, host: Host, runbook: String },
 
     /// A gate was opened.
     GateOpened(Box<GateRow>),
@@ -143,6 +151,7 @@ impl Change {
             | Change::CancelAsked { run, .. }
             | Change::Resolved { run, .. }
             | Change::Noted { run, .. }
+            | Change::RefusalTold { run, .. }
             | Change::OrderAccepted { run, .. }
             | Change::OrderClosed { run, .. }
             | Change::RunEnded { run } => Some(*run),
@@ -159,6 +168,7 @@ impl Change {
             | Change::IncidentJoined { .. }
             | Change::Investigated { .. }
             | Change::Remediated { .. }
+            | Change::StillFiring { .. }
             | Change::IncidentClosed { .. }
             | Change::AgentCertified { .. }
             | Change::AgentConnected(_)
@@ -177,7 +187,8 @@ impl Change {
     pub fn incident(&self) -> Option<IncidentId> {
         if let Change::IncidentJoined { incident, .. }
         | Change::Investigated { incident }
-        | Change::Remediated { incident }
+        | Change::Remediated { incident, .. }
+        | Change::StillFiring { incident }
         | Change::IncidentClosed { incident, .. } = self
         {
             return Some(*incident);

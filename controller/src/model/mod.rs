@@ -113,6 +113,8 @@ pub struct Model {
 
     /// Finds a signal that arrives again.
     signal_keys: HashMap<SignalKey, SignalId>,
+    /// The signals here of an alert, by source and fingerprint, whatever their starts.
+    alerts: HashMap<(String, String), BTreeSet<SignalId>>,
     /// Signals that are over and whose rows are not here any more.
     settled: Settled,
     /// Finds the open incident of a key.
@@ -132,6 +134,12 @@ impl Model {
     /// The signal that arrived before under this key.
     pub fn signal_by_key(&self, key: &SignalKey) -> Option<&SignalRow> {
         self.signal_keys.get(key).and_then(|id| self.signals.get(id))
+    }
+
+    /// The signals of this alert that fire, whatever their starts, the oldest first.
+    pub fn firing(&self, source: &str, fingerprint: &str) -> impl Iterator<Item = &SignalRow> {
+        let ids = self.alerts.get(&(source.to_owned(), fingerprint.to_owned())).into_iter().flatten();
+        ids.filter_map(|id| self.signals.get(id)).filter(|row| row.signal.status == Status::Firing)
     }
 
     /// The signal that was over under this key, when its row is not here any more.
@@ -164,6 +172,11 @@ impl Model {
         all.filter(|(_, run)| *run != except).map(|(at, _)| *at).collect()
     }
 
+    /// How many remediations of this runbook on this host in a row did not help.
+    pub fn failed_in_a_row(&self, runbook: &str, host: &Host) -> u32 {
+        self.agents.get(host).and_then(|row| row.tallies.get(runbook)).map_or(0, |tally| tally.failed)
+    }
+
     /// Which run remediates on this host now.
     pub fn taken_by(&self, host: &Host) -> Option<RunId> {
         self.taken.get(host)?.first().copied()
@@ -176,6 +189,8 @@ impl Model {
                 // An alert may come back under the key of one that is over.
                 let newest = self.signal_keys.entry(row.signal.key()).or_insert(row.id);
                 *newest = row.id.max(*newest);
+                let alert = (row.signal.source.clone(), row.signal.fingerprint.clone());
+                self.alerts.entry(alert).or_default().insert(row.id);
                 self.signals.insert(row.id, row);
             }
             Row::Incident(row) => {
@@ -345,6 +360,13 @@ impl Model {
         let key = row.signal.key();
         if self.signal_keys.get(&key) == Some(&signal) {
             self.signal_keys.remove(&key);
+        }
+        let alert = (key.source.clone(), key.fingerprint.clone());
+        if let Some(known) = self.alerts.get_mut(&alert) {
+            known.remove(&signal);
+            if known.is_empty() {
+                self.alerts.remove(&alert);
+            }
         }
         // A late message moves no end.
         if row.signal.status == Status::Resolved || self.settled.get(&key).is_none() {

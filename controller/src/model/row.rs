@@ -104,6 +104,9 @@ pub struct SignalRow {
     pub signal: Signal,
     /// Deliveries after the first that said nothing new.
     pub repeats: u32,
+    /// When it was last said to fire.
+    #[serde(default)]
+    pub seen_at: Option<At>,
     /// The incident it belongs to.
     pub incident: Option<IncidentId>,
     /// The run it started.
@@ -138,6 +141,12 @@ pub struct IncidentRow {
     pub runs: Vec<RunId>,
     /// What the three clocks are read from.
     pub readings: Readings,
+    /// Whether a run of it may have changed a host.
+    #[serde(default)]
+    pub acted: bool,
+    /// The symptom was verified gone: when to look whether the alert agrees.
+    #[serde(default)]
+    pub look_again_at: Option<At>,
 }
 
 /// Who or what started a run.
@@ -440,6 +449,20 @@ pub struct AgentRow {
     pub acked: BTreeMap<String, u64>,
     /// The journal of the open stream.
     pub journal: String,
+    /// How remediations of this host went lately, by runbook.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tallies: BTreeMap<String, Tally>,
+}
+
+/// How remediations of one runbook on one host went lately: what the breaker goes by, and what people were told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Remediations in a row that did not help.
+    pub failed: u32,
+    /// The incident of the last of them; its end makes the breaker forget.
+    pub incident: Option<IncidentId>,
+    /// When, and in which incident, people were told that a guard refuses; until a remediation is let through again.
+    pub told: Option<(At, Option<IncidentId>)>,
 }
 
 /// A single-use enrolment token.

@@ -11,7 +11,9 @@ use fettle_runbooks::runbook::Risk;
 use serde::{Deserialize, Deserializer, de};
 use sha2::{Digest as _, Sha256};
 
-use super::{ApprovalRule, GateTimes, Glob, GuardRule, Mode, ModeRule, Notify, Onset, Policy, Source};
+use super::{
+    ApprovalRule, GateTimes, Glob, GuardRule, IncidentTimes, Mode, ModeRule, Notify, Onset, Policy, Source,
+};
 
 /// A policy file may be so long.
 const LIMIT: u64 = 1024 * 1024;
@@ -91,6 +93,7 @@ pub fn read(directory: &Path) -> Result<Policy, Vec<PolicyProblem>> {
 pub struct Part {
     policy: Policy,
     gates: bool,
+    incidents: bool,
 }
 
 fn wrong(path: &Path, line: usize, column: usize, message: impl Into<String>) -> PolicyProblem {
@@ -101,12 +104,13 @@ fn wrong(path: &Path, line: usize, column: usize, message: impl Into<String>) ->
 #[derive(Default)]
 struct Once {
     gates: Option<PathBuf>,
+    incidents: Option<PathBuf>,
     notify: Option<PathBuf>,
     metrics: Option<PathBuf>,
 }
 
 fn merge(into: &mut Policy, part: Part, path: &Path, seen: &mut Once, problems: &mut Vec<PolicyProblem>) {
-    let Part { policy, gates } = part;
+    let Part { policy, gates, incidents } = part;
     for (name, source) in policy.sources {
         if into.sources.insert(name.clone(), source).is_some() {
             problems.push(wrong(path, 0, 0, format!("source `{name}` is in another file already")));
@@ -129,6 +133,10 @@ fn merge(into: &mut Policy, part: Part, path: &Path, seen: &mut Once, problems: 
     if gates {
         once("gates", &mut seen.gates);
         into.gates = policy.gates;
+    }
+    if incidents {
+        once("incidents", &mut seen.incidents);
+        into.incidents = policy.incidents;
     }
     if policy.notify.is_some() {
         once("notify", &mut seen.notify);
@@ -197,6 +205,8 @@ pub fn check(path: &Path, text: &str) -> Result<Part, PolicyProblem> {
         decide_within: gates.decide_within.map_or(defaults.decide_within, |text| text.0),
         start_within: gates.start_within.map_or(defaults.start_within, |text| text.0),
     });
+    let incidents = file.incidents.is_some();
+    let again = file.incidents.and_then(|text| text.still_firing_after).map(|text| text.0);
     let policy = Policy {
         sources,
         metrics,
@@ -204,10 +214,12 @@ pub fn check(path: &Path, text: &str) -> Result<Part, PolicyProblem> {
         modes: file.modes.into_iter().map(ModeRule::from).collect(),
         guards: file.guards.into_iter().map(GuardRule::from).collect(),
         gates: times,
+        incidents: again
+            .map_or_else(IncidentTimes::default, |still_firing_after| IncidentTimes { still_firing_after }),
         approvals: file.approvals.into_iter().map(ApprovalRule::from).collect(),
         notify,
     };
-    Ok(Part { policy, gates })
+    Ok(Part { policy, gates, incidents })
 }
 
 #[derive(Deserialize)]
@@ -225,6 +237,7 @@ struct File {
     #[serde(default)]
     guards: Vec<GuardText>,
     gates: Option<GatesText>,
+    incidents: Option<IncidentsText>,
     #[serde(default)]
     approvals: Vec<ApprovalText>,
     notify: Option<NotifyText>,
@@ -275,12 +288,18 @@ struct GuardText {
     hosts: Option<Vec<Glob>>,
     cooldown: Option<DurationText>,
     max_runs: Option<MaxRunsText>,
+    breaker: Option<std::num::NonZeroU32>,
 }
 
 impl From<GuardText> for GuardRule {
-    fn from(GuardText { runbook, hosts, cooldown, max_runs }: GuardText) -> Self {
-        let max_runs = max_runs.map(|text| (text.0, text.1));
-        GuardRule { runbook, hosts, cooldown: cooldown.map(|text| text.0), max_runs }
+    fn from(GuardText { runbook, hosts, cooldown, max_runs, breaker }: GuardText) -> Self {
+        GuardRule {
+            runbook,
+            hosts,
+            cooldown: cooldown.map(|text| text.0),
+            max_runs: max_runs.map(|text| (text.0, text.1)),
+            breaker: breaker.map(std::num::NonZeroU32::get),
+        }
     }
 }
 
@@ -289,6 +308,12 @@ impl From<GuardText> for GuardRule {
 struct GatesText {
     decide_within: Option<DurationText>,
     start_within: Option<DurationText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IncidentsText {
+    still_firing_after: Option<DurationText>,
 }
 
 #[derive(Deserialize)]
@@ -416,7 +441,8 @@ modes:
   - { runbook: \"host/*\", hosts: [\"web-*\"], mode: auto }
   - { runbook: \"*\", alert: Down, mode: approve }
 guards:
-  - { runbook: \"*\", cooldown: 30m, max_runs: 3 per 24h }
+  - { runbook: \"*\", cooldown: 30m, max_runs: 3 per 24h, breaker: 4 }
+incidents: { still_firing_after: 20m }
 gates: { decide_within: 4m }
 approvals:
   - { risk: high, need: 2, from: [dba] }
@@ -432,7 +458,9 @@ notify: { url: \"https://hooks.example/x\", secret: s3cret }
             policy.guards("a", &host).next().unwrap().max_runs,
             Some((3, Duration::from_secs(86_400)))
         );
+        assert_eq!(policy.guards("a", &host).next().unwrap().breaker, Some(4));
         assert_eq!(policy.gates.decide_within, Duration::from_secs(240));
+        assert_eq!(policy.incidents.still_firing_after, Duration::from_secs(1200));
         assert_eq!(policy.additions("a", &host, Risk::Critical).count(), 1);
         assert_eq!(policy.additions("a", &host, Risk::Medium).count(), 0);
     }

@@ -58,6 +58,8 @@ pub struct Policy {
     pub guards: Vec<GuardRule>,
     /// Times of gates.
     pub gates: GateTimes,
+    /// Times of incidents.
+    pub incidents: IncidentTimes,
     /// Approval beyond what hosts demand.
     pub approvals: Vec<ApprovalRule>,
     /// Whom to tell.
@@ -106,6 +108,8 @@ pub struct GuardRule {
     pub cooldown: Option<Duration>,
     /// At most so many remediations per length of time, of one runbook on one host.
     pub max_runs: Option<(u32, Duration)>,
+    /// After so many remediations in a row that did not help, none by an alert.
+    pub breaker: Option<u32>,
 }
 
 /// How long gates stay open.
@@ -120,6 +124,20 @@ pub struct GateTimes {
 impl Default for GateTimes {
     fn default() -> Self {
         GateTimes { decide_within: Duration::from_secs(10 * 60), start_within: Duration::from_secs(5 * 60) }
+    }
+}
+
+/// What is looked at again, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IncidentTimes {
+    /// An alert that fires so long after its symptom was verified gone is told to people.
+    pub still_firing_after: Duration,
+}
+
+impl Default for IncidentTimes {
+    fn default() -> Self {
+        // Alertmanager tells of an end with its next `group_interval`, five minutes if nobody said otherwise.
+        IncidentTimes { still_firing_after: Duration::from_secs(10 * 60) }
     }
 }
 

@@ -101,6 +101,14 @@ pub fn line(change: &Change) -> Option<Line> {
         Change::Remediated { .. } => {
             at_large(controller(), "remediated", "the symptom is verified gone".to_owned())
         }
+        Change::StillFiring { .. } => {
+            let text = "verified, but still firing: the alert does not agree that the symptom is gone";
+            at_large(controller(), "still-firing", text.to_owned())
+        }
+        Change::RefusalTold { host, runbook, .. } => {
+            let text = format!("people are told that guards refuse {runbook} on {host}");
+            on(controller(), host, "told", text)
+        }
         Change::AgentRevoked { host, by, reason } => {
             on(format!("person {by}"), host, "revoked", format!("{host} revoked: {reason}"))
         }

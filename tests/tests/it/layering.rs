@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// The stages an alert passes in the controller. Each may know those before it, none after it.
 const STAGES: &[&str] =
-    &["signal", "trigger", "incident", "run", "guard", "gate", "dispatch", "outcome", "report"];
+    &["signal", "trigger", "incident", "run", "guard", "gate", "dispatch", "outcome", "evidence", "report"];
 
 /// Modules of the controller that see every stage, and that no stage may see.
 const ABOVE_THE_STAGES: &[&str] = &["coordinator", "api", "agents", "http"];

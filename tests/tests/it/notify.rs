@@ -65,7 +65,7 @@ fn told_of(receiver: &Receiver, kind: &str) -> Value {
     let signature = format!("sha256={}", hmac(&received.body));
     assert_eq!(received.header("fettle-signature"), Some(signature.as_str()));
     let document = document(&received);
-    assert_eq!(document["fettle"], "notification/1");
+    assert_eq!(document["fettle"], "notification/2");
     document
 }
 

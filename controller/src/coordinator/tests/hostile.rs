@@ -194,18 +194,19 @@ async fn a_lost_resolved_does_not_keep_an_incident_open_for_ever() {
         bench.handle.signal(vec![signal]).await.unwrap().remove(0)
     };
     let first = post(Status::Firing, 900_000).await;
-    post(Status::Firing, 950_000).await;
+    bench.pass(MINUTE);
+    post(Status::Firing, 1_050_000).await;
     assert_eq!(bench.handle.explain(first.signal).await.unwrap().status, "resolved");
     assert_eq!(bench.handle.incidents(true, 10).await.unwrap().len(), 1);
-    post(Status::Resolved, 950_000).await;
+    post(Status::Resolved, 1_050_000).await;
     assert!(bench.handle.incidents(true, 10).await.unwrap().is_empty());
     // Delivered late, by another sender perhaps: nothing starts, and the trail says why.
-    let late = post(Status::Firing, 950_000).await;
+    let late = post(Status::Firing, 1_050_000).await;
     let trail = bench.handle.explain(late.signal).await.unwrap().trail;
     assert!(trail.last().unwrap().reason.contains("fires again"), "{trail:?}");
     assert!(bench.handle.incidents(true, 10).await.unwrap().is_empty());
     bench.pass(2 * MINUTE);
-    assert!(post(Status::Firing, 950_000).await.new, "it does fire");
+    assert!(post(Status::Firing, 1_050_000).await.new, "it does fire");
     bench.check().await;
 }
 

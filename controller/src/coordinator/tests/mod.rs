@@ -1,5 +1,6 @@
 //! The whole controller but its sockets: an alert comes in, a scripted host answers, people decide with real keys.
 
+mod again;
 mod bench;
 mod hostile;
 mod memory;

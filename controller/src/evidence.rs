@@ -1,0 +1,238 @@
+//! What a person needs who is woken up: what was tried, what came of it, what was read, what to type.
+//!
+//! Made of the steps as the hosts reported them, for the notification and for the incident alike. Everything in it came from
+//! a host, so it is bounded, control characters are made visible, and what looks like a secret is left out: a notification
+//! goes to a chat, where more people read than on the host. That is a net, not a wall: what a step prints, people see.
+
+use fettle_runbooks::run::Ending;
+use serde::Serialize;
+
+use crate::model::row::{HostRunRow, RunRow, StepRow};
+
+mod hide;
+
+pub use hide::plain;
+
+/// Lines of one step.
+const LINES: usize = 5;
+/// Characters of a line.
+const LINE: usize = 200;
+/// Characters of a reason.
+const REASON: usize = 600;
+/// Steps told of.
+const STEPS: usize = 24;
+/// Steps whose output is told of.
+const OUTPUTS: usize = 8;
+
+/// What is known of a host run that people must look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Evidence {
+    /// Every step that was reached, in the order of time.
+    pub tried: Vec<Tried>,
+    /// The conditions of `verify` that did not hold, with the values they read.
+    pub readings: Vec<String>,
+    /// The last lines of what the diagnose steps wrote.
+    pub seen: Vec<Seen>,
+    /// What to type next.
+    pub next: Vec<String>,
+}
+
+/// One step, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tried {
+    /// Its path.
+    pub step: String,
+    /// `succeeded`, `failed`, `skipped` …
+    pub outcome: String,
+    /// Why; empty when it succeeded.
+    pub why: String,
+}
+
+/// What one step wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// Its path.
+    pub step: String,
+    /// The last lines.
+    pub lines: Vec<String>,
+}
+
+/// Whether people must look at what ended so.
+pub fn wanted(ending: Ending) -> bool {
+    match ending {
+        Ending::Unverified
+        | Ending::Failed
+        | Ending::Undone
+        | Ending::Rejected
+        | Ending::Expired
+        | Ending::Refused => true,
+        Ending::Verified | Ending::Succeeded | Ending::Cancelled => false,
+    }
+}
+
+/// The evidence of one host run.
+pub fn of<'a>(run: &RunRow, host_run: &HostRunRow, steps: impl IntoIterator<Item = &'a StepRow>) -> Evidence {
+    let mut steps: Vec<&StepRow> = steps.into_iter().filter(|step| step.host == host_run.host).collect();
+    steps.sort_by_key(|step| (step.ended_at.or(step.started_at), step.attempt));
+    let why = |step: &StepRow| match step.state.as_str() {
+        "succeeded" => String::new(),
+        _ => plain(&step.message, REASON),
+    };
+    // A look at the symptom may have been taken several times: the last one counts.
+    let last = |step: &StepRow| steps.iter().rev().find(|other| other.path == step.path) == Some(&step);
+    let failed = steps.iter().filter(|step| step.path.starts_with("verify/") && last(step));
+    let failed = failed.filter(|step| !matches!(step.state.as_str(), "succeeded" | "skipped" | "running"));
+    let latest = steps.len().saturating_sub(STEPS);
+    Evidence {
+        tried: steps[latest..]
+            .iter()
+            .map(|step| Tried {
+                step: plain(&step.path, LINE),
+                outcome: plain(&step.state, LINE),
+                why: why(step),
+            })
+            .collect(),
+        readings: failed.map(|step| why(step)).collect(),
+        seen: steps
+            .iter()
+            .filter(|step| step.path.starts_with("diagnose/") && last(step))
+            .filter_map(|step| seen(step))
+            .take(OUTPUTS)
+            .collect(),
+        next: next(run, host_run),
+    }
+}
+
+fn seen(step: &StepRow) -> Option<Seen> {
+    let text = |kept: &crate::model::row::KeptRow| {
+        let end = if kept.tail.0.is_empty() { &kept.head } else { &kept.tail };
+        String::from_utf8_lossy(&end.0).into_owned()
+    };
+    let written =
+        [text(&step.stdout), text(&step.stderr)].into_iter().find(|text| !text.trim().is_empty())?;
+    let lines: Vec<&str> = written.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines.len().saturating_sub(LINES);
+    let lines = hide::block(&lines[last..]).into_iter().map(|line| plain(&line, LINE)).collect();
+    Some(Seen { step: plain(&step.path, LINE), lines })
+}
+
+fn next(run: &RunRow, host_run: &HostRunRow) -> Vec<String> {
+    let mut next = Vec::new();
+    next.extend(run.incident.map(|incident| format!("fettle incident show {incident}")));
+    next.push(format!("fettle logs {}", run.id));
+    let host = &host_run.host;
+    let inputs: Option<String> = run
+        .inputs
+        .iter()
+        .map(|(name, value)| is_word(value).then(|| format!(" -i {name}={value}")))
+        .collect();
+    // A value that a shell might take for something else is nobody's to paste.
+    next.extend(inputs.map(|inputs| format!("fettle start {} --host {host}{inputs}", run.runbook)));
+    next
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 200
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./:@%+=,-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::row::{Blob, KeptRow, Origin};
+    use crate::policy::Mode;
+    use crate::world::At;
+    use fettle_runbooks::id::{Digest, RunId};
+    use fettle_runbooks::run::{HostRun, Until};
+
+    fn rows(inputs: &[(&str, &str)]) -> (RunRow, HostRunRow) {
+        let id = RunId::new(uuid::Uuid::nil());
+        let host: fettle_runbooks::id::Host = "web-1".parse().expect("a host");
+        let run = RunRow {
+            id,
+            runbook: "host/disk-full".into(),
+            runbook_digest: Digest([0; 32]),
+            source: Blob::default(),
+            certificates: Vec::new(),
+            certified: true,
+            inputs: inputs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            origin: Origin::Alert("DiskFull".into()),
+            start: None,
+            incident: None,
+            signal: None,
+            mode: Mode::Auto,
+            hosts: vec![host.clone()],
+            created_at: At(0),
+            ended_at: None,
+        };
+        let host_run = HostRunRow {
+            run: id,
+            host,
+            runbook: run.runbook.clone(),
+            machine: HostRun::new(Until::End),
+            reason: String::new(),
+            plan: None,
+            gate: None,
+            remediated_at: None,
+            ended_at: None,
+        };
+        (run, host_run)
+    }
+
+    fn step(path: &str, state: &str, message: &str, at: i64, stdout: &str) -> StepRow {
+        StepRow {
+            run: RunId::new(uuid::Uuid::nil()),
+            host: "web-1".parse().expect("a host"),
+            path: path.into(),
+            attempt: 1,
+            state: state.into(),
+            message: message.into(),
+            started_at: Some(At(at)),
+            ended_at: Some(At(at)),
+            exit_code: None,
+            outputs: Default::default(),
+            stdout: KeptRow { head: Blob::new(stdout.to_owned()), ..Default::default() },
+            stderr: KeptRow::default(),
+        }
+    }
+
+    #[test]
+    fn it_says_what_was_tried_what_was_read_and_what_to_type() {
+        let (run, host_run) = rows(&[("mount", "/var")]);
+        let steps = [
+            step("verify/below", "failed", "`disk(inputs.mount).used_percent < 85.0` is false (97.3)", 4, ""),
+            step("remediate/vacuum", "succeeded", "", 3, "freed 3 MiB"),
+            step("diagnose/biggest", "succeeded", "", 2, "1\n2\n3\n\n4\n5\n6\u{1b}[2J\n"),
+        ];
+        let evidence = of(&run, &host_run, &steps);
+        assert_eq!(evidence.readings, ["`disk(inputs.mount).used_percent < 85.0` is false (97.3)"]);
+        let tried: Vec<&str> = evidence.tried.iter().map(|tried| tried.step.as_str()).collect();
+        assert_eq!(tried, ["diagnose/biggest", "remediate/vacuum", "verify/below"]);
+        assert_eq!(evidence.seen[0].lines, ["2", "3", "4", "5", "6\\u{1b}[2J"]);
+        assert_eq!(
+            evidence.next,
+            [
+                format!("fettle logs {}", run.id),
+                "fettle start host/disk-full --host web-1 -i mount=/var".into()
+            ]
+        );
+    }
+
+    #[test]
+    fn a_value_that_a_shell_would_obey_is_not_offered_for_pasting() {
+        let (run, host_run) = rows(&[("mount", "/var; reboot")]);
+        assert_eq!(of(&run, &host_run, []).next, [format!("fettle logs {}", run.id)]);
+    }
+
+    #[test]
+    fn it_is_bounded_whatever_a_host_says() {
+        let (run, host_run) = rows(&[]);
+        let long = "x".repeat(100_000);
+        let steps: Vec<StepRow> =
+            (0..500).map(|n| step(&format!("diagnose/{n}"), "failed", &long, n, &long)).collect();
+        let evidence = of(&run, &host_run, &steps);
+        let size = serde_json::to_string(&evidence).expect("JSON").len();
+        assert!(size < 32 * 1024, "{size}");
+    }
+}
