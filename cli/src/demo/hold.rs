@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::keeper::{Program, Told};
@@ -12,6 +13,7 @@ use super::keeper::{Program, Told};
 pub(super) struct Hold {
     held: Arc<Mutex<Option<Held>>>,
     pid: u32,
+    interrupted: Arc<AtomicBool>,
 }
 
 struct Held {
@@ -34,7 +36,8 @@ impl Hold {
             .spawn()?;
         let input = keeper.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let pid = keeper.id();
-        Ok(Hold { held: Arc::new(Mutex::new(Some(Held { keeper, input, directory: unkept }))), pid })
+        let held = Arc::new(Mutex::new(Some(Held { keeper, input, directory: unkept })));
+        Ok(Hold { held, pid, interrupted: Arc::default() })
     }
 
     /// The keeper's process id.
@@ -54,6 +57,19 @@ impl Hold {
             held.directory.stays();
         }
         Ok(())
+    }
+
+    /// Lets go because somebody wants that; the caller then ends the process.
+    pub(super) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::SeqCst);
+        self.end();
+    }
+
+    /// Does not come back if somebody has interrupted: the process ends with that, and not with what it led to.
+    pub(super) fn yield_to_whoever_interrupted(&self) {
+        while self.interrupted.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
     }
 
     /// Lets go, and waits until nothing is left.

@@ -30,6 +30,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub(super) fn play(options: &Options, runtime: &Runtime) -> Result<Exit> {
     let mut play = Play::open(options.yes, runtime)?;
     let ended = play.story();
+    // What failed, failed because everything is being removed; whoever does that says so, and ends the process.
+    play.hold.yield_to_whoever_interrupted();
     match (&ended, options.keep) {
         (Ok(_), true) => play.keep()?,
         (Ok(_), false) => play.hold.end(),
@@ -430,7 +432,7 @@ fn leave_when_interrupted(hold: Hold) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("interrupted".to_owned()).spawn(move || {
         if let Ok(kind) = runtime.block_on(super::interrupted()) {
-            hold.end();
+            hold.interrupt();
             anstream::eprintln!("\ninterrupted; everything is removed");
             leave(128 + kind.as_raw_value());
         }
