@@ -208,16 +208,28 @@ async fn dial(
     Err(last.unwrap_or_else(|| failed(format!("{} has no address", address.host))))
 }
 
+fn bad_trust(context: &Context, error: Error) -> Error {
+    let fix = "get the trust bundle again from where your organisation keeps it, and compare its digest";
+    match context.trust() {
+        Ok(path) => error.at(path.display()).fix(fix),
+        Err(missing) => missing,
+    }
+}
+
+fn trust(context: &Context) -> Result<Vec<u8>> {
+    std::fs::read(context.trust()?)
+        .map_err(|error| bad_trust(context, Error::usage("failed to read the trust bundle").because(&error)))
+}
+
+/// The root fingerprint of the controller one means, by the trust bundle.
+pub fn root(context: &Context) -> Result<String> {
+    Ok(fettle_proto::signed::Trust::fingerprint(&trust(context)?).to_string())
+}
+
 /// TLS that believes the CA of the trust bundle and nobody else.
 fn tls(context: &Context) -> Result<tokio_rustls::TlsConnector> {
-    let path = context.trust()?;
-    let failed = |error: Error| {
-        error
-            .at(path.display())
-            .fix("get the trust bundle again from where your organisation keeps it, and compare its digest")
-    };
-    let bytes = std::fs::read(path)
-        .map_err(|error| failed(Error::usage("failed to read the trust bundle").because(&error)))?;
+    let failed = |error: Error| bad_trust(context, error);
+    let bytes = trust(context)?;
     let ca = ca_of(&bytes).map_err(|why| failed(Error::usage("failed to read the trust bundle").why(why)))?;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from(ca)).map_err(|error| {

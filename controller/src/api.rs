@@ -22,6 +22,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::accept::{Connections, Peer};
 use crate::coordinator::{Found, Handle, Looked, Session};
+use crate::http::Refusals;
 use crate::library::Notices;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub trust: Bytes,
     /// Files that are not in force.
     pub notices: Notices,
+    /// What sources posted in vain.
+    pub refusals: Refusals,
     /// What is counted.
     pub metrics: Metrics,
     /// The live connections of agents, which a revocation ends.
@@ -177,7 +180,8 @@ impl v1::operators_server::Operators for Operators {
     async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Answer<v1::Status> {
         self.answer("GetStatus", request, Scope::Any, async |_, _| {
             let mut status = self.parts.handle.status().await.map_err(|problem| no(&problem))?;
-            for notice in self.parts.notices.get() {
+            let refusals = self.parts.refusals.sentences(&self.parts.handle.policy());
+            for notice in self.parts.notices.get().into_iter().chain(refusals) {
                 if !status.warnings.contains(&notice) {
                     status.warnings.push(notice);
                 }

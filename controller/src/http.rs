@@ -28,6 +28,10 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
+mod refusals;
+
+pub use refusals::Refusals;
+
 use crate::accept::{Connections, Incoming};
 use crate::coordinator::{Handle, Receipt};
 use crate::metrics::{Metrics, Posted};
@@ -94,6 +98,8 @@ pub struct Parts<I> {
     pub tasks: Tasks,
     /// When a body arrived.
     pub world: Arc<dyn World>,
+    /// What was posted in vain, for the status.
+    pub refusals: Refusals,
 }
 
 struct Shared<I> {
@@ -164,8 +170,15 @@ async fn take_in<I: Intake>(
     // A name that a stranger chose must not become a label.
     shared.parts.metrics.posted(if known { &source } else { "unknown" }, result);
     match answer {
-        Ok(said) => axum::Json(said).into_response(),
+        Ok(said) => {
+            shared.parts.refusals.taken(&source);
+            axum::Json(said).into_response()
+        }
         Err(no) => {
+            if known && no.status != StatusCode::SERVICE_UNAVAILABLE {
+                let why = if no.why.is_empty() { no.what.to_owned() } else { no.why.clone() };
+                shared.parts.refusals.refused(&source, shared.parts.world.now(), why);
+            }
             tracing::warn!(
                 source = %source.chars().take(60).collect::<String>().escape_debug(),
                 status = no.status.as_u16(), what = %no.what, why = %no.why, "A post was not taken in."

@@ -144,7 +144,7 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
         .context("use the policy")?;
 
     let metrics = Metrics::new();
-    let handle = coordinate(config, store, &world, &metrics, tasks)?;
+    let handle = coordinate(&trust.0, store, &world, &metrics, tasks)?;
     handle.set_policy(Arc::new(policy), Vec::new()).await;
     handle.set_roster(Some(roster)).await;
     handle.set_library(Arc::clone(&loaded.library)).await;
@@ -170,6 +170,7 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
         accept::start(port, tasks).context("listen")
     };
 
+    let refusals = http::Refusals::default();
     let fleet = agents::service(agents::Parts {
         fleet: handle.clone(),
         ca,
@@ -182,6 +183,7 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
         handle: handle.clone(),
         trust: trust.0.clone(),
         notices: notices.clone(),
+        refusals: refusals.clone(),
         metrics: metrics.clone(),
         connections: connections.clone(),
         tasks: tasks.clone(),
@@ -199,6 +201,7 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
         connections: connections.clone(),
         tasks: tasks.clone(),
         world: Arc::clone(&world),
+        refusals,
     };
     tasks.spawn(
         TaskKind::HttpServer,
@@ -217,7 +220,7 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
 }
 
 fn coordinate(
-    config: &Config,
+    trust: &[u8],
     store: Arc<dyn Store>,
     world: &Arc<dyn World>,
     metrics: &Metrics,
@@ -227,7 +230,7 @@ fn coordinate(
         store: Arc::new(Metered::new(store, metrics.clone(), tasks.clone())),
         world: Arc::clone(world),
         deliver: Arc::new(notify::Http::new().context("set up notifications")?),
-        name: config.names.first().cloned().unwrap_or_else(|| "localhost".to_owned()),
+        root: Trust::fingerprint(trust).to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let stop = CancellationToken::new();

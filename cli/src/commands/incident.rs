@@ -94,6 +94,7 @@ pub(crate) fn report(out: &Output, incident: &v1::Incident) -> String {
         text.push_str(&table.render(out).lines().map(|line| format!("  {line}\n")).collect::<String>());
     }
     for evidence in &incident.evidence {
+        text.truncate(text.trim_end().len());
         text.push_str(&wanted(out, evidence));
     }
     text
@@ -192,7 +193,7 @@ mod tests {
             }],
             ..Default::default()
         };
-        insta::assert_snapshot!(report(&Output::plain(Format::Table), &incident), @r"
+        insta::assert_snapshot!(report(&Output::plain(Format::Table), &incident), @r#"
         HostServiceDown on web-1  closed  inc_1
           host:    web-1
           opened:  2020-09-13 12:26:40Z
@@ -207,6 +208,16 @@ mod tests {
         Timeline
           TIME       WHO                  WHAT
           12:26:40Z  source alertmanager  HostServiceDown is firing\nfor web-1
-        ");
+
+        Look at web-1: host/service-down unverified  run_1
+          the symptom is still there
+          `unit("app").active` is false
+          tried:
+            remediate/restart failed: it exited with 1
+          diagnose/log wrote last:
+            out of memory
+          next:
+            fettle logs run_1
+        "#);
     }
 }

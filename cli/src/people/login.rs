@@ -25,6 +25,7 @@ pub(super) async fn login(context: &Context) -> Result<Exit> {
     // Before anything else: a session that cannot be kept, or a key that is not there, needs no controller.
     context.session_file()?;
     let signer = signer(context, Wanted::Any)?;
+    let root = crate::client::root(context)?;
 
     let mut calls = connect_unsigned(context).await?;
     let (send, requests) = tokio::sync::mpsc::channel(2);
@@ -37,7 +38,7 @@ pub(super) async fn login(context: &Context) -> Result<Exit> {
             Reply::Challenge(bytes) => bytes,
             Reply::Session(_) => return Err(unexpected("a session before its challenge")),
         };
-        sensible(&challenge, person, super::now())?;
+        sensible(&challenge, person, &root, super::now())?;
         let answer = signer.sign(Namespace::Login, &challenge)?;
         say(&send, Request::Answer(answer.into())).await?;
         match next(context, &mut replies).await? {
@@ -67,11 +68,19 @@ fn unexpected(what: &str) -> Error {
     Error::new(Exit::Failed, "the controller does not follow the exchange").why(format!("it sent {what}"))
 }
 
-/// What a person signs unseen must be a login of theirs and nothing else, and be void soon.
-fn sensible(challenge: &[u8], person: &str, now: Timestamp) -> Result<()> {
+/// What a person signs unseen must be a login of theirs to this controller and nothing else, and be void soon.
+fn sensible(challenge: &[u8], person: &str, root: &str, now: Timestamp) -> Result<()> {
     let refuse =
         |why: String| Error::new(Exit::NotAllowed, "the controller's challenge is not one to sign").why(why);
     let login = Login::decode(challenge).map_err(|error| refuse(error.to_string()))?;
+    // A session of one controller is of no use to another that only passed its challenge on.
+    if login.controller != root {
+        let why =
+            format!("it is of the controller with the root fingerprint {}, not of {root}", login.controller);
+        return Err(
+            refuse(why).fix("the one you are connected to passes on another's challenge: tell who runs it")
+        );
+    }
     if login.person != person {
         return Err(refuse(format!("it is for `{}`", login.person)));
     }
@@ -102,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_challenge_for_this_person_that_is_void_soon_is_signed() {
+    fn only_a_challenge_of_this_controller_for_this_person_that_is_void_soon_is_signed() {
         let now: Timestamp = "2026-11-21T18:00:00Z".parse().expect("a time");
         let challenge = |person: &str, expires: &str| {
             Login {
@@ -113,9 +122,11 @@ mod tests {
             }
             .encode()
         };
-        sensible(&challenge("ana", "2026-11-21T18:02:00Z"), "ana", now).expect("sensible");
-        sensible(&challenge("ben", "2026-11-21T18:02:00Z"), "ana", now).expect_err("another person");
-        sensible(&challenge("ana", "2027-11-21T18:02:00Z"), "ana", now).expect_err("good for a year");
-        sensible(b"{\"fettle\":\"approval/1\"}", "ana", now).expect_err("no login at all");
+        let sensible = |challenge: &[u8], root: &str| sensible(challenge, "ana", root, now);
+        sensible(&challenge("ana", "2026-11-21T18:02:00Z"), "fettle").expect("sensible");
+        sensible(&challenge("ana", "2026-11-21T18:02:00Z"), "other").expect_err("another controller's");
+        sensible(&challenge("ben", "2026-11-21T18:02:00Z"), "fettle").expect_err("another person");
+        sensible(&challenge("ana", "2027-11-21T18:02:00Z"), "fettle").expect_err("good for a year");
+        sensible(b"{\"fettle\":\"approval/1\"}", "fettle").expect_err("no login at all");
     }
 }

@@ -33,8 +33,8 @@ pub(super) struct Desk<'a> {
     pub(super) model: &'a mut Model,
     pub(super) in_force: &'a InForce,
     pub(super) world: &'a dyn World,
-    /// The controller's name, as its certificate has it.
-    pub(super) name: &'a str,
+    /// The root fingerprint of the controller's trust bundle.
+    pub(super) root: &'a str,
     pub(super) now: At,
     records: Vec<Record>,
     touched: BTreeSet<RowKey>,
@@ -53,14 +53,14 @@ impl<'a> Desk<'a> {
         model: &'a mut Model,
         in_force: &'a InForce,
         world: &'a dyn World,
-        name: &'a str,
+        root: &'a str,
     ) -> Desk<'a> {
         let now = world.now();
         Desk {
             model,
             in_force,
             world,
-            name,
+            root,
             now,
             records: Vec::new(),
             touched: BTreeSet::new(),

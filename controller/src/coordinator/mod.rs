@@ -79,8 +79,8 @@ pub struct Setup {
     pub world: Arc<dyn World>,
     /// What carries notifications.
     pub deliver: Arc<dyn Deliver>,
-    /// The controller's name, as its certificate has it; login challenges name it.
-    pub name: String,
+    /// The root fingerprint of its trust bundle; login challenges name it.
+    pub root: String,
     /// The software's version, for `Status`.
     pub version: String,
 }
@@ -242,7 +242,7 @@ impl Coordinator {
 
     fn decide_with<T>(&mut self, decide: impl FnOnce(&mut Desk<'_>, &mut Challenges) -> T) -> T {
         let in_force = self.in_force.borrow().clone();
-        let mut desk = Desk::new(&mut self.model, &in_force, &*self.setup.world, &self.setup.name);
+        let mut desk = Desk::new(&mut self.model, &in_force, &*self.setup.world, &self.setup.root);
         let answer = decide(&mut desk, &mut self.challenges);
         let Decided { transaction, touched, effects } = desk.done();
         for key in touched {

@@ -85,7 +85,7 @@ impl Desk<'_> {
         let expires = self.now.plus(CHALLENGE_FOR);
         let challenge = self.world.secret();
         let login =
-            Login { controller: self.name.to_owned(), challenge, person, expires: from_ms(expires.0) };
+            Login { controller: self.root.to_owned(), challenge, person, expires: from_ms(expires.0) };
         let bytes = login.encode();
         challenges.put(bytes.clone(), expires, self.now);
         Ok(bytes)

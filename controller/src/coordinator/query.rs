@@ -333,9 +333,14 @@ impl Watching {
     }
 
     async fn catch_up(&mut self) -> Result<(), Problem> {
-        let (run, after) = (self.run, self.seen);
-        let records = self.handle.read(move |store| store.history(Of::Run(run), after, PAGE)).await?;
-        self.show(&records).await
+        loop {
+            let (run, after) = (self.run, self.seen);
+            let records = self.handle.read(move |store| store.history(Of::Run(run), after, PAGE)).await?;
+            self.show(&records).await?;
+            if records.len() < PAGE {
+                return Ok(());
+            }
+        }
     }
 
     async fn show(&mut self, records: &[Record]) -> Result<(), Problem> {

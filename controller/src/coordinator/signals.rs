@@ -18,6 +18,9 @@ use crate::signal::{Answer, Signal, Status, Verdict};
 use crate::trigger::{Chosen, Judged, choose};
 use crate::world::At;
 
+/// A trail that long says enough of other starts.
+const TRAIL: usize = 64;
+
 /// A source with several senders may deliver an alert's beginning so long after its end.
 const ECHO: Duration = Duration::from_secs(60);
 
@@ -123,7 +126,9 @@ impl Desk<'_> {
         let receipt = Receipt { signal: first.id, new: false, run: first.run };
         for (id, why) in about {
             let told =
-                self.model.signals.get(&id).is_some_and(|row| row.trail.iter().any(|it| it.reason == why));
+                self.model.signals.get(&id).is_some_and(|row| {
+                    row.trail.len() >= TRAIL || row.trail.iter().any(|it| it.reason == why)
+                });
             if !told {
                 let verdicts = vec![Verdict::new(self.now, "dedupe", Answer::No, why)];
                 self.change(Change::Judged { signal: id, verdicts });
@@ -160,16 +165,21 @@ impl Desk<'_> {
     /// The signal that is over and of which this one only says so again, or says late what was so before. An alert that fires
     /// for longer than that after its end is another one, whatever its source says of its start.
     fn echo(&self, signal: &Signal) -> Option<Over> {
-        let over = self.model.settled_signal(&signal.key())?;
-        let late = signal.starts_at.is_some() && self.now < over.at.plus(ECHO);
-        (signal.status == Status::Resolved || late).then_some(over)
+        let soon = |over: &Over| signal.starts_at.is_some() && self.now < over.at.plus(ECHO);
+        if let Some(over) = self.model.settled_signal(&signal.key()) {
+            return (signal.status == Status::Resolved || soon(&over)).then_some(over);
+        }
+        // Under another start, by one of several that watch the same: over as well, if it began before that end.
+        let last = self.model.settled_alert(&signal.source, &signal.fingerprint)?;
+        let began_before = signal.starts_at.is_some_and(|start| start <= last.ended);
+        (signal.status == Status::Firing && began_before && soon(&last)).then_some(last)
     }
 
     /// What is said of a beginning that arrives after the end.
     fn late(&self, over: Over) -> Judged {
         let reason = format!(
-            "it fires again under the start it had, and {} was over at {}: taken for a late message, unless it still fires a \
-             minute after that",
+            "it fires again though it began before its end, and {} was over at {}: taken for a late message, unless it still \
+             fires a minute after that",
             over.signal, over.at
         );
         let verdicts = vec![Verdict::new(self.now, "dedupe", Answer::No, reason)];

@@ -71,8 +71,14 @@ async fn served(intake: Remembers) -> Served {
     };
     let incoming = accept::start(port, &tasks).expect("it listens");
     let address = incoming.address();
-    let parts =
-        Parts { intake: intake.clone(), metrics: Metrics::new(), connections, tasks: tasks.clone(), world };
+    let parts = Parts {
+        intake: intake.clone(),
+        metrics: Metrics::new(),
+        connections,
+        tasks: tasks.clone(),
+        world,
+        refusals: Refusals::default(),
+    };
     tasks.spawn(TaskKind::HttpServer, serve(incoming, parts));
     Served { address, intake, tasks }
 }

@@ -335,7 +335,8 @@ impl Model {
         match how.ending {
             Ending::Unverified | Ending::Failed | Ending::Undone => {
                 touched.extend(self.tally(host, &runbook, |tally| {
-                    (tally.failed, tally.incident) = (tally.failed.saturating_add(1), incident);
+                    (tally.failed, tally.incident) =
+                        (tally.failed.saturating_add(1), incident.or(tally.incident));
                 }));
             }
             Ending::Verified | Ending::Succeeded => {

@@ -147,6 +147,11 @@ impl Model {
         self.settled.get(key)
     }
 
+    /// The signal of this alert that was over last, whatever its start, when its row is not here any more.
+    pub fn settled_alert(&self, source: &str, fingerprint: &str) -> Option<Over> {
+        self.settled.of_alert(source, fingerprint)
+    }
+
     /// The open incident that groups this key.
     pub fn open_incident(&self, key: &str) -> Option<&IncidentRow> {
         self.open_incidents.get(key).and_then(|id| self.incidents.get(id))
@@ -370,7 +375,13 @@ impl Model {
         }
         // A late message moves no end.
         if row.signal.status == Status::Resolved || self.settled.get(&key).is_none() {
-            self.settled.put(&key, Over { signal, run: row.run, at: now });
+            let ended = row.signal.ends_at.unwrap_or(now).min(now);
+            let last = match row.signal.status {
+                Status::Firing => self.settled.of_alert(&key.source, &key.fingerprint),
+                Status::Resolved => None,
+            };
+            let (at, ended) = last.map_or((now, ended), |last| (last.at, last.ended));
+            self.settled.put(&key, Over { signal, run: row.run, at, ended });
         }
     }
 

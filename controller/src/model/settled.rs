@@ -9,7 +9,7 @@ use super::MEMORY;
 use crate::signal::Key;
 use crate::world::At;
 
-/// The most that are remembered, some 10 MiB; the oldest go first.
+/// The most that are remembered, some 20 MiB; the oldest go first.
 const MOST: usize = 100_000;
 
 /// A signal that is over.
@@ -19,16 +19,27 @@ pub struct Over {
     pub signal: SignalId,
     /// The run it started.
     pub run: Option<RunId>,
-    /// Since when it is over.
+    /// Since when it is over here.
     pub at: At,
+    /// When it ended, by its source's clock where that says so.
+    pub ended: At,
 }
 
 /// What is kept of a key: enough of its hash that no two will ever be the same.
 type Short = [u8; 16];
 
 fn short(key: &Key) -> Short {
+    shortened(&[key.source.as_bytes(), key.fingerprint.as_bytes(), &key.starts_at.0.to_be_bytes()])
+}
+
+/// The same of an alert, whatever its start.
+fn short_alert(source: &str, fingerprint: &str) -> Short {
+    shortened(&[source.as_bytes(), fingerprint.as_bytes()])
+}
+
+fn shortened(parts: &[&[u8]]) -> Short {
     let mut hash = Sha256::new();
-    for part in [key.source.as_bytes(), key.fingerprint.as_bytes(), &key.starts_at.0.to_be_bytes()] {
+    for part in parts {
         hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         hash.update(part);
     }
@@ -43,21 +54,26 @@ fn short(key: &Key) -> Short {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settled {
     by_key: HashMap<Short, Over>,
-    by_age: VecDeque<(At, Short)>,
+    /// The one of each alert that was over last.
+    by_alert: HashMap<Short, Over>,
+    by_age: VecDeque<(At, Short, Short)>,
 }
 
 impl Settled {
     /// Remembers one, and forgets what is too old or too much.
     pub fn put(&mut self, key: &Key, over: Over) {
-        let key = short(key);
+        let (key, alert) = (short(key), short_alert(&key.source, &key.fingerprint));
         self.by_key.insert(key, over);
-        self.by_age.push_back((over.at, key));
+        self.by_alert.insert(alert, over);
+        self.by_age.push_back((over.at, key, alert));
         let oldest = over.at.minus(MEMORY);
-        while self.by_age.len() > MOST || self.by_age.front().is_some_and(|(at, _)| *at < oldest) {
-            let Some((at, key)) = self.by_age.pop_front() else { break };
+        while self.by_age.len() > MOST || self.by_age.front().is_some_and(|(at, ..)| *at < oldest) {
+            let Some((at, key, alert)) = self.by_age.pop_front() else { break };
             // Unless it was over a second time since.
-            if self.by_key.get(&key).is_some_and(|over| over.at <= at) {
-                self.by_key.remove(&key);
+            for (known, key) in [(&mut self.by_key, key), (&mut self.by_alert, alert)] {
+                if known.get(&key).is_some_and(|over| over.at <= at) {
+                    known.remove(&key);
+                }
             }
         }
     }
@@ -65,6 +81,11 @@ impl Settled {
     /// The one with this key.
     pub fn get(&self, key: &Key) -> Option<Over> {
         self.by_key.get(&short(key)).copied()
+    }
+
+    /// The last one of this alert, whatever its start.
+    pub fn of_alert(&self, source: &str, fingerprint: &str) -> Option<Over> {
+        self.by_alert.get(&short_alert(source, fingerprint)).copied()
     }
 
     /// How many are remembered.
@@ -87,7 +108,7 @@ mod tests {
     }
 
     fn over(at: i64) -> Over {
-        Over { signal: SignalId::new(uuid::Uuid::nil()), run: None, at: At(at) }
+        Over { signal: SignalId::new(uuid::Uuid::nil()), run: None, at: At(at), ended: At(at) }
     }
 
     #[test]
@@ -98,6 +119,7 @@ mod tests {
         }
         assert_eq!(settled.len(), MOST);
         assert_eq!((settled.get(&key(9)), settled.get(&key(10))), (None, Some(over(0))));
+        assert_eq!((settled.of_alert("prod", "9"), settled.of_alert("prod", "10")), (None, Some(over(0))));
         let later = i64::try_from(MEMORY.as_millis()).unwrap() + 1;
         settled.put(&key(MOST), over(later));
         assert_eq!((settled.len(), settled.get(&key(MOST))), (1, Some(over(later))));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use fettle_runbooks::id::{Digest, GateId, Host, IncidentId, RunId, SignalId};
-use fettle_runbooks::run::{HostRun, State, Until};
+use fettle_runbooks::run::{Ending, Final, HostRun, State, Until};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -145,7 +145,7 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
     let (path, attempt, at) = (format!("remediate/{}", b % 3), u32::from(a % 2), At(i64::from(b)));
     let digest = Digest([a; 32]);
     let machine = HostRun { state: State::Remediating, ..HostRun::new(Until::End) };
-    match kind % 22 {
+    match kind % 26 {
         0 => Change::SignalReceived(Box::new(SignalRow {
             id: signal,
             signal: Signal {
@@ -294,6 +294,14 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
             next_at: Some(at),
             note: String::new(),
         })),
+        21 => Change::Remediated { incident, look_again_at: Some(at) },
+        22 => Change::StillFiring { incident },
+        23 => Change::RefusalTold { run, host, runbook: "a/b".into() },
+        24 => {
+            let state = State::Ended(Final { ending: Ending::Unverified, reason: "r".into() });
+            let machine = HostRun { state, effects: true, ..HostRun::new(Until::End) };
+            Change::Moved { run, host, machine, reason: "r".into() }
+        }
         _ => Change::NotificationTried { id: u64::from(a % 4), next_at: None, note: "n".into() },
     }
 }
@@ -302,7 +310,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
     fn folding_the_history_gives_the_tables_whatever_happened(
-        changes in prop::collection::vec(prop::collection::vec((0u8..22, any::<u8>(), any::<u8>()), 1..6), 1..40)
+        changes in prop::collection::vec(prop::collection::vec((0u8..26, any::<u8>(), any::<u8>()), 1..6), 1..40)
     ) {
         let directory = tempfile::tempdir().unwrap();
         let store = Sqlite::open(directory.path()).unwrap();

@@ -11,7 +11,8 @@ use crate::refusal::{Code, Refusal};
 /// Format `login/1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
-    /// The controller that asks, by the name its certificate has, so that another cannot pass the challenge on.
+    /// The controller that asks, by its root fingerprint: whoever signs compares it with the trust bundle they have, so that
+    /// another controller cannot pass the challenge on and get a session here.
     pub controller: String,
     /// Random, used once.
     pub challenge: [u8; 32],

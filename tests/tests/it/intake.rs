@@ -55,6 +55,9 @@ fn bodies_that_are_no_alerts_are_refused_and_leave_no_trace() {
     };
     let good = firing("X", &[]).to_string();
 
+    let status = || cluster.json("ana", &["status"])["warnings"].to_string();
+    assert!(!status().contains("refused"), "{}", status());
+
     // Unreadable.
     refused(&post(b""), 400, "empty");
     refused(&post(b"\xff\xfe{}"), 400, "UTF-8");
@@ -93,8 +96,16 @@ fn bodies_that_are_no_alerts_are_refused_and_leave_no_trace() {
     assert_eq!(cluster.json("ana", &["signal", "list"]), json!([]), "nothing of it was taken");
     assert_eq!(cluster.json("ana", &["incident", "list"]), json!([]));
 
+    // Whoever misses an alert finds out why, without the sender's log.
+    let said = status();
+    assert!(
+        said.contains("posts were refused of source `alertmanager`") && said.contains("alerts[1]"),
+        "{said}"
+    );
+
     // And the port is as well as before.
     assert_eq!(post(good.as_bytes()).status, 200);
+    assert!(!status().contains("refused"), "{}", status());
 }
 
 #[test]

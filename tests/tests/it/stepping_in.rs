@@ -1,6 +1,8 @@
 //! When it does not go as meant: people stop a run, say what became of a step, and a failed step takes the others back.
 
 use std::fs;
+use std::io::Read as _;
+use std::process::Stdio;
 
 use fettle_tests::cluster::{LIMIT, told};
 use fettle_tests::{Cluster, eventually};
@@ -95,8 +97,17 @@ fn a_cancelled_run_leaves_nothing_running_and_waits_for_a_person_to_look() {
     let early = ["run", "resolve", &run, "--host", "web-1", "--ran", "--reason", "I guess"];
     assert_eq!(cluster.fettle("ana", &early).status.code(), Some(1), "nothing waits to be resolved yet");
 
+    // Somebody is watching while it happens.
+    let mut watch = cluster.typed("ana", &["watch", &run]);
+    let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("fettle can be run");
+    let mut beginning = [0; 1];
+    watch.stdout.as_mut().expect("it has an output").read_exact(&mut beginning).expect("it shows something");
+
     let cancelled = cluster.fettle("ana", &["run", "cancel", &run, "--reason", "wrong host"]);
     assert!(cancelled.status.success(), "{}", told(&cancelled));
+    let live = watch.wait_with_output().expect("it ends");
+    assert_eq!(live.status.code(), Some(15), "{}", told(&live));
+    assert!(told(&live).contains("fettle run resolve"), "it says what to type: {}", told(&live));
     cluster.until(&run, "waits for somebody to look", |run| run["hosts"][0]["waiting_for"] == "resolve");
     assert_eq!(alive(&pids), [""; 0], "the host has confirmed, so nothing of the step is left");
 

@@ -114,7 +114,17 @@ async fn two_that_watch_the_same_and_name_other_starts_start_one_run() {
     }
     let all = trail(&bench, &first).await;
     assert!(all.iter().any(|it| it.contains("the same trouble")), "{all:#?}");
+    // One of them says that it is over; the other has not noticed yet, and says so a moment later.
+    bench.pass(MINUTE);
+    post(&bench, Status::Resolved, Some(990_000)).await;
+    assert!(incidents(&bench, true).await.is_empty());
+    let late = post(&bench, Status::Firing, Some(995_000)).await;
+    assert_eq!(late.run, None);
+    assert!(trail(&bench, &late).await[0].contains("taken for a late message"));
     assert_eq!(bench.handle.runs(v1::ListRunsRequest::default()).await.unwrap().len(), 1);
+    // But what began after that end is another firing, however soon.
+    bench.pass(1_000);
+    assert!(post(&bench, Status::Firing, now(&bench).await).await.run.is_some());
     bench.check().await;
 }
 

@@ -356,7 +356,7 @@ async fn start(
         store: Arc::new(Faulty { inner: opened.expect("the store opens"), fault: Arc::clone(fault) }),
         world: Arc::clone(clock) as Arc<dyn World>,
         deliver: Arc::clone(inbox) as Arc<dyn Deliver>,
-        name: "controller.test".into(),
+        root: "sha256:0".into(),
         version: "test".into(),
     };
     let (handle, life) = new(setup, stop.clone());

@@ -7,13 +7,18 @@ use super::Refused;
 const FIX: &str = "post the webhook body of Alertmanager, version 4; Prometheus rules reach it through an Alertmanager \
                    receiver of type `webhook_configs`";
 
+const LEGACY: &str = "Grafana's legacy alerting";
+const LEGACY_FIX: &str = "use Grafana's unified alerting (since 11 there is no other) with a contact point of type webhook: its body is read";
+
 /// The refusal of a document that is JSON and not a group of alerts.
 pub(super) fn refusal(document: &Value) -> Refused {
-    let why = match seems(document) {
-        Some(product) => format!("this looks like {product}, which is not read"),
-        None => format!("this is not a body of Alertmanager: {}", shape(document)),
-    };
-    Refused::new(why, FIX)
+    match seems(document) {
+        Some(product) => {
+            let fix = if product == LEGACY { LEGACY_FIX } else { FIX };
+            Refused::new(format!("this looks like {product}, which is not read"), fix)
+        }
+        None => Refused::new(format!("this is not a body of Alertmanager: {}", shape(document)), FIX),
+    }
 }
 
 fn shape(document: &Value) -> String {
@@ -42,8 +47,11 @@ const OBJECTS: &[(&[&str], &str)] = &[
     (&["specversion", "source"], "a CloudEvent"),
     (&["detail-type", "source"], "an Amazon EventBridge event"),
     (&["schemaId", "data"], "an Azure Monitor alert"),
-    (&["evalMatches"], "Grafana's legacy alerting"),
-    (&["ruleId", "ruleName"], "Grafana's legacy alerting"),
+    (&["evalMatches"], LEGACY),
+    (&["ruleId", "ruleName"], LEGACY),
+    (&["ruleName", "state"], LEGACY),
+    (&["ruleUrl", "state"], LEGACY),
+    (&["alert_uid", "state"], "a Grafana OnCall webhook"),
     (&["check_id", "check_name"], "a Pingdom webhook"),
     (&["condition_id", "policy_name"], "a New Relic alert"),
     (&["condition_name", "policy_name"], "a New Relic alert"),

@@ -243,6 +243,12 @@ fn other_products_are_named() {
         (r#"{"schemaId":"azureMonitorCommonAlertSchema","data":{}}"#, "an Azure Monitor alert"),
         (r#"{"incident":{"incident_id":"x"},"version":"1.1"}"#, "a Google Cloud Monitoring notification"),
         (r#"{"evalMatches":[],"state":"ok"}"#, "Grafana's legacy alerting"),
+        (
+            r#"{"ruleName":"Test notification","state":"alerting","isTestAlert":true}"#,
+            "Grafana's legacy alerting",
+        ),
+        (r#"{"ruleName":"r","state":"no_data"}"#, "Grafana's legacy alerting"),
+        (r#"{"alert_uid":"u","state":"alerting"}"#, "a Grafana OnCall webhook"),
         (r#"{"event":{"event_type":"incident.triggered"}}"#, "a PagerDuty webhook, version 3"),
         (r#"{"check_id":1,"check_name":"n"}"#, "a Pingdom webhook"),
         (r#"{"condition_id":1,"policy_name":"n"}"#, "a New Relic alert"),
