@@ -18,7 +18,7 @@ const LINES: usize = 5;
 /// Characters of a line.
 const LINE: usize = 200;
 /// Characters of a reason.
-const REASON: usize = 600;
+pub const REASON: usize = 600;
 /// Steps told of.
 const STEPS: usize = 24;
 /// Steps whose output is told of.

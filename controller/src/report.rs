@@ -224,13 +224,22 @@ pub fn signal(row: &SignalRow, whole: bool) -> v1::Signal {
     }
 }
 
-/// An incident as it stands, with what happened in it.
-pub fn incident(row: &IncidentRow, history: &[Record], runs: &[RunParts], now: At) -> v1::Incident {
-    let [detect, investigate, remediate] = incident::clocks(&row.readings, now);
-    let timeline = history.iter().filter_map(|record| {
+/// What happened, as far as it tells people anything.
+pub fn timeline(history: &[Record]) -> impl Iterator<Item = v1::TimelineEntry> + '_ {
+    history.iter().filter_map(|record| {
         let line = line(&record.change)?;
         Some(v1::TimelineEntry { at: record.at.0, who: line.who, text: line.text })
-    });
+    })
+}
+
+/// An incident as it stands, with what happened in it.
+pub fn incident(
+    row: &IncidentRow,
+    timeline: Vec<v1::TimelineEntry>,
+    runs: &[RunParts],
+    now: At,
+) -> v1::Incident {
+    let [detect, investigate, remediate] = incident::clocks(&row.readings, now);
     v1::Incident {
         id: row.id.to_string(),
         title: row.title.clone(),
@@ -247,7 +256,7 @@ pub fn incident(row: &IncidentRow, history: &[Record], runs: &[RunParts], now: A
             investigate: Some(clock(investigate)),
             remediate: Some(clock(remediate)),
         }),
-        timeline: timeline.collect(),
+        timeline,
         evidence: runs.iter().flat_map(evidence).collect(),
     }
 }
@@ -263,7 +272,7 @@ fn evidence(parts: &RunParts) -> Vec<v1::Evidence> {
             host: row.host.to_string(),
             runbook: row.runbook.clone(),
             ending: how.ending.word().to_owned(),
-            reason: row.reason.clone(),
+            reason: evidence::plain(&row.reason, evidence::REASON),
             tried: evidence
                 .tried
                 .into_iter()

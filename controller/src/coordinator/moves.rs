@@ -8,8 +8,10 @@ use fettle_runbooks::run::{Effect as Asked, Ending, Event, Final, Held, State, W
 use super::desk::{Desk, Effect};
 use super::handle::RosterInForce;
 use crate::dispatch::{self, Needed};
+use crate::evidence;
 use crate::model::Change;
 use crate::model::row::{GateRow, GateState, HostRunRow, Leaf, Origin, RunRow};
+use crate::signal::{Answer, Verdict};
 use crate::world::At;
 use crate::{gate, guard};
 
@@ -306,7 +308,7 @@ impl Desk<'_> {
     fn end(&mut self, run: RunId, host: &Host, how: &Final) {
         self.close_orders(run, host);
         let Some(row) = self.model.runs.get(&run) else { return };
-        let (incident, hosts) = (row.incident, row.hosts.clone());
+        let (incident, signal, hosts) = (row.incident, row.signal, row.hosts.clone());
         if let Some(incident) = incident {
             self.investigated(incident);
             if how.ending == Ending::Verified {
@@ -317,6 +319,11 @@ impl Desk<'_> {
         let all_ended = hosts.iter().all(|host| {
             self.model.host_runs.get(&(run, host.clone())).is_none_or(|row| row.machine.ended().is_some())
         });
+        if let Some(signal) = signal.filter(|_| evidence::wanted(how.ending)) {
+            let reason = format!("{run} on {host} ended {}: {}", how.ending.word(), how.reason);
+            let verdicts = vec![Verdict::new(self.now, "run", Answer::No, reason)];
+            self.change(Change::Judged { signal, verdicts });
+        }
         self.notify_ended(run, host, how);
         if all_ended {
             self.change(Change::RunEnded { run });

@@ -116,7 +116,7 @@ impl Desk<'_> {
             let verdicts = vec![Verdict::new(self.now, "verified", Answer::No, text.clone())];
             self.change(Change::Judged { signal, verdicts });
         }
-        let title = format!("{}: verified, but still firing", evidence::plain(&title, 200));
+        let title = format!("{title}: verified, but still firing");
         let ended = Ended { since: Some(readings.onset), ..Ended::default() };
         let (run, host) = (runs.last().copied(), host.as_ref());
         self.queue(Told {
@@ -146,13 +146,13 @@ impl Desk<'_> {
             id: id.to_string(),
             kind,
             at: self.now.to_string(),
-            title,
+            title: evidence::plain(&title, 300),
             run: word(run),
             gate: word(gate),
             incident: word(incident),
             host: word(host),
             to: to.to_vec(),
-            text: text.to_owned(),
+            text: evidence::plain(text, 2000),
             ending: ended.ending,
             since: word(ended.since),
             evidence: ended.evidence,

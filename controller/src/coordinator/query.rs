@@ -20,7 +20,10 @@ use crate::store::{Of, Record, RunFilter, RunParts, Store, Unavailable};
 use crate::world::At;
 
 /// History read at a time.
-const PAGE: usize = 10_000;
+const PAGE: usize = if cfg!(test) { 3 } else { 10_000 };
+
+/// The most lines of an incident's timeline.
+const TIMELINE: usize = 10_000;
 
 /// Output that came before its attempt is known to have begun is held back for so long: it does not go through the store, and
 /// so overtakes what does.
@@ -201,23 +204,23 @@ impl Handle {
     pub async fn incidents(&self, open: bool, limit: u32) -> Result<Vec<v1::Incident>, Problem> {
         let rows = self.read(move |store| store.incidents(open, limited(limit))).await?;
         let now = self.world.now();
-        Ok(rows.iter().map(|row| report::incident(row, &[], &[], now)).collect())
+        Ok(rows.iter().map(|row| report::incident(row, Vec::new(), &[], now)).collect())
     }
 
     /// One incident: timeline, decisions, clocks.
     pub async fn incident(&self, incident: IncidentId) -> Result<v1::Incident, Problem> {
-        let (row, history, runs) = self
+        let (row, timeline, runs) = self
             .read(move |store| {
                 let Some(row) = store.incident(incident)? else { return Ok(None) };
                 // Of an incident that goes on and on, the latest runs.
                 let latest = row.runs.iter().rev().take(RUNS).rev();
                 let runs =
                     latest.filter_map(|run| store.run(*run).transpose()).collect::<Result<Vec<_>, _>>()?;
-                Ok(Some((row, store.history(Of::Incident(incident), 0, PAGE)?, runs)))
+                Ok(Some((row, timeline(store, incident)?, runs)))
             })
             .await?
             .ok_or_else(|| Problem::not_found(format!("incident `{incident}`")))?;
-        Ok(report::incident(&row, &history, &runs, self.world.now()))
+        Ok(report::incident(&row, timeline, &runs, self.world.now()))
     }
 
     /// The fleet.
@@ -239,6 +242,23 @@ impl Handle {
         let row = self.read(move |store| store.agent(&host)).await?;
         let row = row.ok_or_else(|| Problem::not_found(format!("host `{name}`")))?;
         Ok(report::agent(&row))
+    }
+}
+
+/// What happened in an incident, page by page: most of what its history holds tells people nothing.
+fn timeline(store: &dyn Store, incident: IncidentId) -> Result<Vec<v1::TimelineEntry>, Unavailable> {
+    let (mut entries, mut after) = (Vec::new(), 0);
+    loop {
+        let records = store.history(Of::Incident(incident), after, PAGE)?;
+        entries.extend(report::timeline(&records));
+        let last = records.last().map(|record| (record.number, record.at));
+        let Some((number, at)) = last.filter(|_| records.len() == PAGE) else { return Ok(entries) };
+        if entries.len() >= TIMELINE {
+            let text = format!("more happened than the {TIMELINE} lines that are shown");
+            entries.push(v1::TimelineEntry { at: at.0, who: "controller".to_owned(), text });
+            return Ok(entries);
+        }
+        after = number;
     }
 }
 

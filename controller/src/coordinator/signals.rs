@@ -362,6 +362,12 @@ impl Desk<'_> {
             }
             (None, false, true) => "the alert resolved by itself before anything ran",
         };
+        if row.readings.remediated.is_none() {
+            for signal in row.signals.clone() {
+                let verdicts = vec![Verdict::new(self.now, "incident", Answer::No, reason)];
+                self.change(Change::Judged { signal, verdicts });
+            }
+        }
         self.change(Change::IncidentClosed { incident, reason: reason.to_owned() });
     }
 }

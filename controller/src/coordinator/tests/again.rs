@@ -86,6 +86,7 @@ async fn an_alert_is_over_whatever_start_its_end_names() {
         assert_eq!((end.signal, end.new), (first.signal, false), "{end_names:?}");
         let trail = trail(&bench, &first).await;
         assert!(trail.iter().any(|it| it.contains("the same alert, so it is over")), "{trail:#?}");
+        assert!(trail.last().unwrap().contains("before anything ran"), "{trail:#?}");
         assert!(incidents(&bench, true).await.is_empty());
         bench.check().await;
     }
@@ -172,8 +173,10 @@ async fn how_an_incident_ended_says_whether_anything_was_done() {
         bench.handle.incident(id).await.unwrap().timeline.pop().unwrap().text
     };
     let bench = Bench::new(Mode::Observe).await;
-    post(&bench, Status::Firing, Some(990_000)).await;
+    let first = post(&bench, Status::Firing, Some(990_000)).await;
     assert_eq!(closed(&bench).await, "the alert resolved by itself before anything ran");
+    let last = trail(&bench, &first).await.pop().unwrap();
+    assert_eq!(last, "incident: no: the alert resolved by itself before anything ran");
 
     let bench = Bench::new(Mode::Diagnose).await;
     let mut agent = FakeAgent::join(&bench).await;
@@ -270,6 +273,7 @@ async fn what_did_not_help_twice_is_left_to_people_who_are_told_once() {
     assert!(said["text"].as_str().unwrap().contains("guard breaker"), "{said:#}");
     let reasons = trail(&bench, &third).await;
     assert!(reasons.iter().any(|it| it.starts_with("guard breaker: no")), "{reasons:#?}");
+    assert!(reasons.last().unwrap().contains("on web-1 ended refused: guard breaker"), "{reasons:#?}");
     // It goes on: refused, and told to nobody again.
     let fourth = fire(&bench).await;
     refused(&bench, &mut agent).await;
