@@ -80,5 +80,6 @@ fn restarting_a_unit_is_denied_and_says_so() {
         let ended = place.script("systemctl restart no-such.service", Default::default());
         assert_ne!(ended.exit_code, Some(0), "{ended:?}");
         assert!(ended.hint.contains("denied by the read-only sandbox"), "{agent:?}: {ended:?}");
+        assert!(ended.hint.contains("`unit(name)` is a fact"), "{agent:?}: {ended:?}");
     }
 }

@@ -10,14 +10,15 @@
 mod allowed; // which files are logs that may be read
 mod file; // a file, from its end
 mod journal; // the journal, as journalctl tells it
+mod pattern; // what is looked for
 mod stamps; // when a line was written
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fettle_runbooks::expr::facts::Question;
-use fettle_runbooks::input::limited_regex;
 use fettle_runbooks::value::Value;
+use pattern::Pattern;
 
 use super::{Reading, int};
 use crate::works::clock::wall_ms;
@@ -38,12 +39,6 @@ struct Ask {
     deadline: Instant,
 }
 
-enum Pattern {
-    /// One without any special character.
-    Plain(String),
-    Regex(regex_lite::Regex),
-}
-
 pub(super) fn read(question: Question, args: &[Value], patience: Duration, state: &Path) -> Reading {
     let [Value::String(target), Value::String(pattern), Value::Duration(since)] = args else {
         return Err("a log is asked for a pattern and a length of time".into());
@@ -62,22 +57,6 @@ pub(super) fn read(question: Question, args: &[Value], patience: Duration, state
         return Ok(hits.answer(question));
     }
     Ok(journal::read(target, &ask)?.answer(question))
-}
-
-impl Pattern {
-    fn new(pattern: &str) -> Result<Pattern, String> {
-        if regex_lite::escape(pattern) == pattern {
-            return Ok(Pattern::Plain(pattern.to_owned()));
-        }
-        limited_regex(pattern).map(Pattern::Regex).map_err(|error| format!("the pattern is broken: {error}"))
-    }
-
-    fn is_in(&self, line: &str) -> bool {
-        match self {
-            Pattern::Plain(text) => line.contains(text.as_str()),
-            Pattern::Regex(regex) => regex.is_match(line),
-        }
-    }
 }
 
 /// Lines that match, counted from the newest on.

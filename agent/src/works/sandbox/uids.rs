@@ -5,7 +5,8 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Above what distributions and systemd give away (up to 65535), below where containers begin (100000).
+/// Above what distributions and systemd give away (up to 65535), below where containers begin (100000). The page on security
+/// names it, for whoever hands out users on a host.
 pub(crate) const RANGE: RangeInclusive<u32> = 70_000..=70_999;
 
 /// The users that may be taken.
@@ -76,6 +77,13 @@ fn known() -> io::Result<BTreeSet<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_range_is_documented() {
+        let page = include_str!("../../../../docs/security.md");
+        let range = format!("one from {} to {} that is nobody's", RANGE.start(), RANGE.end());
+        assert!(page.contains(&range), "{range}");
+    }
 
     #[test]
     fn no_two_steps_have_the_same_user_and_a_number_rests_before_it_comes_again() {
