@@ -20,6 +20,7 @@ use prost::Message as _;
 use super::attempt::{self, BootLimit, Ended, GRACE, Happening, Observer, StartBy, Work};
 use super::clock;
 use super::driver::{Deed, Driver, Launch, Wake};
+use super::facts;
 use super::orders::{self, OwnPlan};
 use super::output::{self, Stream};
 use super::record::{AttemptKey, Record};
@@ -153,21 +154,29 @@ impl Driver {
             let _ = inbox.send(Wake::Facts { run, segment, ask, facts: Facts::new() });
             return;
         }
+        let unread = |why: &str| {
+            let facts = calls.iter().map(|call| (call.to_string(), Err(why.to_owned()))).collect();
+            Wake::Facts { run, segment, ask, facts }
+        };
+        let turn = match facts::Turn::take() {
+            Ok(turn) => turn,
+            Err(why) => {
+                let _ = inbox.send(unread(&why));
+                return;
+            }
+        };
         let read = self.hands.facts();
         let wanted = calls.clone();
         let answer = {
             let inbox = inbox.clone();
             move || {
                 let facts = read(&wanted);
+                drop(turn);
                 let _ = inbox.send(Wake::Facts { run, segment, ask, facts });
             }
         };
         if let Err(error) = std::thread::Builder::new().name("facts".to_owned()).spawn(answer) {
-            let facts = calls
-                .iter()
-                .map(|call| (call.to_string(), Err(format!("no thread could read it: {error}"))))
-                .collect();
-            let _ = inbox.send(Wake::Facts { run, segment, ask, facts });
+            let _ = inbox.send(unread(&format!("no thread could read it: {error}")));
         }
     }
 

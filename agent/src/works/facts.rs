@@ -16,6 +16,7 @@ mod tcp; // tcp(address)
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ use fettle_runbooks::value::Value;
 
 /// Threads that may be reading facts at once, stuck ones included.
 const THREADS: usize = 32;
+/// Steps that may wait for facts at once, with a thread each.
+const TURNS: usize = 64;
 
 /// One reading: the fields of a fact, or why it cannot be read.
 type Reading = Result<Value, String>;
@@ -143,6 +146,26 @@ fn begin(text: &str, deadline: Instant) -> Result<Asked, String> {
 impl Drop for Asked {
     fn drop(&mut self) {
         OPEN.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+/// Leave to wait for facts, until it is dropped: whoever sends orders fills no host with threads.
+#[derive(Debug)]
+pub(super) struct Turn(());
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+impl Turn {
+    pub(super) fn take() -> Result<Turn, String> {
+        let more = |taken: usize| (taken < TURNS).then_some(taken + 1);
+        let took = TAKEN.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        took.map(|_| Turn(())).map_err(|_| format!("{TURNS} other steps are waiting for facts"))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -123,3 +123,11 @@ fn a_fact_that_hangs_is_an_error_and_hangs_nobody() {
     let again = read_with(&calls[..1], LIMIT, stuck);
     assert!(again["disk(\"/hangs\")"].as_ref().unwrap_err().contains("still has not"));
 }
+
+#[test]
+fn only_so_many_steps_wait_for_facts_at_once() {
+    let mut turns: Vec<Turn> = (0..TURNS).map(|_| Turn::take().unwrap()).collect();
+    assert!(Turn::take().unwrap_err().contains("other steps are waiting"));
+    turns.pop();
+    turns.push(Turn::take().unwrap());
+}
