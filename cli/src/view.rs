@@ -79,6 +79,8 @@ pub fn incident(incident: &v1::Incident) -> Value {
         "signals": incident.signals, "runs": incident.runs,
         "clocks": incident.clocks.as_ref().map(|clocks| json!({
             "onset_at": time_json(clocks.onset_at), "onset_confidence": clocks.onset_confidence,
+            "onset_uncertainty_ms": clocks.onset_uncertainty_ms,
+            "onset_learnt_from": or_null(&clocks.onset_learnt_from),
             "detect": clock(&clocks.detect), "investigate": clock(&clocks.investigate),
             "remediate": clock(&clocks.remediate),
         })),

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
+use fettle_runbooks::detect::Learnt;
 use fettle_runbooks::id::Host;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Onset;
+use crate::policy::Declared;
 use crate::signal::Signal;
 use crate::world::At;
 
@@ -15,7 +16,9 @@ use crate::world::At;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Confidence {
-    /// The source told its delay.
+    /// The rule that fires was found in the source's rule files.
+    Learnt,
+    /// The policy says how late the source is.
     Declared,
     /// Only since when the alert fires; never counted as detected in time.
     SinceFiring,
@@ -25,6 +28,7 @@ impl Confidence {
     /// As people and messages write it.
     pub const fn word(self) -> &'static str {
         match self {
+            Confidence::Learnt => "learnt",
             Confidence::Declared => "declared",
             Confidence::SinceFiring => "since-firing",
         }
@@ -32,12 +36,18 @@ impl Confidence {
 }
 
 /// The moments the clocks are read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readings {
-    /// When the trouble began.
+    /// When the trouble began: the middle of what is possible.
     pub onset: At,
+    /// It may have begun so much earlier or later. Not kept by earlier versions, whose onset was the earliest possible.
+    #[serde(default)]
+    pub uncertainty: Duration,
     /// How well that is known.
     pub confidence: Confidence,
+    /// The rules it was learnt from: `node.yml:12`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learnt_from: Option<String>,
     /// When the first signal arrived.
     pub detected: At,
     /// When a plan, or the end of a diagnosis, was known.
@@ -49,14 +59,45 @@ pub struct Readings {
 }
 
 /// When the trouble behind a signal began, and how well that is known.
-pub fn onset(signal: &Signal, declared: Option<Onset>) -> (At, Confidence) {
-    let firing_since = signal.starts_at.unwrap_or(signal.received_at).min(signal.received_at);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Onset {
+    /// The middle of what is possible.
+    pub at: At,
+    /// So much earlier or later.
+    pub uncertainty: Duration,
+    /// How well it is known.
+    pub confidence: Confidence,
+    /// The rules it was learnt from.
+    pub learnt_from: Option<String>,
+}
+
+/// When the trouble behind a signal began: what its rule tells, else what its source declares, else when it fired.
+pub fn onset(signal: &Signal, learnt: Option<Learnt>, declared: Option<Declared>) -> Onset {
     // A start that lies ahead comes from another clock than ours: how long ago it was cannot be told.
-    match (declared, signal.starts_at.filter(|starts| *starts <= signal.received_at)) {
-        (Some(Onset { held_for, interval }), Some(_)) => {
-            (firing_since.minus(held_for.saturating_add(interval)), Confidence::Declared)
+    let Some(starts_at) = signal.starts_at.filter(|starts| *starts <= signal.received_at) else {
+        return Onset::since_firing(signal.received_at);
+    };
+    match (learnt, declared) {
+        (Some(Learnt { least, most, from }), _) => {
+            Onset { learnt_from: Some(from), ..Onset::between(starts_at, least, most, Confidence::Learnt) }
         }
-        (Some(_) | None, _) => (firing_since, Confidence::SinceFiring),
+        // It was true for `for` at an evaluation, and began at most an interval before the first that saw it.
+        (None, Some(Declared { held_for, interval })) => {
+            Onset::between(starts_at, held_for, held_for.saturating_add(interval), Confidence::Declared)
+        }
+        (None, None) => Onset::since_firing(starts_at),
+    }
+}
+
+impl Onset {
+    fn between(starts_at: At, least: Duration, most: Duration, confidence: Confidence) -> Onset {
+        let uncertainty = most.saturating_sub(least) / 2;
+        let at = starts_at.minus(least.saturating_add(uncertainty));
+        Onset { at, uncertainty, confidence, learnt_from: None }
+    }
+
+    fn since_firing(at: At) -> Onset {
+        Onset { at, uncertainty: Duration::ZERO, confidence: Confidence::SinceFiring, learnt_from: None }
     }
 }
 
@@ -104,27 +145,29 @@ pub const TARGETS: [Duration; 3] =
 
 /// The three clocks as they stand at `now`.
 pub fn clocks(readings: &Readings, now: At) -> [Clock; 3] {
-    let Readings { onset, confidence, detected, investigated, remediated, closed } = *readings;
+    let Readings { onset, uncertainty, confidence, detected, investigated, remediated, closed, .. } =
+        *readings;
+    let onsets = (onset.minus(uncertainty), onset.plus(uncertainty));
     let detect_total = detected.since(onset);
     let detect = Clock {
         total: Some(detect_total),
         phase: Some(detect_total),
         target: TARGETS[0],
         standing: match confidence {
-            // Without the source's word we only know a lower bound: late can be told, in time cannot.
+            // Without anybody's word we only know a lower bound: late can be told, in time cannot.
             Confidence::SinceFiring if detect_total > TARGETS[0] => Standing::Late,
             Confidence::SinceFiring => Standing::NotKnown,
-            Confidence::Declared => settled(detect_total, TARGETS[0]),
+            Confidence::Learnt | Confidence::Declared => settled(detected, onsets, TARGETS[0]),
         },
     };
     let reading = |taken: Option<At>, before: Option<At>, target| {
-        let total = taken.map(|at| at.since(onset));
-        let standing = match (total, closed) {
-            (Some(total), _) => settled(total, target),
+        let standing = match (taken, closed) {
+            (Some(taken), _) => settled(taken, onsets, target),
             (None, Some(_)) => Standing::NotKnown,
-            (None, None) if now.since(onset) > target => Standing::Late,
+            (None, None) if now.since(onsets.1) > target => Standing::Late,
             (None, None) => Standing::Running,
         };
+        let total = taken.map(|at| at.since(onset));
         let phase = taken.zip(before).map(|(taken, before)| taken.since(before));
         Clock { total, phase, target, standing }
     };
@@ -135,8 +178,13 @@ pub fn clocks(readings: &Readings, now: At) -> [Clock; 3] {
     ]
 }
 
-fn settled(total: Duration, target: Duration) -> Standing {
-    if total <= target { Standing::InTime } else { Standing::Late }
+/// In time only if it holds for the earliest onset, late only if it holds for the latest.
+fn settled(taken: At, (earliest, latest): (At, At), target: Duration) -> Standing {
+    match () {
+        () if taken.since(earliest) <= target => Standing::InTime,
+        () if taken.since(latest) > target => Standing::Late,
+        () => Standing::NotKnown,
+    }
 }
 
 /// What groups signals into one incident: the alert's name and the host it is about, or, where the host is not known,
@@ -158,7 +206,9 @@ mod tests {
     fn readings(confidence: Confidence, detected: i64) -> Readings {
         Readings {
             onset: At(0),
+            uncertainty: Duration::ZERO,
             confidence,
+            learnt_from: None,
             detected: At(detected),
             investigated: None,
             remediated: None,
@@ -201,7 +251,35 @@ mod tests {
     }
 
     #[test]
-    fn the_onset_is_the_start_minus_what_the_source_declares() {
+    fn in_time_and_late_are_said_only_if_they_hold_for_every_onset_that_is_possible() {
+        for (uncertain, detected, expected) in [
+            (8_000, MINUTE - 8_000, Standing::InTime),
+            (8_000, MINUTE - 7_999, Standing::NotKnown),
+            (8_000, MINUTE + 8_000, Standing::NotKnown),
+            (8_000, MINUTE + 8_001, Standing::Late),
+        ] {
+            let mut readings = readings(Confidence::Learnt, 100_000 + detected);
+            readings.onset = At(100_000);
+            readings.uncertainty = Duration::from_millis(uncertain);
+            assert_eq!(clocks(&readings, readings.detected)[0].standing, expected, "{detected}");
+        }
+        let mut running = readings(Confidence::Learnt, 1);
+        running.uncertainty = Duration::from_secs(20);
+        assert_eq!(clocks(&running, At(5 * MINUTE + 20_000))[1].standing, Standing::Running);
+        assert_eq!(clocks(&running, At(5 * MINUTE + 20_001))[1].standing, Standing::Late);
+    }
+
+    #[test]
+    fn readings_that_an_earlier_version_kept_are_still_read() {
+        let kept = r#"{"onset":1000,"confidence":"declared","detected":2000,"investigated":null,"remediated":null,"closed":null}"#;
+        let read: Readings = serde_json::from_str(kept).expect("it is read");
+        let expected = Readings { onset: At(1000), detected: At(2000), ..readings(Confidence::Declared, 0) };
+        assert_eq!(read, expected);
+        assert_eq!(clocks(&read, At(3000))[0].standing, Standing::InTime);
+    }
+
+    #[test]
+    fn the_onset_is_the_start_minus_what_is_learnt_or_else_declared() {
         let mut signal = Signal {
             source: "prod".into(),
             fingerprint: "f".into(),
@@ -214,13 +292,25 @@ mod tests {
             received_at: At(101_000),
             remarks: Vec::new(),
         };
-        let declared = Onset { held_for: Duration::from_secs(30), interval: Duration::from_secs(15) };
-        assert_eq!(onset(&signal, Some(declared)), (At(55_000), Confidence::Declared));
-        assert_eq!(onset(&signal, None), (At(100_000), Confidence::SinceFiring));
-        signal.starts_at = None;
-        assert_eq!(onset(&signal, Some(declared)), (At(101_000), Confidence::SinceFiring));
-        signal.starts_at = Some(At(900_000));
-        assert_eq!(onset(&signal, None), (At(101_000), Confidence::SinceFiring));
-        assert_eq!(onset(&signal, Some(declared)), (At(101_000), Confidence::SinceFiring));
+        let declared = Declared { held_for: Duration::from_secs(30), interval: Duration::from_secs(15) };
+        let learnt =
+            Learnt { least: Duration::from_secs(10), most: Duration::from_secs(26), from: "n.yml:3".into() };
+        let told = |signal: &Signal, learnt: Option<&Learnt>, declared| {
+            let it = onset(signal, learnt.cloned(), declared);
+            (it.at.0, it.uncertainty.as_millis(), it.confidence, it.learnt_from)
+        };
+        let from = Some("n.yml:3".to_owned());
+        assert_eq!(told(&signal, Some(&learnt), Some(declared)), (82_000, 8_000, Confidence::Learnt, from));
+        assert_eq!(told(&signal, None, Some(declared)), (62_500, 7_500, Confidence::Declared, None));
+        assert_eq!(told(&signal, None, None), (100_000, 0, Confidence::SinceFiring, None));
+        for starts_at in [None, Some(At(900_000))] {
+            signal.starts_at = starts_at;
+            for learnt in [None, Some(&learnt)] {
+                assert_eq!(
+                    told(&signal, learnt, Some(declared)),
+                    (101_000, 0, Confidence::SinceFiring, None)
+                );
+            }
+        }
     }
 }

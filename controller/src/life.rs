@@ -24,7 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::accept::{self, Connections, Limits, Port, Security};
 use crate::ca::Ca;
 use crate::config::{Config, LogFormat};
-use crate::coordinator::{self, Handle, Setup};
+use crate::coordinator::{self, Handle, RulesWatch, Setup};
 use crate::grpc::{self, Services};
 use crate::library::{self, Loaded, Notices, Places};
 use crate::metered::Metered;
@@ -70,6 +70,9 @@ pub(crate) fn check(config: &Config) -> Result<String, String> {
         problems.extend(found.iter().map(|problem| chain(problem)));
         Policy::default()
     });
+    let mut rules = RulesWatch::default();
+    rules.read(&policy);
+    problems.extend(rules.warnings().cloned());
     let now = jiff::Timestamp::from_millisecond(System.now().0).unwrap_or_default();
     let roots = config.root_keys().unwrap_or_default();
     let places = places(config, Trust { ca_der: Vec::new(), roots });
@@ -145,6 +148,9 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
 
     let metrics = Metrics::new();
     let handle = coordinate(&trust.0, store, &world, &metrics, tasks)?;
+    let mut rules = RulesWatch::default();
+    rules.read(&policy);
+    rules.apply(&handle);
     handle.set_policy(Arc::new(policy), Vec::new()).await;
     handle.set_roster(Some(roster)).await;
     handle.set_library(Arc::clone(&loaded.library)).await;
@@ -210,6 +216,7 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
 
     let watching = coordinator::watch_policy(config.policy.clone(), handle.clone(), tasks.stopping());
     tasks.spawn(TaskKind::FolderWatch, watching);
+    tasks.spawn(TaskKind::FolderWatch, rules.watch(handle.clone(), tasks.stopping()));
     let watching = library::watch(places, loaded, handle, notices, world, tasks.stopping());
     tasks.spawn(TaskKind::FolderWatch, watching);
     tracing::info!(

@@ -252,6 +252,8 @@ pub fn incident(
         clocks: Some(v1::Clocks {
             onset_at: row.readings.onset.0,
             onset_confidence: row.readings.confidence.word().to_owned(),
+            onset_uncertainty_ms: whole_ms(row.readings.uncertainty),
+            onset_learnt_from: row.readings.learnt_from.clone().unwrap_or_default(),
             detect: Some(clock(detect)),
             investigate: Some(clock(investigate)),
             remediate: Some(clock(remediate)),
@@ -286,12 +288,15 @@ fn evidence(parts: &RunParts) -> Vec<v1::Evidence> {
     each.collect()
 }
 
+fn whole_ms(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn clock(clock: Clock) -> v1::Clock {
-    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     v1::Clock {
-        total_ms: clock.total.map(ms),
-        phase_ms: clock.phase.map(ms),
-        target_ms: ms(clock.target),
+        total_ms: clock.total.map(whole_ms),
+        phase_ms: clock.phase.map(whole_ms),
+        target_ms: whole_ms(clock.target),
         verdict: clock.standing.word().to_owned(),
     }
 }

@@ -66,13 +66,18 @@ pub(crate) fn report(out: &Output, incident: &v1::Incident) -> String {
     }
     if let Some(clocks) = &incident.clocks {
         let since = match clocks.onset_confidence.as_str() {
+            "learnt" => format!("learnt from rules {}", clocks.onset_learnt_from),
             "declared" => "the onset the source declares".to_owned(),
             "since-firing" => {
                 "the alert's firing; the onset is not known, so nothing counts as detected in time".into()
             }
             other => other.to_owned(),
         };
-        text.push_str(&format!("\n\nClocks, from {} ({})", time(clocks.onset_at), visible(&since)));
+        let about = match clocks.onset_uncertainty_ms {
+            0 => String::new(),
+            ms => format!(", give or take {}", span(ms)),
+        };
+        text.push_str(&format!("\n\nClocks, from {}{about} ({})", time(clocks.onset_at), visible(&since)));
         for (name, clock) in [
             ("detect", &clocks.detect),
             ("investigate", &clocks.investigate),
@@ -166,7 +171,9 @@ mod tests {
             runs: vec!["run_1".into()],
             clocks: Some(v1::Clocks {
                 onset_at: 1_599_999_980_000,
-                onset_confidence: "declared".into(),
+                onset_confidence: "learnt".into(),
+                onset_uncertainty_ms: 8_000,
+                onset_learnt_from: "node.yml:12".into(),
                 detect: clock(Some(20_000), Some(20_000), 1, "in time"),
                 investigate: clock(Some(21_200), Some(1_200), 5, "in time"),
                 remediate: clock(None, None, 10, "running"),
@@ -200,7 +207,7 @@ mod tests {
           closed:  2020-09-13 12:26:52Z
           run:     run_1
 
-        Clocks, from 2020-09-13 12:26:20Z (the onset the source declares)
+        Clocks, from 2020-09-13 12:26:20Z, give or take 8.0 s (learnt from rules node.yml:12)
           detect             20.0 s  of  1 min  in time  (this phase 20.0 s)
           investigate        21.2 s  of  5 min  in time  (this phase 1.2 s)
           remediate               -  of 10 min  running

@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use fettle_proto::signed::Roster;
 use fettle_proto::v1;
+use fettle_runbooks::detect::Monitoring;
 use fettle_runbooks::id::{GateId, Host, RunId, SignalId};
 use futures_util::Stream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -120,12 +121,18 @@ pub struct Handle {
 /// The hosts whose streams are open.
 pub(super) type Connected = Arc<RwLock<BTreeSet<Host>>>;
 
+/// What the files of Prometheus say, by source.
+pub(crate) type Rules = Arc<BTreeMap<String, Arc<Monitoring>>>;
+
 /// What is in force.
 #[derive(Clone, Default)]
 pub(super) struct InForce {
     pub(super) library: Arc<Library>,
     pub(super) policy: Arc<Policy>,
     pub(super) warnings: Vec<String>,
+    /// The rules of each source whose onsets are learnt.
+    pub(super) rules: Rules,
+    pub(super) rule_warnings: Vec<String>,
     pub(super) roster: Option<Arc<RosterInForce>>,
 }
 
@@ -411,6 +418,14 @@ impl Handle {
         self.in_force.send_modify(|in_force| {
             in_force.policy = policy;
             in_force.warnings = warnings;
+        });
+    }
+
+    /// Puts rules in force, from which onsets are learnt; `warnings` name files that were refused, for `Status`.
+    pub(crate) fn set_rules(&self, rules: Rules, warnings: Vec<String>) {
+        self.in_force.send_modify(|in_force| {
+            in_force.rules = rules;
+            in_force.rule_warnings = warnings;
         });
     }
 

@@ -21,6 +21,7 @@ mod moves;
 mod notices;
 mod people;
 mod policy_watch;
+mod rules_watch;
 mod query;
 mod signals;
 #[cfg(test)]
@@ -55,6 +56,7 @@ pub use handle::{
     AgentCertificate, Enrolment, Found, Gone, Handle, Looked, Receipt, RosterInForce, RunEvents, Session,
 };
 pub use policy_watch::watch_policy;
+pub(crate) use rules_watch::RulesWatch;
 
 /// Commands queued before callers wait. A caller that waits is told about the overload by waiting.
 const COMMAND_QUEUE: usize = 1024;

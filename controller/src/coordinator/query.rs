@@ -89,6 +89,7 @@ impl Handle {
         let (here, away): (Vec<_>, Vec<_>) =
             agents.iter().filter(|row| row.revoked.is_none()).partition(|row| self.is_connected(&row.host));
         let mut warnings = in_force.warnings.clone();
+        warnings.extend(in_force.rule_warnings.iter().cloned());
         let now = self.world.now();
         match roster {
             None => warnings.push("no roster is in force: nobody can sign in or approve".to_owned()),

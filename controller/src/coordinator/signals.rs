@@ -195,7 +195,9 @@ impl Desk<'_> {
         judged: &Judged,
     ) -> IncidentRow {
         let source = self.in_force.policy.sources.get(&signal.source);
-        let (onset, confidence) = incident::onset(signal, source.and_then(|source| source.onset));
+        let rules = self.in_force.rules.get(&signal.source);
+        let learnt = rules.and_then(|rules| rules.onset(&signal.name, &signal.labels));
+        let onset = incident::onset(signal, learnt, source.and_then(|source| source.declared));
         let place = judged.host.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
         IncidentRow {
             id,
@@ -208,8 +210,10 @@ impl Desk<'_> {
             firing: [signal_id].into(),
             runs: Vec::new(),
             readings: Readings {
-                onset,
-                confidence,
+                onset: onset.at,
+                uncertainty: onset.uncertainty,
+                confidence: onset.confidence,
+                learnt_from: onset.learnt_from,
                 detected: signal.received_at,
                 investigated: None,
                 remediated: None,

@@ -22,7 +22,7 @@ struct Remembers {
 
 impl Intake for Remembers {
     fn policy(&self) -> Arc<Policy> {
-        let source = Source { token_sha256: Sha256::digest(b"secret").into(), onset: None };
+        let source = Source { token_sha256: Sha256::digest(b"secret").into(), declared: None, learn: None };
         Arc::new(Policy {
             sources: BTreeMap::from([("alertmanager".to_owned(), source)]),
             metrics: Some(Sha256::digest(b"scrape").into()),

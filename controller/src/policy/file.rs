@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    ApprovalRule, GateTimes, Glob, GuardRule, IncidentTimes, Mode, ModeRule, Notify, Onset, Policy, Source,
+    ApprovalRule, Declared, GateTimes, Glob, GuardRule, IncidentTimes, Learn, Mode, ModeRule, Notify, Policy, Source,
 };
 
 /// A policy file may be so long.
@@ -179,9 +179,10 @@ pub fn check(path: &Path, text: &str) -> Result<Part, PolicyProblem> {
     let mut sources = BTreeMap::new();
     for (name, source) in file.sources {
         let token_sha256 = token(&format!("source `{name}`"), source.token_sha256, source.token_file)?;
-        let onset =
-            source.onset.map(|onset| Onset { held_for: onset.held_for.0, interval: onset.interval.0 });
-        sources.insert(name, Source { token_sha256, onset });
+        let (declared, learn) = source.onset.map_or(Ok((None, None)), |onset| {
+            onset.read(&beside).map_err(|message| wrong(path, 0, 0, format!("source `{name}`: {message}")))
+        })?;
+        sources.insert(name, Source { token_sha256, declared, learn });
     }
     let notify = match file.notify {
         None => None,
@@ -262,8 +263,33 @@ struct MetricsText {
 #[serde(deny_unknown_fields)]
 struct OnsetText {
     #[serde(rename = "for")]
-    held_for: DurationText,
-    interval: DurationText,
+    held_for: Option<DurationText>,
+    interval: Option<DurationText>,
+    prometheus: Option<PathBuf>,
+    #[serde(default)]
+    rules: Vec<PathBuf>,
+}
+
+impl OnsetText {
+    fn read(
+        self,
+        beside: &dyn Fn(&Path) -> PathBuf,
+    ) -> Result<(Option<Declared>, Option<Learn>), &'static str> {
+        let declared = match (self.held_for, self.interval) {
+            (Some(held_for), Some(interval)) => Some(Declared { held_for: held_for.0, interval: interval.0 }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => return Err("`onset` with `for` or `interval` needs both"),
+        };
+        let prometheus = self.prometheus.map(|path| beside(&path));
+        let rules: Vec<PathBuf> = self.rules.iter().map(|pattern| beside(pattern)).collect();
+        let learn = (prometheus.is_some() || !rules.is_empty()).then_some(Learn { prometheus, rules });
+        match (&declared, &learn) {
+            (None, None) => {
+                Err("`onset` needs `for` and `interval`, or `prometheus` or `rules` to learn them from")
+            }
+            (Some(_), _) | (_, Some(_)) => Ok((declared, learn)),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -465,6 +491,32 @@ notify: { url: \"https://hooks.example/x\", secret: s3cret }
         assert_eq!(policy.additions("a", &host, Risk::Medium).count(), 0);
     }
 
+    fn onset(onset: &str) -> String {
+        let token = "0".repeat(64);
+        format!("fettle-policy: 1\nsources: {{ a: {{ token_sha256: {token}, onset: {onset} }} }}\n")
+    }
+
+    #[test]
+    fn an_onset_is_declared_or_learnt_or_both() {
+        let read = |text: &str| {
+            let policy = check(Path::new("/etc/p.yaml"), &onset(text)).expect("it is good").policy;
+            let source = &policy.sources["a"];
+            (source.declared.is_some(), source.learn.clone())
+        };
+        let learn = |prometheus: Option<&str>, rules: &[&str]| {
+            Some(Learn {
+                prometheus: prometheus.map(PathBuf::from),
+                rules: rules.iter().map(PathBuf::from).collect(),
+            })
+        };
+        assert_eq!(read("{ for: 1m, interval: 15s }"), (true, None));
+        assert_eq!(read("{ prometheus: prometheus.yml }"), (false, learn(Some("/etc/prometheus.yml"), &[])));
+        assert_eq!(
+            read("{ rules: [/r/*.yml, more.yml], for: 1m, interval: 15s }"),
+            (true, learn(None, &["/r/*.yml", "/etc/more.yml"]))
+        );
+    }
+
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
         for (text, expected) in [
@@ -481,6 +533,9 @@ notify: { url: \"https://hooks.example/x\", secret: s3cret }
             ("sources: {}\n", "missing field `fettle-policy`"),
             ("fettle-policy: 1\nsources: { a: {} }\n", "source `a` needs either"),
             ("fettle-policy: 1\nmetrics: {}\n", "`metrics` needs either"),
+            (&onset("{ for: 1m }"), "source `a`: `onset` with `for` or `interval` needs both"),
+            (&onset("{}"), "`prometheus` or `rules` to learn them from"),
+            (&onset("{ from: x }"), "unknown field `from`"),
         ] {
             let problem = problem(text);
             assert!(problem.contains(expected), "{problem}");

@@ -5,6 +5,7 @@
 
 mod file;
 mod glob;
+mod learn;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use file::{PolicyProblem, check, read};
 pub use glob::Glob;
+pub use learn::Learn;
 
 /// How far a trigger may go by itself. The order is meaningful.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,13 +73,15 @@ pub struct Policy {
 pub struct Source {
     /// SHA-256 of its bearer token.
     pub token_sha256: [u8; 32],
-    /// How long its alerts take to come, if it says: the rule's `for` and the evaluation interval.
-    pub onset: Option<Onset>,
+    /// How late its alerts are, if the policy says.
+    pub declared: Option<Declared>,
+    /// The files of Prometheus from which that is learnt for each alert.
+    pub learn: Option<Learn>,
 }
 
-/// What a source declares about its own delay.
+/// What the policy says of a source's delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Onset {
+pub struct Declared {
     /// The rule's `for`.
     pub held_for: Duration,
     /// The interval between evaluations.

@@ -182,7 +182,9 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
             runs: Vec::new(),
             readings: Readings {
                 onset: at,
-                confidence: Confidence::Declared,
+                uncertainty: std::time::Duration::from_millis(u64::from(a)),
+                confidence: Confidence::Learnt,
+                learnt_from: Some("node.yml:1".into()),
                 detected: at,
                 investigated: None,
                 remediated: None,

@@ -74,6 +74,7 @@ pub struct Monitoring {
     by_name: BTreeMap<String, Vec<usize>>,
     /// Patterns that no file answers to.
     unanswered: Vec<String>,
+    patterns: Vec<PathBuf>,
     files: BTreeSet<PathBuf>,
 }
 
@@ -123,14 +124,17 @@ impl Monitoring {
             prometheus = config;
             has_prometheus = Some(Place { file: path.display().to_string().into(), line: 1 });
         }
-        for pattern in prometheus.scrape_config_files.clone() {
-            reader.each(&beside(&pattern), |file, text| prometheus.read_more(file, text));
+        let jobs: Vec<PathBuf> = prometheus.scrape_config_files.iter().map(|it| beside(it)).collect();
+        for pattern in &jobs {
+            reader.each(pattern, |file, text| prometheus.read_more(file, text));
         }
         let mut rules = rules::Rules::default();
-        let patterns = prometheus.rule_files.iter().map(|pattern| beside(pattern));
-        for pattern in patterns.chain(sources.rules.iter().cloned()) {
-            reader.each(&pattern, |file, text| rules.read(file, text));
+        let mut patterns: Vec<PathBuf> = prometheus.rule_files.iter().map(|it| beside(it)).collect();
+        patterns.extend(sources.rules.iter().cloned());
+        for pattern in &patterns {
+            reader.each(pattern, |file, text| rules.read(file, text));
         }
+        patterns.extend(jobs);
         let alertmanager = sources.alertmanager.as_ref().and_then(|path| {
             reader.one(path, |file, text| alertmanager::Config::read(file, text, &sources.receivers))
         });
@@ -142,12 +146,26 @@ impl Monitoring {
             by_name.entry(rule.name.clone()).or_default().push(at);
         }
         let Reader { read: files, unanswered, .. } = reader;
-        Ok(Monitoring { prometheus, has_prometheus, rules, alertmanager, by_name, unanswered, files })
+        Ok(Monitoring {
+            prometheus,
+            has_prometheus,
+            rules,
+            alertmanager,
+            by_name,
+            unanswered,
+            patterns,
+            files,
+        })
     }
 
     /// The files it was read from.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(PathBuf::as_path)
+    }
+
+    /// The patterns by which those of them were found that nobody named.
+    pub fn patterns(&self) -> impl Iterator<Item = &Path> {
+        self.patterns.iter().map(PathBuf::as_path)
     }
 
     /// Patterns of rule files that no file answers to.
