@@ -441,7 +441,7 @@ fn pem(der: &[u8]) -> String {
 }
 
 /// A port that was free a moment ago. The kernel hands out others before it repeats one.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     listener.local_addr().expect("it has an address").port()
 }

@@ -13,6 +13,7 @@ pub mod people; // who has which key
 pub mod programs; // what is started
 pub mod cluster; // … and how it is put together
 pub mod alerts; // what comes in
+pub mod prometheus; // … and who sends it in earnest
 pub mod receiver; // … and what is told
 pub mod systemd; // a host with units
 pub mod remains; // what must not be left

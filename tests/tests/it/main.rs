@@ -23,6 +23,7 @@ mod intake;
 mod layering;
 mod library;
 mod notify;
+mod prometheus;
 mod reload;
 mod rogue;
 mod sources;
