@@ -12,7 +12,8 @@ use serde::{Deserialize, Deserializer, de};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    ApprovalRule, Declared, GateTimes, Glob, GuardRule, IncidentTimes, Learn, Mode, ModeRule, Notify, Policy, Source,
+    ApprovalRule, Declared, GateTimes, Glob, GuardRule, IncidentTimes, Learn, Mode, ModeRule, Notify, Policy,
+    Source,
 };
 
 /// A policy file may be so long.

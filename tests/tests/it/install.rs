@@ -68,7 +68,13 @@ fn the_page_about_operating_is_true_from_top_to_bottom() {
     assert!(page.text.contains("`fettle agent revoke web-1 --reason …`"), "the table of what can go wrong");
     walk.run("ana", "fettle agent revoke web-1 --reason lost", 0);
     let done: Vec<&str> = walk.done.iter().map(String::as_str).collect();
-    for needed in ["fettle-controller", "fettle-agent join", "fettle approve", "fettle incident show"] {
+    for needed in [
+        "fettle-controller",
+        "fettle-agent join",
+        "fettle detect lint",
+        "fettle approve",
+        "fettle incident show",
+    ] {
         assert!(done.iter().any(|line| line.starts_with(needed)), "`{needed}` is not on the page: {done:#?}");
     }
 }
@@ -128,7 +134,7 @@ impl Walk {
         {
             fs::create_dir_all(walk.path(folder)).expect("a folder can be made");
         }
-        for folder in ["etc/policy", "etc/library/host", "desk/library/host"] {
+        for folder in ["etc/policy", "etc/library/host", "desk/library/host", "prometheus/rules"] {
             fs::create_dir_all(walk.path(folder)).expect("a folder can be made");
         }
         let hook = format!("http://127.0.0.1:{}/hook", walk.receiver.port);
@@ -141,6 +147,7 @@ impl Walk {
             ("7443", grpc.to_string()),
             ("7480", http.to_string()),
             ("/etc/alertmanager", walk.path("alertmanager").display().to_string()),
+            ("/etc/prometheus", walk.path("prometheus").display().to_string()),
             ("/etc/fettle", walk.path("etc").display().to_string()),
             ("/var/lib/fettle", walk.path("var").display().to_string()),
         ] {
@@ -221,6 +228,8 @@ impl Walk {
                 self.write("etc/policy/policy.yaml", &text);
             }
             () if block.contains("receivers:") => self.alertmanager(&text),
+            () if block.contains("scrape_configs:") => self.write("prometheus/prometheus.yml", &text),
+            () if block.contains("groups:") => self.write("prometheus/rules/node.yml", &text),
             () => panic!("nobody has tried this file:\n{block}"),
         }
     }
@@ -383,6 +392,7 @@ impl Walk {
         let ca = word(&webhook["http_config"]["tls_config"]["ca_file"]);
         assert_eq!(webhook["send_resolved"].as_bool(), Some(true));
         fs::create_dir_all(self.path("alertmanager")).expect("a folder can be made");
+        self.write("alertmanager/alertmanager.yml", text);
         fs::copy(self.path("etc/policy/alertmanager.token"), &credentials).expect("the same token");
         fs::copy(self.path("var/ca.pem"), &ca).expect("the controller's CA");
         for (name, value) in [("url", word(&webhook["url"])), ("token", credentials), ("ca", ca)] {
