@@ -146,8 +146,10 @@ fn scope(signal: &Signal) -> Scope {
 
 /// Refuses a text with a template that its rule was to fill in and did not: it names nothing.
 fn expanded(what: &str, text: &str) -> Result<(), String> {
-    let left = text.split_once("{{").is_some_and(|(_, rest)| rest.contains("}}"));
-    if !left {
+    const OF_RULES: &[&str] =
+        &["$labels", "$value", "$externalLabels", ".Labels", ".Value", ".ExternalLabels"];
+    let mut inside = text.split("{{").skip(1).filter_map(|rest| Some(rest.split_once("}}")?.0));
+    if !inside.any(|inside| OF_RULES.iter().any(|name| inside.contains(name))) {
         return Ok(());
     }
     let shown: String = text.chars().take(80).collect();
@@ -197,4 +199,24 @@ fn ask(
     })?;
     let (mode, _) = policy.mode(entry.runbook.name(), &signal.name, &host);
     Ok(Chosen { entry: Arc::clone(entry), host, inputs, mode })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::expanded;
+
+    #[test]
+    fn only_what_a_rule_was_to_fill_in_is_taken_for_a_template() {
+        for left in [
+            "{{ $labels.instance }}",
+            "{{$value}}",
+            "x {{ .Labels.unit }} y",
+            "{{ printf \"%s\" $labels.a }}",
+        ] {
+            assert!(expanded("host", left).is_err(), "{left}");
+        }
+        for text in ["", "web-1", "${{ 1 }}", "{{ x }}", "{{ $labels", "}} $labels {{", "a {{ b }} $labels"] {
+            assert_eq!(expanded("host", text), Ok(()), "{text}");
+        }
+    }
 }

@@ -263,34 +263,27 @@ impl Desk<'_> {
 
     /// What taking the signal in would record, changing nothing.
     pub(super) fn test_signal(&self, signal: Signal) -> v1::Signal {
-        let (trail, incident, host) = match self.known(&signal) {
-            Some(row) => {
+        let no = |reason: String| vec![Verdict::new(self.now, "dedupe", Answer::No, reason)];
+        let other = self.other_starts(&signal).into_iter().next();
+        let (trail, incident, host) = match (self.known(&signal), self.echo(&signal), other) {
+            (Some(row), ..) => {
                 let reason = format!("known as {}, {}", row.id, row.signal.status.word());
-                (vec![Verdict::new(self.now, "dedupe", Answer::No, reason)], row.incident, row.host.clone())
+                (no(reason), row.incident, row.host.clone())
             }
-            None => match self.echo(&signal) {
-                Some(over) if signal.status == Status::Firing => (self.late(over).verdicts, None, None),
-                Some(over) => {
-                    let reason = format!("known as {}, which is over", over.signal);
-                    (vec![Verdict::new(self.now, "dedupe", Answer::No, reason)], None, None)
-                }
-                None => match self.other_starts(&signal).into_iter().next() {
-                    Some((id, why)) => {
-                        let row = self.model.signals.get(&id);
-                        let verdicts = vec![Verdict::new(
-                            self.now,
-                            "dedupe",
-                            Answer::No,
-                            format!("known as {id}: {why}"),
-                        )];
-                        (verdicts, row.and_then(|row| row.incident), row.and_then(|row| row.host.clone()))
-                    }
-                    None => {
-                        let judged = self.judge(&signal).0;
-                        (judged.verdicts, None, judged.host)
-                    }
-                },
-            },
+            (None, Some(over), _) if signal.status == Status::Resolved => {
+                (no(format!("known as {}, which is over", over.signal)), None, None)
+            }
+            (None, _, Some((id, why))) => {
+                let row = self.model.signals.get(&id);
+                let (incident, host) =
+                    (row.and_then(|row| row.incident), row.and_then(|row| row.host.clone()));
+                (no(format!("known as {id}: {why}")), incident, host)
+            }
+            (None, Some(over), None) => (self.late(over).verdicts, None, None),
+            (None, None, None) => {
+                let judged = self.judge(&signal).0;
+                (judged.verdicts, None, judged.host)
+            }
         };
         let id = SignalId::new(uuid::Uuid::nil());
         let row = SignalRow { id, signal, repeats: 0, seen_at: None, incident, run: None, host, trail };

@@ -308,6 +308,40 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
     }
 }
 
+#[test]
+fn a_store_of_the_version_before_is_taken_over_and_one_of_a_later_version_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Sqlite::open(directory.path()).unwrap());
+    let file = directory.path().join("controller.db");
+    let version = |set: Option<u32>| -> u32 {
+        let connection = rusqlite::Connection::open(&file).unwrap();
+        if let Some(version) = set {
+            connection.pragma_update(None, "user_version", version).unwrap();
+        }
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    };
+    let ours = version(None);
+    version(Some(1));
+    drop(Sqlite::open(directory.path()).unwrap());
+    assert_eq!(version(None), ours);
+    version(Some(ours + 1));
+    assert!(
+        matches!(Sqlite::open(directory.path()), Err(OpenError::Newer { found, .. }) if found == ours + 1)
+    );
+}
+
+#[test]
+fn what_version_1_wrote_is_read() {
+    let incident = r#"{"id":"inc_00000000000000000000000000000001","key":"Down@web-1","title":"Down on web-1","host":"web-1",
+        "opened_at":1,"closed":null,"signals":[],"firing":[],"runs":[],"readings":{"onset":1,"confidence":"since-firing",
+        "detected":1,"investigated":null,"remediated":null,"closed":null}}"#;
+    let row: IncidentRow = serde_json::from_str(incident).unwrap();
+    assert_eq!((row.acted, row.look_again_at), (false, None));
+    let change = r#"{"remediated":{"incident":"inc_00000000000000000000000000000001"}}"#;
+    let change: Change = serde_json::from_str(change).unwrap();
+    assert!(matches!(change, Change::Remediated { look_again_at: None, .. }));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]

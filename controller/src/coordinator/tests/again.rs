@@ -110,6 +110,10 @@ async fn two_that_watch_the_same_and_name_other_starts_start_one_run() {
     let first = post(&bench, Status::Firing, Some(990_000)).await;
     remediate(&bench, &mut agent, PASSED).await;
     for start in [Some(995_000), Some(980_000), None] {
+        let mut asked = bench.alert(Status::Firing, "f1");
+        asked.starts_at = start.map(At);
+        let would = bench.handle.test_signal(vec![asked]).await.unwrap().remove(0).trail.remove(0).reason;
+        assert!(would.starts_with(&format!("known as {}", first.signal)), "{would}");
         let again = post(&bench, Status::Firing, start).await;
         assert_eq!((again.signal, again.new), (first.signal, false), "{start:?}");
     }
