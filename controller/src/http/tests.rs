@@ -234,3 +234,16 @@ async fn stopping_ends_idle_connections() {
     assert_eq!(&first, b"HTTP/1.1 200");
     assert_eq!(served.tasks.stop(Duration::from_secs(5)).await, crate::tasks::Stopped::Clean);
 }
+
+#[test]
+fn what_was_refused_is_told_until_something_is_taken_in() {
+    let (refusals, policy) = (Refusals::default(), Remembers::default().policy());
+    for source in ["alertmanager", "alertmanager", "taken-out-of-the-policy"] {
+        refusals.refused(source, crate::world::At(0), "`alerts` is empty".to_owned());
+    }
+    let told =
+        "the last 2 posts were refused of source `alertmanager`, at 1970-01-01T00:00:00Z: `alerts` is empty";
+    assert_eq!(refusals.sentences(&policy), [told]);
+    refusals.taken("alertmanager");
+    assert_eq!(refusals.sentences(&policy), [""; 0]);
+}

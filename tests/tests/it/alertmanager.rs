@@ -184,6 +184,33 @@ fn a_group_of_alerts_is_taken_one_by_one_and_each_only_once() {
 }
 
 #[test]
+fn monitors_that_disagree_on_the_start_of_an_alert_start_one_run_and_end_one_incident() {
+    let cluster = Cluster::builder().runbook(&mend("low", "Low", "low")).agent("web-1").start();
+    let at = |body: &Value, starts: &str| {
+        let mut body = body.clone();
+        body["alerts"][0]["startsAt"] = json!(starts);
+        body
+    };
+    let one = alert(&cluster, "Low", "web-1");
+    let receipt = post(&cluster, &one).remove(0);
+    assert_eq!(cluster.ending(&run_of(&receipt)), "verified");
+    // The second of a pair has watched it for longer, and says so; so does one that knows no start.
+    for other in ["2020-01-01T00:00:00Z", "0001-01-01T00:00:00Z"] {
+        let again = post(&cluster, &at(&one, other)).remove(0);
+        assert_eq!((&again["new"], &again["signal"]), (&json!(false), &receipt["signal"]), "{again:#}");
+    }
+    assert_eq!(runs(&cluster), 1);
+    let why = trail(&cluster, &receipt);
+    assert!(why.contains("the same trouble"), "{why}");
+    post(&cluster, &at(&resolved(&one), "2020-01-01T00:00:00Z"));
+    let signal = receipt["signal"].as_str().expect("an id");
+    let incident = cluster.json("ana", &["signal", "explain", signal])["incident"].clone();
+    closed(&cluster, incident.as_str().expect("an incident"));
+    let why = trail(&cluster, &receipt);
+    assert!(why.contains("the same alert, so it is over"), "{why}");
+}
+
+#[test]
 fn an_alert_that_ends_while_a_gate_waits_is_verified_and_the_gate_closes() {
     let cluster = Cluster::builder().runbook(&mend("high", "High", "high")).agent("web-1").start();
     // It came right by itself.
