@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! controller ◀── TLS ── link ◀── message ──▶ works ──▶ journal, shims, steps
-//!                 never starts a process     never opens a socket
+//!                 never starts a process     never speaks to the network
 //! ```
 
 pub mod args; // how it is started
@@ -14,7 +14,7 @@ pub mod identity; // who it is
 pub mod join; // how it came to be that
 pub mod link; // the connection to the controller
 pub mod message; // what the two halves say to each other
-pub mod works; // carries orders out; never opens a socket
+pub mod works; // carries orders out; never speaks to the network
 mod life; // from start to stop
 
 pub use args::main_with;

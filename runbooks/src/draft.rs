@@ -82,6 +82,7 @@ const STEP: Keys = Keys {
         "run",
         "that",
         "wait",
+        "service",
         "interpreter",
         "env",
         "cwd",
@@ -99,7 +100,7 @@ const STEP: Keys = Keys {
         "every",
         "sandbox",
     ],
-    later: &["http", "service", "process", "file", "sql", "manual", "notify", "runbook", "as", "finally"],
+    later: &["http", "process", "file", "sql", "manual", "notify", "runbook", "as", "finally"],
 };
 
 impl Fields {
@@ -128,8 +129,8 @@ impl Fields {
                 entries.push(entry);
             } else if later.contains(&entry.key.as_str()) {
                 let message = format!("this version of the language does not have `{}` yet", entry.key);
-                let help =
-                    (what == "a step").then(|| "it has the actions `run`, `that` and `wait`".to_owned());
+                let help = (what == "a step")
+                    .then(|| "it has the actions `run`, `service`, `that` and `wait`".to_owned());
                 problems.push(problem("not-in-this-version", entry.at, entry.until, message, help));
             } else {
                 let shown = crate::problem::visible(entry.key.as_bytes());

@@ -10,6 +10,7 @@
 
 pub mod id; // what things are called
 pub mod duration; // lengths of time, as written
+pub mod unit; // units of systemd
 pub mod value; // what inputs, outputs and facts are made of
 pub mod problem; // what is wrong, where, and what to write instead
 mod yaml; // bytes to a tree that knows where it stands

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::id::{Digest, Host, RunId};
 use crate::runbook::{Approval, OnFailure, Repeat, Retry, Risk, Sandbox};
+use crate::unit::{UnitName, Verb};
 
 pub(crate) mod evidence; // what diagnosis found, as text and back
 mod render; // from a runbook to steps
@@ -109,6 +110,13 @@ pub enum PlannedWork {
     },
     /// Do nothing for a while.
     Wait(Duration),
+    /// Do something with a unit of systemd.
+    Service {
+        /// What.
+        verb: Verb,
+        /// With which.
+        unit: UnitName,
+    },
     /// It could not be rendered, and why. Reached, it fails without starting anything.
     Impossible(String),
 }
@@ -120,6 +128,8 @@ pub enum PlannedUndo {
     None,
     /// This, with the step's own environment, directory, user and timeout.
     Work(PlannedWork),
+    /// The step's unit is put back: it runs, or does not, as before the step's first attempt.
+    Previous,
 }
 
 /// The part of a plan that comes from the runbook and from diagnosis; the host adds who, when and for what.
@@ -144,7 +154,8 @@ impl Rendering {
                 PlannedWork::Script { .. }
                 | PlannedWork::Argv(_)
                 | PlannedWork::That { .. }
-                | PlannedWork::Wait(_) => None,
+                | PlannedWork::Wait(_)
+                | PlannedWork::Service { .. } => None,
             })
             .collect()
     }

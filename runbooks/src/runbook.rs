@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::expr::Expr;
 use crate::id::Digest;
 use crate::template::Template;
+use crate::unit::Verb;
 
 /// How much harm a step can do. The order is meaningful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -246,6 +247,13 @@ pub enum Action {
     },
     /// `wait:`: do nothing for a while.
     Wait(Duration),
+    /// `service:`: one verb, one unit of systemd.
+    Service {
+        /// What to do with it.
+        verb: Verb,
+        /// Its name.
+        unit: Template,
+    },
 }
 
 /// `sandbox:` of a step that only reads: what it may beyond what every such step may.
@@ -284,6 +292,8 @@ pub enum Undo {
     None,
     /// A script or argv, as in `run:`.
     Run(Action),
+    /// `undo: previous`, of a `service:` step: the unit runs, or does not, as before the step.
+    Previous,
 }
 
 /// `on_failure:`

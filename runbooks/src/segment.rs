@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::expr::{FactCall, Facts, Scope};
 use crate::plan::{Plan, PlannedStep, Rendering};
 use crate::runbook::{Phase, Runbook, Sandbox};
+use crate::unit::{UnitName, Verb};
 use crate::value::Value;
 
 mod item; // one step, whatever phase it is of
@@ -422,6 +423,22 @@ pub enum Command {
     },
     /// A program and its arguments.
     Argv(Vec<String>),
+    /// Something to be done with a unit of systemd.
+    Service {
+        /// What.
+        deed: Deed,
+        /// With which.
+        unit: UnitName,
+    },
+}
+
+/// What is done with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// What a step says.
+    Do(Verb),
+    /// The undo of that: it runs, or does not, as before the step's first attempt.
+    PutBack,
 }
 
 /// Whether a step may change the host.

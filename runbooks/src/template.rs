@@ -51,6 +51,15 @@ impl Template {
         }
     }
 
+    /// The text with the same word for every value: what can be said of it before there are values.
+    pub(crate) fn with_values_as(&self, word: &str) -> String {
+        let pieces = self.parts.iter().map(|part| match part {
+            Part::Text(text) => text,
+            Part::Value(_) => word,
+        });
+        pieces.collect()
+    }
+
     /// The expressions in it.
     pub fn expressions(&self) -> impl Iterator<Item = &Expr> {
         self.parts.iter().filter_map(|part| match part {

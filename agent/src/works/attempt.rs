@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fettle_runbooks::runbook::Risk;
+use fettle_runbooks::segment;
+use fettle_runbooks::unit::{UnitName, Verb};
 use serde::{Deserialize, Serialize};
 
 use super::output::{Kept, Stream};
@@ -56,16 +58,57 @@ pub enum Work {
     },
     /// A program and its arguments; no shell.
     Argv(Vec<String>),
+    /// Something to be done with a unit of systemd, which this program does itself, as another process.
+    Service {
+        /// What.
+        deed: Deed,
+        /// With which.
+        unit: UnitName,
+    },
+}
+
+/// What is done with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the first four are the verbs of the language")]
+pub enum Deed {
+    Start,
+    Stop,
+    Restart,
+    Reload,
+    /// It runs, or does not, as before the first attempt of the step that this is the undo of.
+    PutBack,
+}
+
+impl From<segment::Deed> for Deed {
+    fn from(deed: segment::Deed) -> Deed {
+        match deed {
+            segment::Deed::Do(Verb::Start) => Deed::Start,
+            segment::Deed::Do(Verb::Stop) => Deed::Stop,
+            segment::Deed::Do(Verb::Restart) => Deed::Restart,
+            segment::Deed::Do(Verb::Reload) => Deed::Reload,
+            segment::Deed::PutBack => Deed::PutBack,
+        }
+    }
 }
 
 impl Work {
-    /// The program that is started, as the host's veto names it.
+    /// The program that is started, as the host's veto names it; empty for what is done with a unit.
     pub fn program(&self) -> &str {
         let words = match self {
             Work::Script { interpreter, .. } => interpreter,
             Work::Argv(words) => words,
+            Work::Service { .. } => return "",
         };
         words.first().map_or("", String::as_str)
+    }
+
+    /// The unit that something is done with, as the host's veto names it; empty for a program.
+    pub fn unit(&self) -> &str {
+        match self {
+            Work::Script { .. } | Work::Argv(_) => "",
+            Work::Service { unit, .. } => unit.as_str(),
+        }
     }
 }
 

@@ -570,6 +570,7 @@ fn host_spec(key: AttemptKey, spec: Spec, certified: bool) -> attempt::Spec {
         work: match spec.command {
             Command::Script { source, interpreter } => Work::Script { source, interpreter },
             Command::Argv(words) => Work::Argv(words),
+            Command::Service { deed, unit } => Work::Service { deed: deed.into(), unit },
         },
         env: spec.env,
         cwd: Some(spec.cwd),
@@ -590,7 +591,9 @@ fn host_spec(key: AttemptKey, spec: Spec, certified: bool) -> attempt::Spec {
 /// All the time a step may take, retries included.
 fn longest(step: &PlannedStep) -> Duration {
     let once = match &step.work {
-        PlannedWork::Script { .. } | PlannedWork::Argv(_) => step.timeout.saturating_add(GRACE),
+        PlannedWork::Script { .. } | PlannedWork::Argv(_) | PlannedWork::Service { .. } => {
+            step.timeout.saturating_add(GRACE)
+        }
         PlannedWork::That { within, stable_for, .. } => {
             within.saturating_add(*stable_for).saturating_add(GRACE)
         }

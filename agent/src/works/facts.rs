@@ -13,6 +13,7 @@ mod open_files; // open_files(path)
 mod owner; // the unit a process belongs to
 mod processes; // processes(name)
 mod tcp; // tcp(address)
+mod unit; // unit(name)
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -97,7 +98,7 @@ fn answer(call: &FactCall, patience: Duration, state: &Path) -> Reading {
         FactKind::Load => machine::load(),
         FactKind::Processes => processes::read(arg()?),
         FactKind::OpenFiles => open_files::read(arg()?, patience),
-        FactKind::Unit => Err("this agent does not read units yet".into()),
+        FactKind::Unit => unit::read(arg()?, patience),
         FactKind::Tcp => tcp::read(arg()?, patience),
         FactKind::File => file::read(arg()?),
         FactKind::Log(question) => log::read(question, &call.args, patience, state),

@@ -8,6 +8,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::process::Pid;
 
 use super::attempt::{Spec, Work};
+use super::place::Place;
 use super::record::AttemptKey;
 use super::sandbox::{self, Confinement, Keeper, Reader};
 use super::unix::{self, Birth};
@@ -61,6 +62,10 @@ pub(crate) fn launch_reader(spec: &Spec, confinement: &Confinement, ends: &Ends<
         Work::Script { source, interpreter } => {
             (interpreter.clone(), Some(sandbox::in_memory("script", source.as_bytes())?))
         }
+        Work::Service { .. } => {
+            let why = "a step that only reads does nothing with a unit";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
     };
     if script.is_some() {
         args.push(format!("/proc/self/fd/{}", unix::EXTRA));
@@ -76,13 +81,19 @@ pub(crate) fn launch_reader(spec: &Spec, confinement: &Confinement, ends: &Ends<
     confinement.start(reader, [ends.stdin, ends.stdout, ends.stderr])
 }
 
-/// Starts the process of a step. A script is first written to `script`.
-pub(crate) fn launch(spec: &Spec, helper: &Path, script: &Path, ends: &Ends<'_>) -> io::Result<Pid> {
+/// Starts the process of a step, whose directory is `place`: a script is first written there.
+pub(crate) fn launch(spec: &Spec, helper: &Path, place: &Place, ends: &Ends<'_>) -> io::Result<Pid> {
     let account = spec.user.as_deref().map(account).transpose()?;
     let (mut args, text) = match &spec.work {
         Work::Argv(words) => (words.clone(), None),
         Work::Script { source, interpreter } => (interpreter.clone(), Some(source)),
+        Work::Service { .. } if account.is_some() => {
+            let why = "what is done with a unit is done by the agent's own user";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        Work::Service { .. } => return launch_ourselves(spec, helper, place, ends),
     };
+    let script = &place.file("script");
     let mut extra = None;
     if let Some(text) = text {
         write_script(script, text)?;
@@ -113,6 +124,21 @@ pub(crate) fn launch(spec: &Spec, helper: &Path, script: &Path, ends: &Ends<'_>)
         cwd,
         fds: [ends.stdin, ends.stdout, ends.stderr],
         extra: extra.iter().map(AsFd::as_fd).collect(),
+        group: None,
+    })
+}
+
+/// Starts this program as the process of a step: it reads the step's order itself.
+fn launch_ourselves(spec: &Spec, helper: &Path, place: &Place, ends: &Ends<'_>) -> io::Result<Pid> {
+    let args = ["fettle-agent".into(), super::shim::WORD.into(), "service".into()];
+    let dir = place.dir().to_string_lossy().into_owned();
+    unix::spawn(&Birth {
+        program: helper,
+        args: &args.into_iter().chain([dir]).collect::<Vec<_>>(),
+        env: &environment(spec),
+        cwd: Path::new("/"),
+        fds: [ends.stdin, ends.stdout, ends.stderr],
+        extra: vec![],
         group: None,
     })
 }

@@ -1,4 +1,4 @@
-//! Carries orders out: verifies, journals, executes. Never opens a socket.
+//! Carries orders out: verifies, journals, executes. Never speaks to the network, but for what a fact asks.
 
 pub mod policy; // what this host refuses whoever asks
 pub mod record; // what it must not forget …
@@ -21,6 +21,8 @@ mod carry; // a segment being carried out
 mod restore; // going on after a restart
 mod place; // the directory of one attempt
 mod launch; // from a rendered step to a process
+mod service; // the process of a step that does something with a unit …
+mod systemd; // … and how one speaks with systemd
 mod kin; // which processes belong to a step
 pub mod cgroup; // … named by the kernel
 mod unix; // the only unsafe code

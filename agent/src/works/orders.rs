@@ -362,7 +362,7 @@ fn diagnosed_once(own: &Own<'_>) -> Result<(), Refusal> {
 fn vouched_for(order: &Order, own: &Own<'_>, read: &Parts) -> Result<(), Refusal> {
     let runs = |step: &&Step| match step.action {
         Action::Script { .. } | Action::Argv { .. } => true,
-        Action::That { .. } | Action::Wait { .. } => false,
+        Action::That { .. } | Action::Wait { .. } | Action::Service { .. } => false,
     };
     let steps = |phase| read.runbook.steps(phase).iter();
     let program = steps(Phase::Diagnose).chain(steps(Phase::Verify)).find(runs);
@@ -451,13 +451,14 @@ pub(super) fn allowed(
     step: &PlannedStep,
     certified: bool,
 ) -> Result<(), Refusal> {
-    let program = match &step.work {
-        PlannedWork::Script { interpreter, .. } => interpreter.first().map_or("", String::as_str),
-        PlannedWork::Argv(words) => words.first().map_or("", String::as_str),
+    let (program, unit) = match &step.work {
+        PlannedWork::Script { interpreter, .. } => (interpreter.first().map_or("", String::as_str), ""),
+        PlannedWork::Argv(words) => (words.first().map_or("", String::as_str), ""),
+        PlannedWork::Service { unit, .. } => ("", unit.as_str()),
         PlannedWork::That { .. } | PlannedWork::Wait(_) | PlannedWork::Impossible(_) => return Ok(()),
     };
     policy
-        .allows(Asked { runbook: &plan.runbook, risk: grant::effective_risk(step, certified), program })
+        .allows(Asked { runbook: &plan.runbook, risk: grant::effective_risk(step, certified), program, unit })
         .map_err(|veto| Refusal::new(Code::Vetoed, format!("{}: {}", step.path, veto.message)))
 }
 

@@ -8,6 +8,7 @@
 //!   stop       somebody asks for its end
 //!   stdout     stderr: whole output, up to a limit
 //!   exit       its result; put here by rename, so it is whole or not there
+//! attempts/RUN.PATH.before       how the unit of the step at PATH was before its first attempt
 //! attempts/RUN.tombstone         no attempt of the run starts any more
 //! ```
 
@@ -23,6 +24,9 @@ use serde::{Deserialize, Serialize};
 use super::attempt::{Ended, Spec, StartBy};
 use super::output::Stream;
 use super::record::AttemptKey;
+
+/// The end of the name of the file that says how a unit was.
+pub(crate) const BEFORE: &str = ".before";
 
 /// What a shim is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,6 +82,12 @@ impl Place {
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// Where it is kept how the unit of the attempt's step was before the step; an undo finds its step's there.
+    pub(crate) fn before(&self, key: &AttemptKey) -> Option<PathBuf> {
+        let step = key.path.strip_suffix("/undo").unwrap_or(&key.path);
+        Some(self.0.parent()?.join(format!("{}.{}{BEFORE}", key.run, plain(step))))
     }
 
     pub(crate) fn spool(&self, stream: Stream) -> PathBuf {
@@ -145,6 +155,19 @@ fn plain(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_undo_finds_what_every_attempt_of_its_step_kept_and_no_other_step_does() {
+        let run: RunId = "run_0193a1b2c3d4e5f60718293a4b5c6d7e".parse().unwrap();
+        let before = |path: &str, attempt| {
+            let key = AttemptKey { run, path: path.to_owned(), attempt };
+            Place::of(Path::new("/a"), &key).before(&key).unwrap()
+        };
+        assert_eq!(before("remediate/x", 1), Path::new(&format!("/a/{run}.remediate~x.before")));
+        assert_eq!(before("remediate/x", 1), before("remediate/x", 2));
+        assert_eq!(before("remediate/x", 1), before("remediate/x/undo", 1));
+        assert_ne!(before("remediate/x", 1), before("remediate/y", 1));
+    }
 
     #[test]
     fn no_path_leaves_the_directory_or_meets_another() {

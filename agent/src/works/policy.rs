@@ -7,6 +7,7 @@
 //!   - runbook: "database/*"     # these runbooks do not act here …
 //!   - risk_above: medium        # … nor any step above this risk
 //!   - program: [reboot, /sbin/*]
+//!   - unit: ["postgres*"]       # nor any step that starts, stops, restarts or reloads these units of systemd
 //! read_only: enforced           # full: steps that only read start only where nothing of their sandbox is missing;
 //!                               # enforced: where the kernel keeps them from writing; unenforced: anyway
 //! ```
@@ -61,6 +62,8 @@ struct Deny {
     risk_above: Option<String>,
     #[serde(default)]
     program: Option<OneOrMore>,
+    #[serde(default)]
+    unit: Option<OneOrMore>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -79,6 +82,8 @@ pub struct Asked<'a> {
     pub risk: Risk,
     /// The program it starts; empty for a step that starts none.
     pub program: &'a str,
+    /// The systemd unit that it does something with, with its kind (`nginx.service`); empty for a step that does not.
+    pub unit: &'a str,
 }
 
 /// A refusal of the host itself.
@@ -189,8 +194,9 @@ impl HostPolicy {
 
 impl Deny {
     fn problem(&self) -> Option<String> {
-        if self.runbook.is_none() && self.risk_above.is_none() && self.program.is_none() {
-            return Some("an entry of `deny` says nothing: give runbook, risk_above or program".into());
+        let globs = [&self.runbook, &self.program, &self.unit];
+        if self.risk_above.is_none() && globs.iter().all(|globs| globs.is_none()) {
+            return Some("an entry of `deny` says nothing: give runbook, risk_above, program or unit".into());
         }
         let risk = self.risk_above.as_deref()?;
         risk_of(risk)
@@ -203,8 +209,9 @@ impl Deny {
         let base = asked.program.rsplit('/').next().unwrap_or_default();
         let runbook = self.runbook.as_ref().is_none_or(|globs| globs.fit(asked.runbook));
         let program = self.program.as_ref().is_none_or(|globs| globs.fit(asked.program) || globs.fit(base));
+        let unit = self.unit.as_ref().is_none_or(|globs| globs.fit_unit(asked.unit));
         let above = self.risk_above.as_deref().and_then(risk_of);
-        runbook && program && above.is_none_or(|above| asked.risk > above)
+        runbook && program && unit && above.is_none_or(|above| asked.risk > above)
     }
 }
 
@@ -215,6 +222,7 @@ impl fmt::Display for Deny {
             ("runbook", list(&self.runbook)),
             ("risk_above", self.risk_above.clone()),
             ("program", list(&self.program)),
+            ("unit", list(&self.unit)),
         ];
         let parts = parts.into_iter().filter_map(|(key, value)| Some(format!("{key}: {}", value?)));
         f.write_str(&parts.collect::<Vec<_>>().join("; "))
@@ -227,6 +235,12 @@ impl OneOrMore {
             OneOrMore::One(glob) => std::slice::from_ref(glob),
             OneOrMore::More(globs) => globs,
         }
+    }
+
+    /// A unit's name, with its kind or, of a service, without.
+    fn fit_unit(&self, unit: &str) -> bool {
+        !unit.is_empty()
+            && (self.fit(unit) || unit.strip_suffix(".service").is_some_and(|name| self.fit(name)))
     }
 
     fn fit(&self, text: &str) -> bool {
@@ -264,7 +278,11 @@ mod tests {
     use super::*;
 
     fn verdict(policy: &str, runbook: &str, risk: Risk, program: &str) -> Result<(), &'static str> {
-        let asked = Asked { runbook, risk, program };
+        let (program, unit) = match program.strip_prefix("unit ") {
+            Some(unit) => ("", unit),
+            None => (program, ""),
+        };
+        let asked = Asked { runbook, risk, program, unit };
         HostPolicy::parse(policy.as_bytes()).allows(asked).map_err(|veto| veto.code)
     }
 
@@ -272,7 +290,7 @@ mod tests {
     fn a_host_without_the_file_denies_nothing() {
         let policy = HostPolicy::read(Path::new("/nonexistent/policy.yaml"));
         assert_eq!(policy, HostPolicy::Read(Rules::default()));
-        policy.allows(Asked { runbook: "a/b", risk: Risk::Critical, program: "reboot" }).unwrap();
+        policy.allows(Asked { runbook: "a/b", risk: Risk::Critical, program: "reboot", unit: "" }).unwrap();
     }
 
     #[test]
@@ -283,6 +301,7 @@ deny:
   - runbook: "database/*"
   - risk_above: medium
   - program: [reboot, "/opt/legacy/*"]
+  - unit: ["postgres*", backup, "*.mount"]
 "#;
         let cases = [
             ("host/disk", Risk::Low, "logrotate", Ok(())),
@@ -293,6 +312,13 @@ deny:
             ("host/disk", Risk::Low, "/sbin/reboot", Err("vetoed")),
             ("host/disk", Risk::Low, "reboots", Ok(())),
             ("host/disk", Risk::Low, "/opt/legacy/bin/fix", Err("vetoed")),
+            ("host/disk", Risk::Low, "postgres", Ok(())),
+            ("host/disk", Risk::Low, "unit postgresql@15-main.service", Err("vetoed")),
+            ("host/disk", Risk::Low, "unit backup.service", Err("vetoed")),
+            ("host/disk", Risk::Low, "unit backup.timer", Ok(())),
+            ("host/disk", Risk::Low, "unit data.mount", Err("vetoed")),
+            ("host/disk", Risk::Low, "unit reboot.service", Ok(())),
+            ("host/disk", Risk::Low, "unit nginx.service", Ok(())),
         ];
         for (runbook, risk, program, expected) in cases {
             assert_eq!(verdict(policy, runbook, risk, program), expected, "{runbook} {risk:?} {program}");
@@ -305,6 +331,13 @@ deny:
         assert_eq!(verdict(policy, "a/b", Risk::Low, "x"), Ok(()));
         assert_eq!(verdict(policy, "a/b", Risk::Medium, "x"), Err("vetoed"));
         assert_eq!(verdict(policy, "c/b", Risk::Medium, "x"), Ok(()));
+    }
+
+    #[test]
+    fn whoever_forbids_all_programs_forbids_units_too() {
+        let policy = "fettle-host-policy: 1\ndeny: [{ program: '*' }]";
+        assert_eq!(verdict(policy, "a/b", Risk::Low, "unit nginx.service"), Err("vetoed"));
+        assert_eq!(verdict(policy, "a/b", Risk::Low, "ls"), Err("vetoed"));
     }
 
     #[test]
@@ -337,6 +370,7 @@ deny:
             "fettle-host-policy: 2",
             "fettle-host-policy: 1\nfreez: true",
             "fettle-host-policy: 1\ndeny: [{}]",
+            "fettle-host-policy: 1\ndeny: [{ units: [a] }]",
             "fettle-host-policy: 1\ndeny: [{ risk_above: hihg }]",
             "freeze: false",
             "\u{0}",

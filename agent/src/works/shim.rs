@@ -30,6 +30,7 @@ use super::output::Kept;
 use super::place::{Order, Place, Started};
 use super::policy::{Asked, HostPolicy};
 use super::sandbox;
+use super::service;
 use super::unix;
 
 /// The first argument that makes this program a shim.
@@ -50,6 +51,7 @@ pub fn shim_if_asked() {
             eprintln!("fettle: failed to become the account of the step: {error}");
             std::process::exit(126)
         }
+        [word, dir] if word == "service" => std::process::exit(service::serve(PathBuf::from(dir))),
         [word] if word == "read" => std::process::exit(sandbox::keep()),
         [word, dir] if word == "watch" => std::process::exit(match shim(PathBuf::from(dir)) {
             Ok(()) => 0,
@@ -132,7 +134,12 @@ fn may_start(place: &Place, order: &Order) -> Result<(), (&'static str, String)>
             return Err(("expired", "it had to start earlier, by the boot clock".into()));
         }
     }
-    let asked = Asked { runbook: &by.runbook, risk: by.risk, program: order.spec.work.program() };
+    let asked = Asked {
+        runbook: &by.runbook,
+        risk: by.risk,
+        program: order.spec.work.program(),
+        unit: order.spec.work.unit(),
+    };
     HostPolicy::read(&order.policy).allows(asked).map_err(|veto| (veto.code, veto.message))
 }
 

@@ -184,6 +184,7 @@ fn step(page: &mut Page<'_>, number: usize, step: &PlannedStep, certified: bool,
     }
     match &step.undo {
         PlannedUndo::None => page.toned("undo", "none", Tone::Warn),
+        PlannedUndo::Previous => page.field("undo", "put it back as it was before the step, running or not"),
         PlannedUndo::Work(undo) => {
             page.field("undo", "with:");
             work(page, undo);
@@ -206,6 +207,9 @@ fn work(page: &mut Page<'_>, work: &PlannedWork) {
             page.block(condition);
         }
         PlannedWork::Wait(time) => page.field("waits", &length(*time)),
+        PlannedWork::Service { verb, unit } => {
+            page.field("does", &format!("{verb} the systemd unit {unit}"));
+        }
         PlannedWork::Impossible(reason) => {
             page.toned("", &format!("cannot be done, and will fail: {reason}"), Tone::Bad);
         }
@@ -317,6 +321,24 @@ mod tests {
                 let width: usize = part.chars().map(|c| c.width().unwrap_or(1)).sum();
                 assert!(width <= columns, "{part:?} is {width} wide, {columns} fit");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_done_with_a_unit_and_how_it_is_put_back_is_said_in_words() {
+        use fettle_runbooks::unit::Verb;
+        let mut sample = crate::people::sample_plan();
+        let unit = "nginx.service".parse().expect("a unit");
+        sample.steps[0].work = PlannedWork::Service { verb: Verb::Restart, unit };
+        sample.steps[0].undo = PlannedUndo::Previous;
+        let text = plan(&sample, true, &Output::plain(crate::output::Format::Table), 80);
+        let words: Vec<String> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        for line in [
+            "does restart the systemd unit nginx.service",
+            "undo put it back as it was before the step, running or not",
+        ] {
+            assert!(words.iter().any(|told| told == line), "{line} is missing in:\n{text}");
         }
     }
 

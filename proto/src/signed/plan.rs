@@ -3,14 +3,19 @@
 //! The host renders [`Plan`] once and encodes it once, here. Those bytes are journaled, reported, shown, approved and
 //! run; nobody encodes a plan they received.
 //!
+//! What does something with a unit (`"kind":"service"`, `"kind":"previous"`) came after the first release of `plan/1`. A reader
+//! that does not know it refuses the plan: such a step is then neither shown, approved nor run as something else.
+//!
 //! Lengths of time are whole milliseconds. A condition that is absent is the empty text, an approval that is absent the
 //! empty list.
 
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use fettle_runbooks::id::Digest;
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
 use fettle_runbooks::runbook::{Approval, Escalate, OnFailure, Repeat, Retry, Sandbox};
+use fettle_runbooks::unit::{UnitName, Verb};
 
 use super::json::{Json, Malformed, Members, Writer};
 use super::{Tag, digest, words};
@@ -106,6 +111,9 @@ fn write_work(work: &PlannedWork) -> Writer {
             .text("stable_for_ms", ms(*stable_for))
             .text("every_ms", ms(*every)),
         PlannedWork::Wait(length) => Writer::object().text("kind", "wait").text("length_ms", ms(*length)),
+        PlannedWork::Service { verb, unit } => {
+            Writer::object().text("kind", "service").text("verb", verb).text("unit", unit)
+        }
         PlannedWork::Impossible(reason) => Writer::object().text("kind", "impossible").text("reason", reason),
     }
 }
@@ -113,6 +121,7 @@ fn write_work(work: &PlannedWork) -> Writer {
 fn write_undo(undo: &PlannedUndo) -> Writer {
     match undo {
         PlannedUndo::None => Writer::object().text("kind", "none"),
+        PlannedUndo::Previous => Writer::object().text("kind", "previous"),
         PlannedUndo::Work(work) => write_work(work),
     }
 }
@@ -162,7 +171,14 @@ fn read_step(mut members: Members) -> Result<PlannedStep, Malformed> {
         outputs: members.map("outputs")?,
     };
     members.end()?;
-    Ok(step)
+    match (&step.undo, &step.work) {
+        (PlannedUndo::None | PlannedUndo::Work(_), _) => Ok(step),
+        (
+            PlannedUndo::Previous,
+            PlannedWork::Service { verb: Verb::Start | Verb::Stop | Verb::Restart, .. },
+        ) => Ok(step),
+        (PlannedUndo::Previous, _) => Err(Malformed::value("undo", "nothing of this step can be put back")),
+    }
 }
 
 fn read_work(mut members: Members) -> Result<PlannedWork, Malformed> {
@@ -186,8 +202,21 @@ fn work_of_kind(kind: &str, members: &mut Members) -> Result<PlannedWork, Malfor
             every: length(members, "every_ms")?,
         }),
         "wait" => Ok(PlannedWork::Wait(length(members, "length_ms")?)),
+        "service" => {
+            let verb = members.text("verb")?;
+            let verb = Verb::named(&verb).ok_or_else(|| Malformed::value("verb", "expected a verb"))?;
+            let name = members.text("unit")?;
+            let unit = UnitName::from_str(&name).ok().filter(|unit| unit.as_str() == name);
+            let unit = unit.filter(|unit| unit.acted_on().is_ok());
+            let unit =
+                unit.ok_or_else(|| Malformed::value("unit", "expected a unit that a step may act on"))?;
+            Ok(PlannedWork::Service { verb, unit })
+        }
         "impossible" => Ok(PlannedWork::Impossible(members.text("reason")?)),
-        _ => Err(Malformed::value("kind", "expected `script`, `argv`, `that`, `wait` or `impossible`")),
+        _ => {
+            let known = "expected `script`, `argv`, `that`, `wait`, `service` or `impossible`";
+            Err(Malformed::value("kind", known))
+        }
     }
 }
 
@@ -195,6 +224,7 @@ fn read_undo(mut members: Members) -> Result<PlannedUndo, Malformed> {
     let kind = members.text("kind")?;
     let undo = match kind.as_str() {
         "none" => PlannedUndo::None,
+        "previous" => PlannedUndo::Previous,
         other => PlannedUndo::Work(work_of_kind(other, &mut members)?),
     };
     members.end()?;

@@ -13,6 +13,7 @@ use fettle_proto::signed::{
 };
 use fettle_proto::v1;
 use fettle_runbooks::plan::{Plan, PlannedUndo, PlannedWork};
+use fettle_runbooks::unit::{UnitName, Verb};
 use proptest::prelude::*;
 
 use crate::world;
@@ -224,6 +225,22 @@ proptest! {
     }
 
     #[test]
+    fn plans_of_any_unit_survive(verb in proptest::sample::select(Verb::ALL.to_vec()), unit in "[a-z0-9_:.\\\\@-]{1,40}", put_back in any::<bool>()) {
+        static PLAN: LazyLock<Plan> = LazyLock::new(world::plan_with_units);
+        let unit = unit.parse::<UnitName>().ok().filter(|unit| unit.acted_on().is_ok());
+        prop_assume!(unit.is_some());
+        let mut plan = PLAN.clone();
+        plan.steps[0].work = PlannedWork::Service { verb, unit: unit.expect("assumed") };
+        plan.steps[0].undo = if put_back { PlannedUndo::Previous } else { PlannedUndo::None };
+        let read = signed::plan::decode(&signed::plan::encode(&plan));
+        if put_back && verb == Verb::Reload {
+            prop_assert!(read.is_err(), "after a reload there is nothing to put back");
+        } else {
+            prop_assert_eq!(read, Ok(plan));
+        }
+    }
+
+    #[test]
     fn signed_survives_the_wire(signed in any_signed()) {
         prop_assert_eq!(Signed::try_from(v1::Signed::from(signed.clone())), Ok(signed));
     }
@@ -244,6 +261,29 @@ proptest! {
     fn ids_survive_the_wire(number in any::<u128>()) {
         let id = fettle_runbooks::id::RunId::new(uuid::Uuid::from_u128(number));
         prop_assert_eq!(fettle_proto::convert::id("Run", &id.to_string()), Ok(id));
+    }
+}
+
+#[test]
+fn a_plan_that_says_of_a_unit_what_no_step_does_is_refused() {
+    let good = String::from_utf8(signed::plan::encode(&world::plan_with_units())).expect("it is text");
+    assert_eq!(signed::plan::decode(good.as_bytes()), Ok(world::plan_with_units()));
+    for (from, to) in [
+        (r#""verb":"restart""#, r#""verb":"isolate""#),
+        (r#""unit":"nginx.service""#, r#""unit":"nginx""#),
+        (r#""unit":"nginx.service""#, r#""unit":"--now""#),
+        (r#""unit":"nginx.service""#, r#""unit":"poweroff.target""#),
+        (r#""verb":"restart","unit":"nginx.service""#, r#""verb":"restart""#),
+        (
+            r#""verb":"restart","unit":"nginx.service""#,
+            r#""verb":"restart","unit":"nginx.service","mode":"isolate""#,
+        ),
+        (r#""verb":"restart","unit":"nginx.service""#, r#""verb":"reload","unit":"nginx.service""#),
+        (r#""kind":"service","verb":"restart","unit":"nginx.service""#, r#""kind":"argv","argv":["nginx"]"#),
+    ] {
+        let bad = good.replacen(from, to, 1);
+        assert_ne!(bad, good, "{from}");
+        signed::plan::decode(bad.as_bytes()).expect_err(to);
     }
 }
 

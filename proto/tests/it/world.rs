@@ -13,6 +13,7 @@ use fettle_proto::{Refusal, merkle};
 use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
 use fettle_runbooks::runbook::{self, Escalate, OnFailure, Repeat, Retry, Risk};
+use fettle_runbooks::unit::Verb;
 use jiff::Timestamp;
 
 pub(crate) const RUNBOOK: &[u8] = b"fettle: 1\nrunbook: host/disk-full\n";
@@ -206,6 +207,16 @@ pub(crate) fn plan() -> Plan {
     }
 }
 
+/// A plan whose steps do something with units.
+pub(crate) fn plan_with_units() -> Plan {
+    let work = |verb, unit: &str| PlannedWork::Service { verb, unit: unit.parse().expect("a unit") };
+    let mut restart = step("remediate/restart", Risk::Medium, work(Verb::Restart, "nginx.service"));
+    restart.undo = PlannedUndo::Previous;
+    restart.env.clear();
+    let reload = step("remediate/reload", Risk::Low, work(Verb::Reload, "app@1.service"));
+    Plan { runbook: "host/service-down".to_owned(), steps: vec![restart, reload], ..plan() }
+}
+
 pub(crate) fn leaf_of(plan_bytes: &[u8], plan: &Plan) -> Leaf {
     Leaf { agent: plan.agent.clone(), plan: signed::plan::digest_of(plan_bytes), nonce: plan.nonce.clone() }
 }
@@ -368,6 +379,7 @@ fn make_formats() -> Vec<Format> {
         ("start", start().encode(), Some(Tag::Start), Some((Namespace::Start, "eve"))),
         ("leaf", leaf_of(&plan_bytes, &plan).encode(), Some(Tag::Leaf), None),
         ("plan", plan_bytes, Some(Tag::Plan), None),
+        ("plan-units", signed::plan::encode(&plan_with_units()), Some(Tag::Plan), None),
         ("request", request, Some(Tag::Request), None),
         ("approval", approval, Some(Tag::Approval), Some((Namespace::Approval, "ana"))),
     ]

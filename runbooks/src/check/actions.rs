@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::scope::Use;
 use super::steps::Site;
-use super::{commands, scripts};
+use super::{commands, scripts, service};
 use crate::draft::Fields;
 use crate::expr::Env;
 use crate::problem::visible;
@@ -14,12 +14,15 @@ use crate::template::Template;
 use crate::value::Type;
 use crate::yaml::{Entry, Node, NodeKind};
 
+/// The keys that are actions.
+pub(super) const ACTIONS: [&str; 4] = ["run", "service", "that", "wait"];
+
 /// What runs a script that does not say.
 const SHELL: [&str; 2] = ["/bin/sh", "-eu"];
 
 /// The one action of a step.
 pub(super) fn action(site: &mut Site<'_>) -> Option<Action> {
-    let keys: Vec<&Entry> = ["run", "that", "wait"].iter().filter_map(|key| site.fields.get(key)).collect();
+    let keys: Vec<&Entry> = ACTIONS.iter().filter_map(|key| site.fields.get(key)).collect();
     match keys.as_slice() {
         [] => {
             // An action of a later version has been refused by name already.
@@ -32,7 +35,7 @@ pub(super) fn action(site: &mut Site<'_>) -> Option<Action> {
                     Some(entry) => (entry.at, entry.value.until),
                     None => (site.fields.at, from + 1),
                 };
-                let help = Some("write `run:`, `that:` or `wait:`");
+                let help = Some("write `run:`, `service:`, `that:` or `wait:`");
                 site.checker.error("missing-key", at, until, "the step does nothing", help);
             }
             None
@@ -40,6 +43,7 @@ pub(super) fn action(site: &mut Site<'_>) -> Option<Action> {
         [entry] => match entry.key.as_str() {
             "run" => run(site, entry, site.fields.get("interpreter")),
             "that" => that(site, entry),
+            "service" => service::action(site, entry),
             _ => site.checker.time(entry, 1).map(Action::Wait),
         },
         [first, second, ..] => {
@@ -193,10 +197,11 @@ fn command(site: &mut Site<'_>, entry: &Entry, items: &[Node]) -> Option<Action>
     Some(Action::Argv(templates))
 }
 
-/// `undo:` is `none`, a command, a script, or a map with `run`.
+/// `undo:` is `none`, `previous`, a command, a script, or a map with `run`.
 pub(super) fn undo(site: &mut Site<'_>, entry: &Entry) -> Option<Undo> {
     match &entry.value.kind {
         NodeKind::Scalar(scalar) if scalar.text.text.trim() == "none" => Some(Undo::None),
+        NodeKind::Scalar(scalar) if scalar.text.text.trim() == "previous" => service::previous(site, entry),
         NodeKind::Scalar(scalar) if means_none(&scalar.text.text) => {
             let message = "`undo` without anything to run is written `none`";
             site.checker.at_value(&entry.value, "wrong-value", message, Some("write `undo: none`"));

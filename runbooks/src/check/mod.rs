@@ -9,6 +9,7 @@ mod triggers; // what starts it
 mod scope; // what an expression can see, by where it stands
 mod steps; // what it does
 mod actions; // how a step does it
+mod service; // … with a unit of systemd
 mod commands; // which arguments a program evaluates
 mod scripts; // what is risky in a script
 

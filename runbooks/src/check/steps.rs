@@ -221,7 +221,8 @@ impl Site<'_> {
     /// The step, with something harmless where it is wrong, and the type of its outputs.
     fn step(&mut self) -> (Step, Type) {
         let action = actions::action(self);
-        let acts = self.fields.get("run").is_some();
+        let runs = self.fields.get("run").is_some();
+        let acts = runs || self.fields.get("service").is_some();
         action.iter().for_each(|action| self.keys_of_action(action));
         let action = action.unwrap_or(Action::Wait(Duration::ZERO));
         let looks = matches!(action, Action::That { .. }) && !acts;
@@ -237,7 +238,7 @@ impl Site<'_> {
         {
             self.checker.warn("unreachable", entry.value.at, entry.value.until, "this step never runs", None);
         }
-        let outputs_see = match (acts, looks) {
+        let outputs_see = match (runs, looks) {
             (true, _) => Some(Use::Output),
             (false, true) => Some(Use::Reading),
             (false, false) => None,
@@ -256,7 +257,7 @@ impl Site<'_> {
             after,
             env: actions::environment(self),
             cwd: actions::directory(self),
-            sandbox: self.sandbox(acts),
+            sandbox: self.sandbox(runs),
             timeout: timeout.unwrap_or(Duration::from_secs(default_timeout)),
             retry,
             outputs,
@@ -283,14 +284,14 @@ impl Site<'_> {
             return;
         }
         let undo = match &step.undo {
-            Undo::None => None,
+            Undo::None | Undo::Previous => None,
             Undo::Run(action) => Some(action),
         };
         let relative = [Some(&step.action), undo].into_iter().flatten().find_map(|action| {
             let program = match action {
                 Action::Script { interpreter, .. } => interpreter.first().map(String::as_str),
                 Action::Argv(words) => words.first().and_then(Template::is_literal),
-                Action::That { .. } | Action::Wait(_) => None,
+                Action::That { .. } | Action::Wait(_) | Action::Service { .. } => None,
             };
             program.filter(|program| program.contains('/') && !program.starts_with('/'))
         });
@@ -309,21 +310,30 @@ impl Site<'_> {
 
     /// Keys that only some actions have.
     fn keys_of_action(&mut self, action: &Action) {
-        let run = ["env", "cwd", "timeout", "retry", "check", "interpreter", "allow_leading_dash"];
+        let process = ["env", "cwd", "interpreter", "allow_leading_dash"];
+        let run = [&process[..], &["timeout", "retry", "check"]].concat();
         let that = ["within", "stable_for", "every"];
         let (excess, belong): (Vec<&str>, &str) = match action {
-            _ if ["run", "that", "wait"].iter().filter(|key| self.fields.get(key).is_some()).count() != 1 => {
+            _ if actions::ACTIONS.iter().filter(|key| self.fields.get(key).is_some()).count() != 1 => {
                 return;
             }
             Action::Script { .. } | Action::Argv(_) => (that.to_vec(), "that"),
-            Action::That { .. } => (run.to_vec(), "run"),
-            Action::Wait(_) => {
-                (run.iter().chain(&that).chain(&["outputs"]).copied().collect(), "run` or `that")
-            }
+            Action::That { .. } => (run, "run"),
+            Action::Wait(_) => ([&run[..], &that, &["outputs"]].concat(), "run` or `that"),
+            Action::Service { .. } => (that.to_vec(), "that"),
         };
         for entry in excess.iter().filter_map(|key| self.fields.get(key)) {
             let message = format!("`{}` belongs to `{belong}`, which this step does not have", entry.key);
             self.checker.at_key(entry, "wrong-key", message, Some("leave it out"));
+        }
+        if let Action::Service { .. } = action {
+            // Of an undo that is something to run, these are its own.
+            let of_undo = if self.undo_runs() { &process[..0] } else { &process[..] };
+            for entry in of_undo.iter().chain(&["outputs"]).filter_map(|key| self.fields.get(key)) {
+                let belong = if entry.key == "outputs" { "run` or `that" } else { "run" };
+                let message = format!("`{}` belongs to `{belong}`, which this step does not have", entry.key);
+                self.checker.at_key(entry, "wrong-key", message, Some("leave it out"));
+            }
         }
         if let (Action::Argv(_), Some(entry)) = (action, self.fields.get("interpreter")) {
             let message = "`interpreter` belongs to a script; a list is run without one";
@@ -333,6 +343,15 @@ impl Site<'_> {
             let message = "`allow_leading_dash` belongs to a list; a script has no arguments";
             self.checker.at_key(entry, "wrong-key", message, Some("leave it out"));
         }
+    }
+
+    /// Whether `undo` is a command or a script.
+    fn undo_runs(&self) -> bool {
+        let words = ["none", "previous"];
+        self.fields.get("undo").is_some_and(|entry| match &entry.value.kind {
+            NodeKind::Scalar(scalar) => !words.contains(&scalar.text.text.trim()),
+            NodeKind::List(_) | NodeKind::Map(_) => true,
+        })
     }
 
     /// Keys that only remediate steps have.
@@ -475,14 +494,14 @@ impl Site<'_> {
     }
 
     /// `sandbox:`, of a step that starts a process and only reads.
-    fn sandbox(&mut self, acts: bool) -> Sandbox {
+    fn sandbox(&mut self, runs: bool) -> Sandbox {
         let Some(entry) = self.fields.get("sandbox") else { return Sandbox::default() };
         if self.phase == Phase::Remediate {
             let message = "a remediate step acts, so it runs without a sandbox";
             self.checker.at_key(entry, "wrong-key", message, Some("leave it out"));
             return Sandbox::default();
         }
-        if !acts {
+        if !runs {
             let message = "`sandbox` belongs to `run`, which this step does not have";
             self.checker.at_key(entry, "wrong-key", message, Some("leave it out"));
             return Sandbox::default();
@@ -532,11 +551,13 @@ impl Site<'_> {
             None => {
                 if acts {
                     let message = "a remediate step states its `undo`: how is it made as if not done?";
-                    self.missing(
-                        "undo-missing",
-                        message,
-                        "write `undo: none`, or `undo: [program, argument]`",
-                    );
+                    let service = self.fields.get("service").is_some();
+                    let help = if service {
+                        "write `undo: previous`, `undo: none`, or `undo: [program, argument]`"
+                    } else {
+                        "write `undo: none`, or `undo: [program, argument]`"
+                    };
+                    self.missing("undo-missing", message, help);
                 }
                 Undo::None
             }

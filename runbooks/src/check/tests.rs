@@ -6,6 +6,7 @@ mod documents;
 mod library;
 mod properties;
 mod rules;
+mod service;
 mod steps;
 
 use crate::problem::Problem;

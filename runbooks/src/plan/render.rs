@@ -7,6 +7,7 @@ use crate::expr::Scope;
 use crate::runbook::{Action, Phase, Runbook, Step, Undo};
 use crate::segment::path as segment_path;
 use crate::template::Template;
+use crate::unit::{NotAUnit, UnitName};
 use crate::value::Value;
 
 /// A plan's text may not be larger: people have to read it.
@@ -79,6 +80,7 @@ pub(crate) fn render_step(step: &Step, path: String, scope: &Scope) -> Result<Pl
     }
     let undo = match &step.undo {
         Undo::None => PlannedUndo::None,
+        Undo::Previous => PlannedUndo::Previous,
         Undo::Run(action) => {
             PlannedUndo::Work(work(action, scope, allow_dash).unwrap_or_else(PlannedWork::Impossible))
         }
@@ -136,6 +138,13 @@ fn work(action: &Action, scope: &Scope, allow_dash: bool) -> Result<PlannedWork,
             every: *every,
         }),
         Action::Wait(time) => Ok(PlannedWork::Wait(*time)),
+        Action::Service { verb, unit } => {
+            let rendered = text(unit, scope, "the unit")?.text;
+            let no = |why: String| format!("`{}` would {verb} `{}`: {why}", unit.source(), shown(&rendered));
+            let name: UnitName = rendered.parse().map_err(|why: NotAUnit| no(why.to_string()))?;
+            name.acted_on().map_err(|why| no(why.to_string()))?;
+            Ok(PlannedWork::Service { verb: *verb, unit: name })
+        }
     }
 }
 
@@ -162,10 +171,11 @@ fn size(rendering: &Rendering) -> usize {
         PlannedWork::Argv(words) => words.iter().map(|word| word.len() + 3).sum(),
         PlannedWork::That { condition, .. } => condition.len(),
         PlannedWork::Wait(_) => 0,
+        PlannedWork::Service { unit, .. } => unit.as_str().len(),
         PlannedWork::Impossible(reason) => reason.len(),
     };
     let undo = |undo: &PlannedUndo| match undo {
-        PlannedUndo::None => 0,
+        PlannedUndo::None | PlannedUndo::Previous => 0,
         PlannedUndo::Work(undo) => work(undo),
     };
     let step =

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Command, Kind, Spec};
+use super::{Command, Deed, Kind, Spec};
 use crate::expr::{Expr, Scope};
 use crate::plan::{self, PlannedStep, PlannedUndo, PlannedWork};
 use crate::runbook::{Action, OnFailure, Phase, Repeat, Retry, Step};
+use crate::unit::UnitName;
 
 /// The path of a step.
 pub(crate) fn path(phase: Phase, id: &str) -> String {
@@ -60,7 +61,7 @@ impl<'a> Item<'a> {
     pub(super) fn undo(step: &'a Step, planned: &'a PlannedStep) -> Option<Item<'a>> {
         match &planned.undo {
             PlannedUndo::None => None,
-            PlannedUndo::Work(_) => Some(Item {
+            PlannedUndo::Work(_) | PlannedUndo::Previous => Some(Item {
                 path: format!("{}/undo", planned.path),
                 kind: Kind::Act,
                 step,
@@ -130,38 +131,57 @@ impl<'a> Item<'a> {
             Source::Undo(planned) => match &planned.undo {
                 PlannedUndo::None => Job::Impossible("it has no undo".to_owned()),
                 PlannedUndo::Work(work) => self.planned_job(planned, work),
+                PlannedUndo::Previous => match &planned.work {
+                    PlannedWork::Service { unit, .. } => on_unit(planned, Deed::PutBack, unit),
+                    PlannedWork::Script { .. }
+                    | PlannedWork::Argv(_)
+                    | PlannedWork::That { .. }
+                    | PlannedWork::Wait(_)
+                    | PlannedWork::Impossible(_) => {
+                        Job::Impossible("it has no unit that could be put back".to_owned())
+                    }
+                },
             },
         }
     }
 
     fn planned_job(&self, planned: &PlannedStep, work: &PlannedWork) -> Job<'a> {
-        let start = |command| {
-            Job::Start(Spec {
-                command,
-                env: planned.env.clone(),
-                cwd: planned.cwd.clone(),
-                user: planned.user.clone(),
-                sandbox: planned.sandbox.clone(),
-                timeout: planned.timeout,
-            })
-        };
         match work {
             PlannedWork::Script { source, interpreter } => {
-                start(Command::Script { source: source.clone(), interpreter: interpreter.clone() })
+                let (source, interpreter) = (source.clone(), interpreter.clone());
+                start(planned, Command::Script { source, interpreter })
             }
-            PlannedWork::Argv(words) => start(Command::Argv(words.clone())),
+            PlannedWork::Argv(words) => start(planned, Command::Argv(words.clone())),
+            PlannedWork::Service { verb, unit } => on_unit(planned, Deed::Do(*verb), unit),
             PlannedWork::Wait(time) => Job::Pause(*time),
             PlannedWork::Impossible(reason) => Job::Impossible(reason.clone()),
             PlannedWork::That { within, stable_for, every, .. } => match &self.step.action {
                 Action::That { condition, .. } => {
                     Job::Look { condition, within: *within, stable_for: *stable_for, every: *every }
                 }
-                Action::Script { .. } | Action::Argv(_) | Action::Wait(_) => {
+                Action::Script { .. } | Action::Argv(_) | Action::Wait(_) | Action::Service { .. } => {
                     Job::Impossible("the plan has another action than the runbook".to_owned())
                 }
             },
         }
     }
+}
+
+fn start<'a>(planned: &PlannedStep, command: Command) -> Job<'a> {
+    Job::Start(Spec {
+        command,
+        env: planned.env.clone(),
+        cwd: planned.cwd.clone(),
+        user: planned.user.clone(),
+        sandbox: planned.sandbox.clone(),
+        timeout: planned.timeout,
+    })
+}
+
+/// Environment and directory of such a step are its undo's, if that is something to run.
+fn on_unit<'a>(planned: &PlannedStep, deed: Deed, unit: &UnitName) -> Job<'a> {
+    let bare = PlannedStep { env: BTreeMap::new(), cwd: "/".to_owned(), ..planned.clone() };
+    start(&bare, Command::Service { deed, unit: unit.clone() })
 }
 
 /// Inputs and host with what the steps so far have left.

@@ -6,6 +6,8 @@ use super::*;
 use crate::id::Digest;
 use crate::plan::{PlannedUndo, PlannedWork};
 
+mod service;
+
 pub(super) const DISK: &str = r#"
 fettle: 1
 runbook: host/disk-full
@@ -229,6 +231,8 @@ impl Bench {
                 let words = match &spec.command {
                     Command::Script { source, .. } => source.clone(),
                     Command::Argv(words) => words.join(" "),
+                    Command::Service { deed: Deed::Do(verb), unit } => format!("{verb} {unit}"),
+                    Command::Service { deed: Deed::PutBack, unit } => format!("put back {unit}"),
                 };
                 let kind = match kind {
                     Kind::Read => "",

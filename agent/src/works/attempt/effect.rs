@@ -128,7 +128,12 @@ impl Attempts {
         let prefix = format!("{run}.");
         for entry in std::fs::read_dir(&self.dir)? {
             let entry = entry?;
-            if !entry.file_name().to_string_lossy().starts_with(&prefix) || !entry.file_type()?.is_dir() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(&prefix) && name.ends_with(place::BEFORE) {
+                std::fs::remove_file(entry.path())?;
+            }
+            if !name.starts_with(&prefix) || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
             let place = Place::at(entry.path());

@@ -104,7 +104,7 @@ impl Life {
             program: spec.work.program().to_owned(),
             script: match &spec.work {
                 Work::Script { source, .. } => Some(source.clone()),
-                Work::Argv(_) => None,
+                Work::Argv(_) | Work::Service { .. } => None,
             },
             reading: spec.allowed.read,
         };

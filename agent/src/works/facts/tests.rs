@@ -20,7 +20,7 @@ fn one(fact: FactKind, arg: Option<&str>) -> Reading {
     asked(&call(fact, arg))
 }
 
-fn fields(value: Value) -> BTreeMap<String, Value> {
+pub(super) fn fields(value: Value) -> BTreeMap<String, Value> {
     if let Value::Map(fields) = value { fields } else { panic!("{value:?}") }
 }
 
@@ -29,7 +29,7 @@ fn field(reading: &Reading, name: &str) -> Value {
 }
 
 /// Whether a value is of a type; what has no value is null.
-fn is_of(value: &Value, ty: &Type) -> bool {
+pub(super) fn is_of(value: &Value, ty: &Type) -> bool {
     match (value, ty) {
         (Value::Null, _)
         | (Value::Bool(_), Type::Bool)

@@ -43,7 +43,7 @@ fn begin(place: &Place, order: &Order, group: Option<Cgroup>) -> std::io::Result
     let told = watch_for_stop(place);
     let ends = Ends { stdin: null.as_fd(), stdout: out.as_fd(), stderr: err.as_fd() };
     crash_point("shim.before-spawn");
-    let born = launch::launch(&order.spec, itself(), &place.file("script"), &ends);
+    let born = launch::launch(&order.spec, itself(), place, &ends);
     // From here on the step lives, and nothing may fail.
     let pid = born?;
     let began = Instant::now();

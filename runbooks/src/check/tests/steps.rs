@@ -47,7 +47,7 @@ fn a_step_does_something() {
             r#"  - id: a
 "#
         )),
-        r#"12:5 missing-key: the step does nothing (write `run:`, `that:` or `wait:`)"#
+        r#"12:5 missing-key: the step does nothing (write `run:`, `service:`, `that:` or `wait:`)"#
     );
 }
 
@@ -75,8 +75,8 @@ fn an_action_of_a_later_version_is_refused_by_name() {
     as: root
 "#
         )),
-        r#"13:5 not-in-this-version: this version of the language does not have `http` yet (it has the actions `run`, `that` and `wait`)
-16:5 not-in-this-version: this version of the language does not have `as` yet (it has the actions `run`, `that` and `wait`)"#
+        r#"13:5 not-in-this-version: this version of the language does not have `http` yet (it has the actions `run`, `service`, `that` and `wait`)
+16:5 not-in-this-version: this version of the language does not have `as` yet (it has the actions `run`, `service`, `that` and `wait`)"#
     );
 }
 
@@ -610,7 +610,11 @@ fn undo_says_the_same_in_short_and_in_full() {
         match &read.runbook.steps(Phase::Remediate)[0].undo {
             Undo::Run(Action::Argv(argv)) => argv.iter().map(|it| it.source().to_owned()).collect(),
             Undo::Run(Action::Script { source, .. }) => vec![format!("script: {source}")],
-            Undo::None | Undo::Run(Action::That { .. } | Action::Wait(_)) => panic!("{text} does nothing"),
+            Undo::None
+            | Undo::Previous
+            | Undo::Run(Action::That { .. } | Action::Wait(_) | Action::Service { .. }) => {
+                panic!("{text} does nothing")
+            }
         }
     };
     for (short, full) in [
