@@ -215,7 +215,7 @@ impl Step {
     pub fn reads_logs(&self) -> bool {
         let looks_for = match &self.action {
             Action::That { condition, .. } => Some(condition),
-            Action::Script { .. } | Action::Argv(_) | Action::Wait(_) => None,
+            Action::Script { .. } | Action::Argv(_) | Action::Wait(_) | Action::Service { .. } => None,
         };
         let conditions = self.condition.iter().chain(&self.check).chain(looks_for);
         conditions.chain(self.outputs.values()).any(Expr::reads_logs)

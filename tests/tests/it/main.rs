@@ -31,4 +31,5 @@ mod stepping_in;
 mod surface;
 mod systemd;
 mod tidy;
+mod units;
 mod values;

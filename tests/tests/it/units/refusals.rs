@@ -1,0 +1,108 @@
+//! What systemd, the host or the language refuses, and what is said then.
+
+use super::{Scene, WEB, act};
+
+#[test]
+fn what_systemd_cannot_do_is_said_with_what_to_do_and_the_units_last_words() {
+    let so = "unit(inputs.unit).exists";
+    let Some(scene) = Scene::new(&[
+        act("start", "start", "undo: none", so),
+        act("restart", "restart", "undo: none", so),
+        act("reload", "reload", "undo: none", so),
+        act("stop", "stop", "undo: none", so),
+    ]) else {
+        return;
+    };
+    let machine = &scene.machine;
+    machine.unit("plain.service", "[Service]\nExecStart=sleep 1000\n");
+    machine.unit("crash.service", "[Service]\nExecStart=sh -c 'echo the disk is on fire; exit 3'\n");
+    machine.unit("slow.service", "[Service]\nType=notify\nTimeoutStartSec=1\nExecStart=sleep 1000\n");
+    machine.unit("broken.service", "[Service]\nType=oneshot\nExecStart=sh -c 'exit 1'\n");
+    machine.unit(
+        "needs.service",
+        "[Unit]\nRequires=broken.service\nAfter=broken.service\n[Service]\nExecStart=sleep 1000\n",
+    );
+    machine
+        .unit("never.service", "[Unit]\nConditionPathExists=/nonexistent\n[Service]\nExecStart=sleep 1000\n");
+    machine.unit("hands.service", "[Unit]\nRefuseManualStart=yes\n[Service]\nExecStart=sleep 1000\n");
+    machine.unit(
+        "often.service",
+        "[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=2\n[Service]\nExecStart=sh -c 'exit 4'\n",
+    );
+    machine.ok(&["systemctl", "mask", "masked.service"]);
+    for _ in 0..3 {
+        let _ = machine.run(&["systemctl", "start", "often"]);
+        machine.until("often.service", "ActiveState", "failed");
+    }
+    for (runbook, unit, wanted) in [
+        ("start", "nope", "there is no unit nope.service on this host"),
+        ("start", "masked", "`systemctl unmask masked.service` allows it again"),
+        ("start", "hands", "hands.service cannot be started by hand"),
+        ("start", "never", "a condition of never.service does not hold"),
+        ("start", "needs", "systemd could not start needs.service: a unit that it needs did not start"),
+        ("start", "slow", "systemd could not start slow.service: it took longer than its unit lets it"),
+        ("restart", "often", "`systemctl reset-failed often.service`"),
+        ("reload", "plain", "restart it instead"),
+        ("start", "crash", "its main process exited with 3"),
+    ] {
+        let (why, logs) = scene.refused(&format!("unit/{runbook}"), unit);
+        assert!(why.contains(wanted), "{runbook} {unit}: {why}\n{logs}");
+        if unit == "crash" {
+            assert!(logs.contains("the disk is on fire"), "{logs}");
+        }
+    }
+
+    // What others are just doing with a unit is not thrown away; only a stop ends whatever goes on.
+    machine
+        .unit("dying.service", "[Service]\nExecStart=sleep 1000\nExecStop=sleep 1000\nTimeoutStopSec=1h\n");
+    machine.ok(&["systemctl", "start", "dying"]);
+    machine.ok(&["systemctl", "stop", "--no-block", "dying"]);
+    machine.until("dying.service", "ActiveState", "deactivating");
+    let (why, _) = scene.refused("unit/start", "dying");
+    assert!(why.contains("`systemctl list-jobs`"), "{why}");
+    assert_eq!(machine.property("dying.service", "ActiveState"), "deactivating");
+    machine.unit("hung.service", "[Service]\nType=notify\nTimeoutStartSec=1h\nExecStart=sleep 1000\n");
+    machine.ok(&["systemctl", "start", "--no-block", "hung"]);
+    machine.until("hung.service", "ActiveState", "activating");
+    scene.expect("unit/stop", "hung", "verified");
+    assert_eq!(machine.property("hung.service", "ActiveState"), "inactive");
+}
+
+#[test]
+fn a_value_becomes_a_unit_that_a_step_may_act_on_or_nothing() {
+    let so = "true";
+    let Some(scene) = Scene::new(&[act("start", "start", "undo: none", so)]) else { return };
+    for hostile in [
+        "poweroff.target",
+        "systemd-reboot.service",
+        "--no-block",
+        "web; touch /run/owned",
+        "$(touch /run/owned)",
+        "../../run/owned",
+        "web.service\u{a0}x",
+        "*",
+    ] {
+        let (why, _) = scene.refused("unit/start", hostile);
+        assert!(why.contains("would start `"), "{hostile}: {why}");
+    }
+    assert!(!scene.machine.path("/run/owned").exists());
+    assert_eq!(scene.machine.property("poweroff.target", "ActiveState"), "inactive");
+}
+
+#[test]
+fn a_hosts_veto_on_a_unit_holds_for_all_its_names() {
+    let Some(scene) = Scene::new(&[act("start", "start", "undo: none", "true")]) else { return };
+    let machine = &scene.machine;
+    machine.unit("postgresql.service", &format!("{WEB}[Install]\nAlias=database.service\n"));
+    machine.ok(&["systemctl", "enable", "postgresql"]);
+    machine
+        .write("/var/lib/fettle-agent/policy.yaml", "fettle-host-policy: 1\ndeny: [{ unit: 'postgres*' }]\n");
+    let (run, ended) = scene.run("unit/start", "postgresql");
+    let shown = scene.cluster.json("ana", &["run", "show", &run]).to_string();
+    assert!(ended != "verified" && shown.contains("policy.yaml denies it"), "{ended} {shown}");
+    let (why, _) = scene.refused("unit/start", "database");
+    assert!(why.contains("postgresql.service: this host's policy.yaml denies it"), "{why}");
+    assert_eq!(machine.property("postgresql.service", "ActiveState"), "inactive");
+    machine.unit("web.service", WEB);
+    scene.expect("unit/start", "web", "verified");
+}
