@@ -180,13 +180,25 @@ impl Systemd {
     /// connected.
     #[track_caller]
     pub fn agent(&self, cluster: &Cluster, host: &str) {
+        self.agent_as(cluster, host, "root");
+    }
+
+    /// The same, with an agent of another user.
+    #[track_caller]
+    pub fn agent_as(&self, cluster: &Cluster, host: &str, user: &str) {
         let made = cluster.json("ana", &["agent", "token", "create", host]);
         let token = made["token"].as_str().expect("a token is text");
-        let program = binary("fettle-agent").display().to_string();
+        let program = "/usr/local/bin/fettle-agent";
+        self.write(program, "");
+        self.ok(&["mount", "--bind", &binary("fettle-agent").display().to_string(), program]);
+        self.ok(&["install", "--directory", "--mode=700", "--owner", user, "/var/lib/fettle-agent"]);
         let controller = format!("https://localhost:{}", cluster.grpc);
         let root = cluster.root_fingerprint();
-        self.ok(&[&program, "join", "--controller", &controller, "--token", token, "--root", &root]);
-        self.unit(AGENT, &format!("[Service]\nExecStart={program} run\nRestart=always\nKillMode=process\n"));
+        let join = ["join", "--controller", &controller, "--token", token, "--root", &root];
+        self.ok(&[&["runuser", "--user", user, "--", program], &join[..]].concat());
+        let unit =
+            format!("[Service]\nExecStart={program} run\nRestart=always\nKillMode=process\nUser={user}\n");
+        self.unit(AGENT, &unit);
         self.start_agent(cluster, host);
     }
 

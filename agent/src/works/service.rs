@@ -62,7 +62,14 @@ fn work(place: &Place) -> Result<Done, String> {
         return Err("this step does nothing with a unit".to_owned());
     };
     let before = place.before(&order.spec.key).ok_or("this step has no place to keep how its unit was")?;
-    let step = Step { deed: *deed, name: unit, before, order: &order, ordered: Cell::new(None) };
+    let step = Step {
+        deed: *deed,
+        name: unit,
+        before,
+        order: &order,
+        asked: Cell::new(false),
+        ordered: Cell::new(None),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -86,6 +93,9 @@ struct Step<'a> {
     /// Where it is kept how the unit was.
     before: PathBuf,
     order: &'a Order,
+    /// systemd was asked, and the end of its job has not come.
+    asked: Cell<bool>,
+    /// That job, once systemd has named it.
     ordered: Cell<Option<JobId>>,
 }
 
@@ -159,7 +169,11 @@ impl Step<'_> {
     async fn carry_out(&self, systemd: Systemd, verb: Verb, before: &Unit) -> Result<(), String> {
         let refused = |no: No| verdict::refused(verb, self.name.as_str(), &no);
         let ends = systemd.listen().await.map_err(refused)?;
-        systemd.hold(self.name).await.map_err(refused)?;
+        match systemd.hold(self.name).await {
+            // It may be let do this and not that: see what it says to the order itself.
+            Ok(()) | Err(No::NotAllowed(_)) => {}
+            Err(no) => return Err(refused(no)),
+        }
         let (method, mode) = match verb {
             Verb::Start => ("StartUnit", "fail"),
             Verb::Stop => ("StopUnit", "replace"),
@@ -167,11 +181,13 @@ impl Step<'_> {
             Verb::Reload => ("ReloadUnit", "fail"),
         };
         let began = Instant::now();
+        self.asked.set(true);
         let job = systemd.order(method, self.name, mode).await.map_err(refused)?;
         self.ordered.set(Some(job));
         println!("{verb}: {job}");
         let (result, systemd) = end_of(job, ends, systemd).await;
         self.ordered.set(None);
+        self.asked.set(false);
         let took = began.elapsed().as_millis();
         match &result {
             Some(result) => println!("{job}: {result} after {took} ms"),
@@ -195,7 +211,15 @@ impl Step<'_> {
 
     /// Takes the job back, if there is one that has not begun.
     async fn withdraw(&self) {
-        let Some(job) = self.ordered.get() else { return };
+        let Some(job) = self.ordered.get() else {
+            if self.asked.get() {
+                eprintln!(
+                    "systemd was just being asked; see `systemctl list-jobs` for what it does with {}",
+                    self.name
+                );
+            }
+            return;
+        };
         let look = async {
             let systemd = connect().await?;
             let state = systemd.job(job).await?;

@@ -46,9 +46,13 @@ struct Scene {
 impl Scene {
     /// None where nobody may boot a systemd.
     fn new(runbooks: &[String]) -> Option<Scene> {
+        Scene::with_agent_of("root", runbooks)
+    }
+
+    fn with_agent_of(user: &str, runbooks: &[String]) -> Option<Scene> {
         let machine = Systemd::boot()?;
         let cluster = runbooks.iter().fold(Cluster::builder(), |builder, text| builder.runbook(text)).start();
-        machine.agent(&cluster, "web-1");
+        machine.agent_as(&cluster, "web-1", user);
         Some(Scene { machine, cluster })
     }
 

@@ -1,5 +1,8 @@
 //! What systemd, the host or the language refuses, and what is said then.
 
+use fettle_tests::cluster::told;
+use fettle_tests::{Cluster, Systemd};
+
 use super::{Scene, WEB, act};
 
 #[test]
@@ -105,4 +108,42 @@ fn a_hosts_veto_on_a_unit_holds_for_all_its_names() {
     assert_eq!(machine.property("postgresql.service", "ActiveState"), "inactive");
     machine.unit("web.service", WEB);
     scene.expect("unit/start", "web", "verified");
+}
+
+#[test]
+fn an_agent_that_is_not_root_reads_units_and_says_what_it_may_not_do() {
+    let so = "unit(inputs.unit).active";
+    let runbooks =
+        [act("restart", "restart", "undo: previous", so), act("reload", "reload", "undo: none", so)];
+    let Some(scene) = Scene::with_agent_of("nobody", &runbooks) else { return };
+    scene.machine.unit("web.service", WEB);
+    scene.machine.ok(&["systemctl", "start", "web"]);
+    let process = scene.machine.property("web.service", "MainPID");
+    for runbook in ["unit/restart", "unit/reload"] {
+        let run = scene.expect(runbook, "web", "failed");
+        let why = scene.step(&run, "remediate/act")["message"].to_string();
+        assert!(why.contains("systemd does not let this agent's user do it"), "{why}");
+        assert!(why.contains("run the agent as root, or let its user do this by a rule of polkit"), "{why}");
+        assert_eq!(scene.step(&run, "verify/so")["state"], "succeeded", "reading is everybody's");
+    }
+    assert_eq!(scene.machine.property("web.service", "MainPID"), process);
+}
+
+#[test]
+fn a_unit_is_not_touched_before_two_persons_agree_when_nobody_reviewed_the_runbook() {
+    let Some(machine) = Systemd::boot() else { return };
+    let text = act("restart", "restart", "undo: previous", "unit(inputs.unit).active");
+    let cluster = Cluster::builder().uncertified(&text).start();
+    machine.agent(&cluster, "web-1");
+    machine.unit("web.service", WEB);
+    let scene = Scene { machine, cluster };
+    let run = scene.start("unit/restart", "web");
+    let gate = scene.cluster.gate(&run);
+    let brief = told(&scene.cluster.fettle("rosa", &["approve", &gate, "--yes", "--reason", "seen"]));
+    assert!(brief.contains("restart the systemd unit web.service"), "{brief}");
+    assert!(brief.contains("critical (written as low; not certified)"), "{brief}");
+    assert_eq!(scene.machine.property("web.service", "ActiveState"), "inactive", "one is not enough");
+    let approved = scene.cluster.fettle("ben", &["approve", &gate, "--yes", "--reason", "seen"]);
+    assert!(approved.status.success(), "{}", told(&approved));
+    assert_eq!(scene.cluster.ending(&run), "verified", "{}", scene.logs(&run));
 }
