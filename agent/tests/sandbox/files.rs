@@ -76,6 +76,45 @@ fn passwords_and_private_keys_are_not_to_be_had() {
 }
 
 #[test]
+fn private_keys_are_not_to_be_had_even_where_their_mode_would_let_them() {
+    if !agents().contains(&Agent::Root) {
+        eprintln!("NOT RUN: only root can put keys where they are looked for");
+        return;
+    }
+    for agent in agents() {
+        let place = Place::new(agent);
+        let home = place.path("home");
+        std::fs::create_dir_all(home.join(".ssh")).unwrap();
+        let own = home.join(".ssh/id_ed25519");
+        std::fs::write(&own, "a private key").unwrap();
+        let people = std::fs::read_to_string("/etc/passwd").unwrap();
+        let people =
+            people.lines().filter(|line| !line.starts_with("nobody:")).collect::<Vec<_>>().join("\n");
+        let nobody = format!("nobody:x:65534:65534:nobody:{}:/bin/sh", home.display());
+        std::fs::write(place.path("passwd"), format!("{people}\n{nobody}\n")).unwrap();
+        let script = format!(
+            "mount --bind {} /etc/passwd; mount -t tmpfs tmpfs /etc/ssl; mkdir -m 755 /etc/ssl/private; echo key > /etc/ssl/private/host.key; chmod 644 /etc/ssl/private/host.key",
+            place.path("passwd").display(),
+        );
+        let place = place.after(&script);
+        let (hosts, own) = ("/etc/ssl/private/host.key", own.display().to_string());
+        match agent {
+            Agent::Root => {
+                assert_eq!(place.tries("read", &[hosts]), "EACCES");
+                assert_eq!(place.tries_allowed(read_all(), "read", &[hosts]), "ENOENT");
+                assert_eq!(place.tries_allowed(read_all(), "read", &[&own]), "ENOENT");
+            }
+            Agent::Ordinary => {
+                assert_eq!(place.tries("read", &[hosts]), "EACCES");
+                assert_eq!(place.tries("read", &[&own]), "EACCES");
+            }
+        }
+        // What is beside them is.
+        assert_eq!(place.tries("read", &["/etc/passwd"]), "allowed", "{agent:?}");
+    }
+}
+
+#[test]
 fn the_agents_own_state_is_not_to_be_had() {
     for agent in agents() {
         let place = Place::new(agent);

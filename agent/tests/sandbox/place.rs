@@ -45,11 +45,13 @@ pub(crate) fn agents() -> Vec<Agent> {
 pub(crate) struct Place {
     dir: TempDir,
     pub(crate) agent: Agent,
+    /// What root does first, in a mount namespace of the agent's own.
+    before: Option<String>,
 }
 
 impl Place {
     pub(crate) fn new(agent: Agent) -> Place {
-        let place = Place { dir: tempfile::tempdir().unwrap(), agent };
+        let place = Place { dir: tempfile::tempdir().unwrap(), agent, before: None };
         open_to_all(place.dir.path());
         std::fs::create_dir(place.path("state")).unwrap();
         std::fs::write(place.path("state/secret"), "the agent's own").unwrap();
@@ -60,6 +62,12 @@ impl Place {
         }
         place.give("");
         place
+    }
+
+    /// On a host that root changes first by this script, for this agent alone.
+    pub(crate) fn after(mut self, script: &str) -> Place {
+        self.before = Some(script.to_owned());
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -115,7 +123,7 @@ impl Place {
     }
 
     pub(crate) fn run(&self, spec: &Spec) -> Ended {
-        if !self.is_another() {
+        if !self.is_another() && self.before.is_none() {
             return start(&self.path("state"), spec);
         }
         let done = self.starter(spec).wait().unwrap();
@@ -128,7 +136,11 @@ impl Place {
         let order = self.path("spec.json");
         std::fs::write(&order, serde_json::to_vec(spec).unwrap()).unwrap();
         std::fs::set_permissions(&order, Permissions::from_mode(0o644)).unwrap();
-        let mut command = Command::new(shared().join("helper"));
+        let helper = shared().join("helper");
+        let mut command = match &self.before {
+            None => Command::new(&helper),
+            Some(script) => self.changed(script, &helper),
+        };
         command
             .args(["--exact", "place::starter", "--ignored", "--nocapture"])
             .env("STATE", self.path("state"))
@@ -137,10 +149,23 @@ impl Place {
             .env("AGENT", shared().join("agent"))
             .stdout(Stdio::null())
             .current_dir("/");
-        if self.is_another() {
+        if self.is_another() && self.before.is_none() {
             command.uid(NOBODY).gid(NOBODY);
         }
         command.spawn().unwrap()
+    }
+
+    fn changed(&self, script: &str, helper: &Path) -> Command {
+        let user = NOBODY.to_string();
+        let become_it = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"];
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-euc"]);
+        command.arg(format!("{script}\nexec \"$@\"")).arg("sh");
+        if self.is_another() {
+            command.args(become_it);
+        }
+        command.arg(helper);
+        command
     }
 }
 

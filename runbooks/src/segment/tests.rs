@@ -1,5 +1,7 @@
 //! Tests of the segment: events in, a transcript out. The runbooks are real ones.
 
+mod outputs; // what a condition leaves
+
 use proptest::prelude::*;
 
 use super::*;
@@ -134,7 +136,10 @@ fn plan(runbook: &Arc<Runbook>) -> Arc<Plan> {
             bench.say(Say::Exit(step, 1, 0, "91"));
         }
     }
-    let rendering = bench.rendering.expect("diagnosis ends in a plan");
+    planned(runbook, bench.rendering.expect("diagnosis ends in a plan"))
+}
+
+fn planned(runbook: &Runbook, rendering: Rendering) -> Arc<Plan> {
     Arc::new(Plan {
         agent: "web-1".parse().unwrap(),
         run: "run_0193a1b2c3d4e5f60718293a4b5c6d7e".parse().unwrap(),
@@ -312,41 +317,6 @@ fn diagnosis_goes_side_by_side_unless_told_otherwise_and_ends_in_the_plan() {
         succeeded diagnose/biggest 1; planned 2 steps; END done (no effects, verify NotRun, undo None)
         ",
     );
-}
-
-#[test]
-fn a_condition_that_held_leaves_outputs_and_one_that_did_not_leaves_none() {
-    const LOOK: &str = "
-fettle: 1
-runbook: host/look
-diagnose:
-  - id: full
-    that: disk(\"/var\").used_percent > 80.0
-    outputs: { used: disk(\"/var\").used_percent, also: disk(\"/srv\").used_percent }
-  - id: same
-    after: [full]
-    that: disk(\"/var\").used_percent > 80.0
-    outputs: { used: disk(\"/var\").used_percent, before: steps.full.used }
-";
-    check(
-        Program::diagnose(runbook(LOOK), base("/var")),
-        &[Say::Begin, Say::Used(90.0), Say::Used(91.0), Say::Used(92.0)],
-        r#"
-        started diagnose/full 1; read disk("/var")
-        read disk("/srv") disk("/var")
-        succeeded diagnose/full 1 also=91.0 used=91.0; started diagnose/same 1; read disk("/var")
-        succeeded diagnose/same 1 before=91.0 used=92.0; planned 0 steps; END done (no effects, verify NotRun, undo None)
-        "#,
-    );
-    let mut bench = Bench::new(Program::diagnose(runbook(LOOK), base("/var")));
-    bench.say(Say::Begin);
-    let heard = bench.say(Say::Used(10.0));
-    assert!(heard.starts_with("failed diagnose/full 1: `disk("), "{heard}");
-    let mut bench = Bench::new(Program::diagnose(runbook(LOOK), base("/var")));
-    bench.say(Say::Begin);
-    bench.say(Say::Used(90.0));
-    let heard = bench.say(Say::NoAnswer);
-    assert!(heard.starts_with("failed diagnose/full 1: its output `also` has no value"), "{heard}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod crash;
 mod demo;
 mod docs;
 mod exits;
+mod facts;
 mod guards;
 mod healing;
 mod hosts;

@@ -19,8 +19,11 @@ fn unit_of(groups: &str) -> Option<&str> {
             fields.next()
         })
     };
-    // Where there are both, the named one is where systemd keeps its units.
-    let path = path_of("name=systemd").or_else(|| path_of(""))?;
+    // In one of the two systemd keeps its units; the other's names it does not choose.
+    path_of("name=systemd").and_then(unit_in).or_else(|| path_of("").and_then(unit_in))
+}
+
+fn unit_in(path: &str) -> Option<&str> {
     let name = path.split('/').filter(|part| !part.is_empty()).find(|part| !part.ends_with(".slice"))?;
     let slices = path.split('/').filter(|part| !part.is_empty()).take_while(|part| *part != name).count();
     let kinds = [".service", ".scope", ".socket", ".mount", ".swap"];
@@ -51,6 +54,7 @@ mod tests {
             unit_of("2:cpu:/other\n1:name=systemd:/system.slice/a.service\n0::/\n"),
             Some("a.service")
         );
+        assert_eq!(unit_of("1:name=systemd:/\n0::/system.slice/a.service\n"), Some("a.service"));
         assert_eq!(unit_of("0::/system.slice/_cpu.service\n"), Some("cpu.service"));
     }
 

@@ -31,10 +31,9 @@ pub(super) fn read(path: &Path, ask: &Ask, state: &Path) -> Result<Hits, String>
     // All of it is recent: it was rotated not long ago.
     let mut before = path.as_os_str().to_owned();
     before.push(".1");
-    if let Some(log) = allowed::open(&PathBuf::from(&before), state)
-        .map_err(|why| format!("{}: {why}", before.to_string_lossy()))?
-    {
-        let _ = sieve.sift(log, &mut left)?;
+    let of_it = |why: String| format!("{}: {why}", before.to_string_lossy());
+    if let Some(log) = allowed::open(&PathBuf::from(&before), state).map_err(of_it)? {
+        let _ = sieve.sift(log, &mut left).map_err(of_it)?;
     }
     // What stands above the first stamp may be as recent.
     sieve.hits.older(sieve.pending);
