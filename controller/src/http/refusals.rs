@@ -38,9 +38,11 @@ impl Refusals {
     pub fn sentences(&self, policy: &Policy) -> Vec<String> {
         let kept = self.kept();
         let known = kept.iter().filter(|(source, _)| policy.sources.contains_key(*source));
-        let each = known.map(|(source, Refusal { at, times, why })| {
-            let posts = if *times == 1 { "post was" } else { "posts were" };
-            format!("the last {times} {posts} refused of source `{source}`, at {at}: {why}")
+        let each = known.map(|(source, Refusal { at, times, why })| match times {
+            1 => format!("the last post of source `{source}` was refused, at {at}: {why}"),
+            _ => {
+                format!("the last {times} posts of source `{source}` were refused, the newest at {at}: {why}")
+            }
         });
         each.collect()
     }

@@ -241,8 +241,7 @@ fn what_was_refused_is_told_until_something_is_taken_in() {
     for source in ["alertmanager", "alertmanager", "taken-out-of-the-policy"] {
         refusals.refused(source, crate::world::At(0), "`alerts` is empty".to_owned());
     }
-    let told =
-        "the last 2 posts were refused of source `alertmanager`, at 1970-01-01T00:00:00Z: `alerts` is empty";
+    let told = "the last 2 posts of source `alertmanager` were refused, the newest at 1970-01-01T00:00:00Z: `alerts` is empty";
     assert_eq!(refusals.sentences(&policy), [told]);
     refusals.taken("alertmanager");
     assert_eq!(refusals.sentences(&policy), [""; 0]);

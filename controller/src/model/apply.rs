@@ -18,7 +18,9 @@ impl Model {
             Change::SignalReceived(row) => self.put(Row::Signal((**row).clone())),
             Change::SignalRepeated { signal } => self.signals.get_mut(signal).map_or_else(Vec::new, |row| {
                 row.repeats += 1;
-                row.seen_at = Some(at);
+                if row.signal.status == Status::Firing {
+                    row.seen_at = Some(at);
+                }
                 vec![RowKey::Signal(*signal)]
             }),
             Change::SignalTurned { signal, status, ends_at } => {

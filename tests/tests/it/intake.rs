@@ -99,7 +99,7 @@ fn bodies_that_are_no_alerts_are_refused_and_leave_no_trace() {
     // Whoever misses an alert finds out why, without the sender's log.
     let said = status();
     assert!(
-        said.contains("posts were refused of source `alertmanager`") && said.contains("alerts[1]"),
+        said.contains("posts of source `alertmanager` were refused") && said.contains("alerts[1]"),
         "{said}"
     );
 
