@@ -4,8 +4,10 @@
 //! The agent is a unit of that systemd, so that everything is where it is on a host: the journal, the package cache, `/var`.
 //! Only root can boot one; elsewhere each test says that it did not run.
 
+mod deleted;
 mod disk;
 mod inodes;
 mod memory;
 mod scene;
+mod services;
 mod triggers;

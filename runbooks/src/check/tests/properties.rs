@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::yaml::{Node, NodeKind, ScalarValue};
 
-const WHOLE: &str = include_str!("../../../library/host/disk-full.yaml");
+const WHOLE: &str = include_str!("../../../library/demo/service-down.yaml");
 
 fn look(bytes: &[u8]) {
     if let Err(problems) = crate::read(bytes) {
@@ -111,7 +111,7 @@ proptest! {
         at in 0..WHOLE.len(), cut in 0usize..40,
         put in prop_oneof![Just(""), Just("\n"), Just(" "), Just("\t"), Just("${{"), Just("}}"), Just("- "), Just(": "), Just("'"), Just("\""),
             Just("["), Just("{"), Just("!"), Just("&a "), Just("*a"), Just("#"), Just("|\n"), Just("é"), Just("\u{202e}"), Just("\0"), Just("\r"),
-            Just("after: [usage]"), Just("undo: none"), Just("inputs.")],
+            Just("after: [process]"), Just("undo: none"), Just("inputs.")],
     ) {
         let end = (at + cut).min(WHOLE.len());
         if WHOLE.is_char_boundary(at) && WHOLE.is_char_boundary(end) {

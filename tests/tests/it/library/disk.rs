@@ -1,8 +1,8 @@
 //! `host/disk-full`
 
-use fettle_tests::Systemd;
+use fettle_tests::{Systemd, eventually};
 
-use super::scene::Scene;
+use super::scene::{LIMIT, Scene, leaky};
 
 /// `/var` as an ext4 file system of its own that is as good as full: with what may go, and with what must stay.
 fn fill(machine: &Systemd) {
@@ -197,4 +197,26 @@ fn a_purge_follows_no_link_and_leaves_what_is_no_cache() {
         assert!(ended.said.contains(why), "{}", ended.all());
     }
     assert!(scene.machine.path("/elsewhere/other.gz").exists());
+}
+
+#[test]
+fn a_disk_filled_by_a_deleted_file_is_healed_by_an_approved_restart_of_who_holds_it() {
+    let Some(scene) = Scene::new(fill) else { return };
+    scene.machine.unit("leaky.service", &leaky("/var/log/app/run.log", 100));
+    scene.machine.ok(&["systemctl", "start", "leaky.service"]);
+    eventually("the file is deleted", LIMIT, || {
+        if scene.machine.path("/run/once").exists() {
+            Ok(())
+        } else {
+            Err(scene.machine.journal("leaky.service"))
+        }
+    });
+    leave(&scene.machine, 4);
+    let run = scene.start("host/disk-full", &["mount=/var", "max_used=65", "min_deleted_mb=50"]);
+    let shown = scene.approve(&run);
+    assert!(shown.contains("leaky.service"), "who approves sees what is restarted: {shown}");
+    let ended = scene.ended(&run);
+    ended.is("verified");
+    ended.steps(&[("remediate/release", "succeeded"), ("remediate/purge", "skipped")]);
+    scene.machine.until("leaky.service", "ActiveState", "active");
 }

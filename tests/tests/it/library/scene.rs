@@ -145,6 +145,16 @@ impl Scene {
     }
 }
 
+/// A service that, the first time it is started, writes so many megabytes into a file that it deletes and keeps open.
+pub(super) fn leaky(file: &str, megabytes: u32) -> String {
+    let program = format!(
+        r#"unless (-e "/run/once") {{ open(L, ">{file}") or die; print L "x" x 1000000 for 1..{megabytes}; L->flush; unlink "{file}"; open(A, ">/run/once") }} $$SIG{{HUP}} = sub {{ close L }}; while (1) {{ sleep 1000 }}"#
+    );
+    format!(
+        "[Service]\nExecStart=/usr/bin/perl -MIO::Handle -e '{program}'\nExecReload=/bin/kill -HUP $MAINPID\n"
+    )
+}
+
 /// Runs a command on this machine that must work.
 #[track_caller]
 pub(super) fn outside(argv: &[&str]) -> String {
