@@ -25,8 +25,8 @@ pub(super) struct Delay {
     pub(super) query_offset: Setting,
     pub(super) evaluation: Setting,
     pub(super) held_for: Setting,
-    /// The job, if only one can be read.
-    pub(super) job: Option<String>,
+    /// The job of `scrape`, and whether it is the only one it may read.
+    pub(super) job: Option<(String, bool)>,
     pub(super) unsure: Vec<String>,
 }
 
@@ -89,10 +89,7 @@ impl Monitoring {
             query_offset: offset.clone(),
             evaluation: self.evaluation(&rule.group).clone(),
             held_for: rule.held_for.clone(),
-            job: match jobs.as_slice() {
-                [job] => Some(job.name.clone()),
-                _ => None,
-            },
+            job: slowest.map(|job| (job.name.clone(), jobs.len() == 1)),
             unsure,
         }
     }

@@ -116,8 +116,7 @@ impl Monitoring {
         if rule.keep_firing_for > Duration::ZERO {
             notes.push(format!("it fires for {} after its symptom is gone", format(rule.keep_firing_for)));
         }
-        let is_lost = !repairs.is_empty() && matches!(delivery, Delivery::NotAsked | Delivery::Nowhere)
-            || self.has_prometheus.is_some() && !self.prometheus.sends_alerts;
+        let is_lost = self.has_prometheus.is_some() && !self.prometheus.sends_alerts;
         let (slowest, sure) = match delivery {
             Delivery::Fettle { fastest, slowest, sure } => {
                 parts.push(group_part(fastest, slowest));
@@ -174,7 +173,7 @@ impl Monitoring {
             reach.iter().filter(|(_, by)| by.is_none()).map(|(way, _)| *way).collect();
         let by: Vec<&'m Route> = reach.iter().filter_map(|(_, by)| *by).collect();
         if !missed.is_empty() {
-            notes.push(misses(config, &missed));
+            notes.push(misses(config, &missed, by.is_empty()));
             let write = format!(
                 "routes: [{{ matchers: [alertname={:?}], receiver: FETTLE, continue: true }}], first of them",
                 rule.name
@@ -208,13 +207,14 @@ impl Monitoring {
 }
 
 /// Where alerts go instead, and when.
-fn misses(config: &Config, missed: &[&Way<'_>]) -> String {
+fn misses(config: &Config, missed: &[&Way<'_>], always: bool) -> String {
     let routes = || missed.iter().flat_map(|way| &way.routes);
     let receivers: BTreeSet<&str> = routes().map(|route| route.receiver.as_str()).collect();
     let receivers = receivers.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let conditions: BTreeSet<&str> =
         missed.iter().flat_map(|way| way.conditions.iter().map(String::as_str)).collect();
     let when = match conditions.len() {
+        _ if always => String::new(),
         0 => String::new(),
         1..=3 => format!(", if {}", conditions.into_iter().collect::<Vec<_>>().join(" and ")),
         many => format!(", as {many} conditions on its labels have it"),
@@ -228,12 +228,11 @@ fn misses(config: &Config, missed: &[&Way<'_>]) -> String {
 
 fn parts(rule: &Rule, delay: &Delay) -> Vec<Part> {
     let zero = Duration::ZERO;
-    let of = delay
-        .job
-        .as_ref()
-        .filter(|job| !job.is_empty())
-        .map(|job| format!(" of job {job}"))
-        .unwrap_or_default();
+    let of = match &delay.job {
+        Some((job, true)) => format!(" of job {job}"),
+        Some((job, false)) => format!(" of job {job}, the slowest it may read"),
+        None => String::new(),
+    };
     let part = |name, setting: String, place: &Place, best, worst| Part {
         name,
         setting,

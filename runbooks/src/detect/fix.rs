@@ -139,14 +139,20 @@ fn written(wait: Wait, way: &Way<'_>) -> Vec<Fix> {
 /// Ranges and `for`, so that they fit into what is left. The range comes first: without it there is no alert.
 fn shortened(rule: &Rule, delay: &Delay, left: Duration) -> Vec<Fix> {
     let mut fixes = Vec::new();
-    let window = delay.window.min(whole(left));
+    let mut window = delay.window.min(whole(left));
     if window < delay.window {
         // Two samples at least, or there is nothing to compare.
         let is_enough = window >= delay.scrape.value.saturating_mul(2);
-        let write = match is_enough {
-            true => format!("expr: with ranges of at most {} in all", format(window)),
-            false => "expr: without its range; none that holds two samples is short enough".to_owned(),
+        let write = match () {
+            () if rule.reading.predicts => {
+                "alert: one more, without `predict_linear`, for what is wrong already".to_owned()
+            }
+            () if is_enough => format!("expr: with ranges of at most {} in all", format(window)),
+            () => "expr: without its range; none that holds two samples is short enough".to_owned(),
         };
+        if !is_enough || rule.reading.predicts {
+            window = Duration::ZERO;
+        }
         fixes.push(Fix { place: rule.expr.clone(), write });
     }
     let (left, every) = (left.saturating_sub(window), delay.evaluation.value);

@@ -16,6 +16,8 @@ pub(super) struct Reading {
     pub(super) window: Duration,
     /// It is `absent_over_time(…[window])` and nothing else: true exactly when the window is empty.
     pub(super) absent: bool,
+    /// It says what will be, and so may be true before there is a symptom.
+    pub(super) predicts: bool,
     /// What it reads.
     pub(super) selectors: Vec<Selector>,
     /// What makes the time from the symptom untold.
@@ -149,6 +151,7 @@ impl Reader<'_> {
         } else if lower == "offset" {
             self.reading.unsure.insert("what its `offset`, a comparison with the past, does to it");
         } else if lower == "predict_linear" && opens {
+            self.reading.predicts = true;
             self.reading.unsure.insert(
                 "how early it is: `predict_linear` looks ahead, and may be true before there is a symptom",
             );

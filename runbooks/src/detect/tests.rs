@@ -152,7 +152,7 @@ fn a_job_is_told_by_its_matcher_and_is_the_slowest_where_there_is_none() {
     assert_eq!(worst("up{job=\"node\"} == 0"), "scrape_interval 15s of job node");
     assert_eq!(worst("up{job=~\"no.*\"} == 0"), "scrape_interval 15s of job node");
     assert_eq!(worst("up{job!=\"slow\"} == 0"), "scrape_interval 15s of job node");
-    assert_eq!(worst("up == 0"), "scrape_interval 2m");
+    assert_eq!(worst("up == 0"), "scrape_interval 2m of job slow, the slowest it may read");
     let it = one(PROMETHEUS, &rule("        expr: up{job=\"gone\"}\n"), "", 60);
     assert!(it.unsure[0].contains("no job of prometheus.yml"), "{it:?}");
 }
@@ -378,4 +378,48 @@ groups:
     let it = read.onset("Full", &[("severity".to_owned(), "critical".to_owned())].into()).unwrap();
     assert_eq!((it.least.as_secs(), it.most.as_secs()), (30, 935));
     assert_eq!(it.from, "node.yml:6, node.yml:7");
+}
+
+#[test]
+fn a_range_that_no_setting_makes_short_enough_is_told_and_leaves_its_time_to_for() {
+    let fixes = |expr: &str| {
+        let text = rule(&format!("        expr: {expr}\n        for: 1h\n"));
+        let it = one(PROMETHEUS, &text, "", 60);
+        it.fixes.iter().map(|fix| fix.write.clone()).collect::<Vec<_>>().join("; ")
+    };
+    let interval = "evaluation_interval: 10s";
+    assert_eq!(
+        fixes("rate(x{job=\"node\"}[2m]) > 1"),
+        format!("{interval}; expr: without its range; none that holds two samples is short enough; for: 20s")
+    );
+    assert_eq!(
+        fixes("predict_linear(x{job=\"node\"}[6h], 3600) < 0"),
+        format!("{interval}; alert: one more, without `predict_linear`, for what is wrong already; for: 20s")
+    );
+}
+
+#[test]
+fn whatever_the_files_hold_is_answered_and_best_is_never_more_than_worst() {
+    use proptest::prelude::*;
+    let word = prop_oneof![
+        Just("rate(x[5m])".to_owned()),
+        Just("by (job)".to_owned()),
+        Just("{job=~\"(\"}".to_owned()),
+        Just("offset 1h".to_owned()),
+        "[a-z(){}\\[\\]\"'=~!0-9.,@:#\\\\ ]{0,12}",
+    ];
+    let lengths = prop_oneof![Just("0s"), Just("15s"), Just("7m"), Just("1y"), Just("x")];
+    let strategy = (proptest::collection::vec(word, 0..8), lengths.clone(), lengths, any::<bool>());
+    proptest!(|((words, held, every, alone) in strategy)| {
+        let expr = serde_yaml::to_string(&words.join(" ")).unwrap();
+        let rules = format!("groups:\n- name: g\n  interval: {every}\n  rules:\n  - alert: A\n    for: {held}\n    expr: {expr}");
+        let route = if alone { "route: { receiver: fettle, group_by: ['...'] }" } else { "route: { receiver: fettle }" };
+        let alertmanager = TO_FETTLE.replace("route: { receiver: fettle }", route);
+        if let Ok(read) = monitoring(PROMETHEUS, &rules, &alertmanager) {
+            for it in read.detections(Duration::from_secs(60)) {
+                prop_assert!(it.span.best <= it.span.worst, "{}", told(&it));
+                prop_assert_eq!(it.verdict == Verdict::InTime, it.fixes.is_empty(), "{}", told(&it));
+            }
+        }
+    });
 }
