@@ -80,12 +80,14 @@ pub struct Detection {
 enum Delivery<'m> {
     /// Nobody has said.
     NotAsked,
-    /// To Fettle, by these routes at best and at worst; `sure` if whatever its labels.
+    /// To Fettle, by these routes at best and at worst; `sure` if whatever its labels, and at any time.
     Fettle {
         fastest: &'m Route,
         slowest: &'m Route,
         sure: bool,
     },
+    /// There are too many ways to say.
+    Untold,
     Nowhere,
 }
 
@@ -120,8 +122,9 @@ impl Monitoring {
         let (slowest, sure) = match delivery {
             Delivery::Fettle { fastest, slowest, sure } => {
                 parts.push(group_part(fastest, slowest));
-                (Some(slowest), sure && slowest.silent.is_empty() && fastest.silent.is_empty())
+                (Some(slowest), sure)
             }
+            Delivery::Untold => (None, false),
             Delivery::NotAsked | Delivery::Nowhere => (None, true),
         };
         let span = parts.iter().fold(Span::default(), |sum, part| Span {
@@ -161,8 +164,9 @@ impl Monitoring {
             unsure.push(format!("whether another alert holds it back ({}: inhibit_rules)", inhibit.place));
         }
         let Some(ways) = config.ways(&known) else {
-            unsure.push("which of its many routes it takes".to_owned());
-            return Delivery::NotAsked;
+            unsure
+                .push("which of its many routes it takes, and so whether it comes here, and when".to_owned());
+            return Delivery::Untold;
         };
         let speed = |route: &&&Route| grouping(route);
         let arrivals =
@@ -199,8 +203,9 @@ impl Monitoring {
         }
         notes.sort();
         notes.dedup();
+        let sure = missed.is_empty() && by.iter().all(|route| route.silent.is_empty());
         match (by.iter().min_by_key(|it| it.group_wait.value), by.iter().max_by_key(speed)) {
-            (Some(fastest), Some(slowest)) => Delivery::Fettle { fastest, slowest, sure: missed.is_empty() },
+            (Some(fastest), Some(slowest)) => Delivery::Fettle { fastest, slowest, sure },
             (_, _) => Delivery::Nowhere,
         }
     }

@@ -238,6 +238,12 @@ fn the_route_is_found_as_alertmanager_finds_it() {
         (verdict, notes.as_str()),
         (Verdict::PerhapsNever, "/etc/a.yml:5: it sends nothing in `nights`")
     );
+    // Too many ways to follow each of them: nothing is promised.
+    let many: String = (0..20)
+        .map(|at| format!("    - {{ matchers: ['l{at}=x'], receiver: mail, continue: true }}\n"))
+        .collect();
+    let (verdict, ..) = routes(&format!("{many}    - {{ receiver: fettle }}\n"));
+    assert_eq!(verdict, Verdict::PerhapsNever);
     // An alert that two routes bring is here with the faster one.
     let (verdict, group, _) =
         routes("    - { receiver: fettle, continue: true }\n    - { receiver: fettle, group_by: ['...'] }\n");
