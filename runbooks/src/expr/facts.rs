@@ -295,6 +295,8 @@ const DELETED: &[(&str, FieldType)] = &[
     ("unit", FieldType::Text),
     ("path", FieldType::Text),
     ("bytes", FieldType::Int),
+    ("uid", FieldType::Int),
+    ("process_uid", FieldType::Int),
 ];
 
 const UNIT: &[(&str, FieldType)] = &[

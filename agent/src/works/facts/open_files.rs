@@ -125,12 +125,16 @@ struct Deleted {
     name: String,
     path: String,
     bytes: u64,
+    /// Whose the file is, and whose the process. Who has a file open need not have made it.
+    uid: u32,
+    process_uid: Option<u32>,
 }
 
 /// What one process has of a file.
 struct Held {
     inode: Inode,
     bytes: u64,
+    uid: u32,
     /// Its name, if it is deleted.
     deleted: Option<String>,
 }
@@ -147,13 +151,15 @@ impl Process {
         }
         let name = owner::name(place).unwrap_or_default();
         let process = Process { pid, name, unit: owner::unit(place), files: held.len() as u64 };
+        let process_uid = owner::uid(place);
         for file in held.into_values() {
             found.files.insert(file.inode, file.bytes);
             let Some(path) = file.deleted else { continue };
-            let deleted = Deleted { pid, name: process.name.clone(), path, bytes: file.bytes };
+            let name = process.name.clone();
+            let deleted = Deleted { pid, name, path, bytes: file.bytes, uid: file.uid, process_uid };
             let same = found.deleted.entry((file.inode, process.unit.clone())).or_insert(deleted);
             if same.pid > pid {
-                (same.pid, same.name) = (pid, process.name.clone());
+                (same.pid, same.name, same.process_uid) = (pid, process.name.clone(), process_uid);
             }
         }
         found.processes.push(process);
@@ -213,7 +219,12 @@ fn hold(
     let is_deleted = stat.stx_nlink == 0 && !is_dir;
     if held.contains_key(&inode) || (target.below.is_none() && !is_deleted) {
         // Its name does not matter.
-        held.entry(inode).or_insert(Held { inode, bytes: stat.stx_blocks * 512, deleted: None });
+        held.entry(inode).or_insert(Held {
+            inode,
+            bytes: stat.stx_blocks * 512,
+            uid: stat.stx_uid,
+            deleted: None,
+        });
         return;
     }
     let Some(mut name) = name() else { return };
@@ -225,7 +236,7 @@ fn hold(
     let path = Path::new(OsStr::from_bytes(&name));
     if target.covers(path) {
         let deleted = is_deleted.then(|| path.to_string_lossy().into_owned());
-        held.insert(inode, Held { inode, bytes: stat.stx_blocks * 512, deleted });
+        held.insert(inode, Held { inode, bytes: stat.stx_blocks * 512, uid: stat.stx_uid, deleted });
     }
 }
 
@@ -275,6 +286,8 @@ impl Deleted {
             ("unit", Value::String(unit)),
             ("path", Value::String(self.path)),
             ("bytes", int(self.bytes)),
+            ("uid", int(self.uid.into())),
+            ("process_uid", self.process_uid.map_or(Value::Null, |uid| int(uid.into()))),
         ])
     }
 }

@@ -1,4 +1,4 @@
-//! What a process is called, and the unit of systemd that it belongs to.
+//! What a process is called, whose it is, and the unit of systemd that it belongs to.
 
 use std::path::Path;
 
@@ -36,6 +36,13 @@ fn unit_in(path: &str) -> Option<&str> {
 pub(super) fn name(process: &Path) -> Option<String> {
     let bytes = std::fs::read(process.join("comm")).ok()?;
     Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+}
+
+/// Who runs the process, whatever rights it was given beside that; nothing once it is gone.
+pub(super) fn uid(process: &Path) -> Option<u32> {
+    let status = std::fs::read_to_string(process.join("status")).ok()?;
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    uids.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

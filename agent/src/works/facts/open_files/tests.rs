@@ -72,6 +72,22 @@ fn a_file_that_is_open_and_deleted_is_told_of_with_who_holds_it() {
 }
 
 #[test]
+fn whose_a_deleted_file_is_is_told_beside_who_holds_it() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT RUN: only root can hold a file of somebody else's making");
+        return;
+    }
+    let dir = place();
+    let path = dir.path().join("gone");
+    let held = file(&path, 10_000);
+    std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let deleted = records(&ask(dir.path())["deleted"]);
+    assert_eq!((&deleted[0]["uid"], &deleted[0]["process_uid"]), (&Value::Int(65_534), &Value::Int(0)));
+    drop(held);
+}
+
+#[test]
 fn a_file_that_only_lost_one_of_its_names_gives_nothing_back_and_is_not_deleted() {
     let dir = place();
     let (one, other) = (dir.path().join("one"), dir.path().join("other"));
