@@ -57,6 +57,10 @@ impl Desk<'_> {
 
     /// Tells how a host run ended, with what people need where they must look. Of a refusal that goes on they are told once.
     pub(super) fn notify_ended(&mut self, run: RunId, host: &Host, how: &Final) {
+        if self.in_force.policy.notify.is_none() {
+            // Then the record must not say that anybody was told.
+            return;
+        }
         let key = (run, host.clone());
         let Some((row, host_row)) = self.model.runs.get(&run).zip(self.model.host_runs.get(&key)) else {
             return;
