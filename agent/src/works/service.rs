@@ -198,7 +198,10 @@ impl Step<'_> {
         let look = async || systemd.unit(self.name).await.map_err(|no| format!("after {verb}, {no}"));
         let mut unit = look().await?;
         let starts_blindly = matches!(&*unit.service_type, "simple" | "exec" | "idle");
-        if verdict::ended(verb, result.as_deref(), &unit).is_ok() && verb != Verb::Stop && starts_blindly {
+        if verdict::ended(verb, result.as_deref(), before, &unit).is_ok()
+            && verb != Verb::Stop
+            && starts_blindly
+        {
             tokio::time::sleep(SETTLE).await;
             unit = look().await?;
         }
@@ -206,7 +209,7 @@ impl Step<'_> {
         if result.as_deref() == Some("failed") && unit.invocation == before.invocation {
             verdict::not_begun(verb, &mut unit);
         }
-        verdict::ended(verb, result.as_deref(), &unit)
+        verdict::ended(verb, result.as_deref(), before, &unit)
     }
 
     /// Takes the job back, if there is one that has not begun.

@@ -228,6 +228,8 @@ fn what_is_forgotten_is_gone() {
     world.effect(&spec);
     world.attempts.tombstone(spec.key.run).unwrap();
     settled(&world, &spec.key);
+    let before = world.file("attempts").join(format!("{}.remediate~restart.before", spec.key.run));
+    std::fs::write(before, "how a unit was").unwrap();
     // The end is known a moment before its supervisor is gone, and what a supervisor still holds is kept.
     eventually(|| {
         world.attempts.forget(spec.key.run).unwrap();

@@ -30,7 +30,7 @@ pub(super) fn possible(verb: Verb, unit: &Unit) -> Result<(), String> {
         Verb::Reload if !unit.can_reload => {
             Err(format!("{id} cannot reload its configuration (it has no ExecReload=); restart it instead"))
         }
-        Verb::Reload if unit.active_state != "active" => {
+        Verb::Reload if !matches!(&*unit.active_state, "active" | "reloading" | "refreshing") => {
             Err(format!("{id} is {}, and only what runs can reload; start it instead", unit.state()))
         }
         Verb::Start | Verb::Stop | Verb::Restart | Verb::Reload => Ok(()),
@@ -71,10 +71,18 @@ pub(super) fn not_begun(verb: Verb, unit: &mut Unit) {
 ///
 /// # Errors
 /// When it has not, and what to do.
-pub(super) fn ended(verb: Verb, result: Option<&str>, unit: &Unit) -> Result<(), String> {
+pub(super) fn ended(verb: Verb, result: Option<&str>, before: &Unit, unit: &Unit) -> Result<(), String> {
     let id = &unit.id;
     match result {
-        Some("done") | None => wanted(verb, unit),
+        Some("done") => wanted(verb, unit),
+        // How a unit is tells whether it was started or stopped, but not whether it reloaded.
+        None => match verb {
+            Verb::Start | Verb::Stop => wanted(verb, unit),
+            Verb::Restart if unit.invocation != before.invocation => wanted(verb, unit),
+            Verb::Restart | Verb::Reload => Err(format!(
+                "it is not known whether systemd did {verb} {id}: the connection broke, and nobody heard how the job ended"
+            )),
+        },
         Some("failed") => Err(format!("systemd could not {verb} {id}: {}", why(unit))),
         Some("dependency") => Err(format!(
             "systemd could not {verb} {id}: a unit that it needs did not start; see `systemctl --failed`"
@@ -211,17 +219,22 @@ mod tests {
             (Verb::Stop, unit("active"), false),
             (Verb::Stop, unit("activating"), false),
         ] {
-            for result in [Some("done"), None] {
-                assert_eq!(ended(verb, result, &unit).is_ok(), good, "{verb} {unit:?}");
-            }
+            let before = Unit { invocation: vec![1], ..unit.clone() };
+            let again = Unit { invocation: vec![2], ..unit.clone() };
+            assert_eq!(ended(verb, Some("done"), &before, &before).is_ok(), good, "{verb} {unit:?}");
+            let known = verb != Verb::Reload;
+            assert_eq!(ended(verb, None, &before, &again).is_ok(), good && known, "{verb} {unit:?}");
+            let known = !matches!(verb, Verb::Reload | Verb::Restart);
+            assert_eq!(ended(verb, None, &before, &before).is_ok(), good && known, "{verb} {unit:?}");
             for result in ["failed", "canceled", "timeout", "dependency", "skipped", "assert", "once"] {
-                assert!(ended(verb, Some(result), &unit).is_err(), "{verb} {result}");
+                assert!(ended(verb, Some(result), &before, &again).is_err(), "{verb} {result}");
             }
         }
     }
 
     #[test]
     fn what_went_wrong_is_said_with_what_to_do() {
+        let ended = |verb, result, unit: &Unit| ended(verb, result, unit, unit);
         let crashed = Unit { result: "exit-code".into(), last: Some(Last::Exit(3)), ..unit("failed") };
         assert_eq!(
             ended(Verb::Start, Some("failed"), &crashed).unwrap_err(),
