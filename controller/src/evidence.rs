@@ -4,10 +4,12 @@
 //! a host, so it is bounded, control characters are made visible, and what looks like a secret is left out: a notification
 //! goes to a chat, where more people read than on the host. That is a net, not a wall: what a step prints, people see.
 
+use std::collections::BTreeMap;
+
 use fettle_runbooks::run::Ending;
 use serde::Serialize;
 
-use crate::model::row::{HostRunRow, RunRow, StepRow};
+use crate::model::row::{Blob, HostRunRow, RunRow, StepRow};
 
 mod hide;
 
@@ -78,10 +80,14 @@ pub fn of<'a>(run: &RunRow, host_run: &HostRunRow, steps: impl IntoIterator<Item
         "succeeded" => String::new(),
         _ => plain(&step.message, REASON),
     };
-    // A look at the symptom may have been taken several times: the last one counts.
-    let last = |step: &StepRow| steps.iter().rev().find(|other| other.path == step.path) == Some(&step);
-    let failed = steps.iter().filter(|step| step.path.starts_with("verify/") && last(step));
-    let failed = failed.filter(|step| !matches!(step.state.as_str(), "succeeded" | "skipped" | "running"));
+    // A step may have been tried several times: the last one counts.
+    let last: BTreeMap<&str, u32> = steps.iter().map(|step| (step.path.as_str(), step.attempt)).collect();
+    let of_phase = |phase: &'static str| {
+        let of = steps.iter().filter(move |step| step.path.starts_with(phase));
+        of.filter(|step| last.get(step.path.as_str()) == Some(&step.attempt))
+    };
+    let failed = of_phase("verify/")
+        .filter(|step| !matches!(step.state.as_str(), "succeeded" | "skipped" | "running"));
     let latest = steps.len().saturating_sub(STEPS);
     Evidence {
         tried: steps[latest..]
@@ -92,27 +98,23 @@ pub fn of<'a>(run: &RunRow, host_run: &HostRunRow, steps: impl IntoIterator<Item
                 why: why(step),
             })
             .collect(),
-        readings: failed.map(|step| why(step)).collect(),
-        seen: steps
-            .iter()
-            .filter(|step| step.path.starts_with("diagnose/") && last(step))
-            .filter_map(|step| seen(step))
-            .take(OUTPUTS)
-            .collect(),
+        readings: failed.take(STEPS).map(|step| why(step)).collect(),
+        seen: of_phase("diagnose/").filter_map(|step| seen(step)).take(OUTPUTS).collect(),
         next: next(run, host_run),
     }
 }
 
 fn seen(step: &StepRow) -> Option<Seen> {
-    let text = |kept: &crate::model::row::KeptRow| {
-        let end = if kept.tail.0.is_empty() { &kept.head } else { &kept.tail };
-        String::from_utf8_lossy(&end.0).into_owned()
-    };
-    let written =
-        [text(&step.stdout), text(&step.stderr)].into_iter().find(|text| !text.trim().is_empty())?;
-    let lines: Vec<&str> = written.lines().filter(|line| !line.trim().is_empty()).collect();
-    let last = lines.len().saturating_sub(LINES);
-    let lines = hide::block(&lines[last..]).into_iter().map(|line| plain(&line, LINE)).collect();
+    let text = |kept: &Blob| String::from_utf8_lossy(&kept.0).into_owned();
+    let kept = [&step.stdout, &step.stderr].into_iter().map(|kept| (text(&kept.head), text(&kept.tail)));
+    let (head, tail) = kept.into_iter().find(|(head, tail)| !format!("{head}{tail}").trim().is_empty())?;
+    // A key may begin in what is not shown.
+    let lines: Vec<&str> = head.lines().chain(tail.lines()).collect();
+    let hidden = hide::block(&lines);
+    let shown = if tail.is_empty() { &hidden[..] } else { &hidden[head.lines().count()..] };
+    let shown: Vec<&&str> = shown.iter().filter(|line| !line.trim().is_empty()).collect();
+    let last = shown.len().saturating_sub(LINES);
+    let lines = shown[last..].iter().map(|line| plain(line, LINE)).collect();
     Some(Seen { step: plain(&step.path, LINE), lines })
 }
 
@@ -140,7 +142,7 @@ fn is_word(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::row::{Blob, KeptRow, Origin};
+    use crate::model::row::{KeptRow, Origin};
     use crate::policy::Mode;
     use crate::world::At;
     use fettle_runbooks::id::{Digest, RunId};
@@ -229,10 +231,47 @@ mod tests {
     fn it_is_bounded_whatever_a_host_says() {
         let (run, host_run) = rows(&[]);
         let long = "x".repeat(100_000);
-        let steps: Vec<StepRow> =
-            (0..500).map(|n| step(&format!("diagnose/{n}"), "failed", &long, n, &long)).collect();
-        let evidence = of(&run, &host_run, &steps);
-        let size = serde_json::to_string(&evidence).expect("JSON").len();
-        assert!(size < 32 * 1024, "{size}");
+        for phases in [&["diagnose"][..], &["verify"], &["remediate"], &["diagnose", "remediate", "verify"]] {
+            let steps: Vec<StepRow> = (0..500)
+                .flat_map(|n| phases.iter().map(move |phase| (phase, n)))
+                .map(|(phase, n)| step(&format!("{phase}/{n}"), "failed", &long, n, &long))
+                .collect();
+            let evidence = of(&run, &host_run, &steps);
+            let size = serde_json::to_string(&evidence).expect("JSON").len();
+            assert!(size < 64 * 1024, "{phases:?}: {size}");
+        }
+    }
+
+    #[test]
+    fn of_several_looks_the_last_counts() {
+        let (run, host_run) = rows(&[]);
+        let look = |attempt, state: &str, message: &str| StepRow {
+            attempt,
+            ..step("verify/below", state, message, attempt.into(), "")
+        };
+        let readings = |steps: &[StepRow]| of(&run, &host_run, steps).readings;
+        assert_eq!(readings(&[look(1, "failed", "97"), look(2, "succeeded", "")]), [""; 0]);
+        assert_eq!(readings(&[look(1, "failed", "97"), look(2, "failed", "96")]), ["96"]);
+    }
+
+    #[test]
+    fn no_line_of_a_private_key_is_shown_however_much_of_it_was_kept() {
+        let (run, host_run) = rows(&[]);
+        let seen = |head: &str, tail: &str| {
+            let mut row = step("diagnose/show", "succeeded", "", 1, head);
+            row.stdout.tail = Blob::new(tail.to_owned());
+            of(&run, &host_run, [&row]).seen.remove(0).lines.join(" ")
+        };
+        let key = "MIIE\n".repeat(9);
+        let (begin, end) = ("-----BEGIN RSA PRIVATE KEY-----\n", "-----END RSA PRIVATE KEY-----\n");
+        for (head, tail, shown) in [
+            (format!("{begin}{key}"), String::new(), "*** *** *** *** ***"),
+            (format!("{begin}{key}"), key.clone(), "*** *** *** *** ***"),
+            (format!("a\n{begin}"), format!("{key}{end}b\n"), "*** *** *** *** b"),
+            (String::new(), format!("MIIE\n{end}a\n{begin}{end}"), "*** *** a *** ***"),
+            ("a\n".to_owned(), "b\n".to_owned(), "b"),
+        ] {
+            assert_eq!(seen(&head, &tail), shown, "{head}{tail}");
+        }
     }
 }

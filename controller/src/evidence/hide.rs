@@ -28,7 +28,7 @@ static SECRETS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
 /// One line as it may be shown, at most so many characters of it.
 pub fn plain(text: &str, most: usize) -> String {
     // Much longer than shown is not looked through.
-    let text: String = text.chars().take(most.saturating_mul(8)).collect();
+    let text: String = text.chars().take(most.saturating_mul(2)).collect();
     let hidden =
         SECRETS.iter().fold(text, |text, (pattern, left)| pattern.replace_all(&text, *left).into_owned());
     let mut shown = String::new();
@@ -49,14 +49,16 @@ fn invisible(c: char) -> bool {
 }
 
 /// Lines, without those of a private key.
-pub(super) fn block(lines: &[&str]) -> Vec<String> {
-    let mut key = lines.iter().any(|line| line.contains("-----END") && line.contains("PRIVATE KEY"))
-        && !lines.iter().any(|line| line.contains("-----BEGIN"));
+pub(super) fn block<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    let ends = |line: &str| line.contains("-----END") && line.contains("PRIVATE KEY");
+    let begins = |line: &str| line.contains("-----BEGIN") && line.contains("PRIVATE KEY");
+    let first = lines.iter().find(|line| ends(line) || begins(line));
+    let mut key = first.is_some_and(|line| !begins(line));
     lines
         .iter()
         .map(|line| {
-            key |= line.contains("-----BEGIN") && line.contains("PRIVATE KEY");
-            let shown = if key { HIDDEN.to_owned() } else { (*line).to_owned() };
+            key |= begins(line);
+            let shown = if key { HIDDEN } else { line };
             key &= !line.contains("-----END");
             shown
         })
