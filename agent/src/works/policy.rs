@@ -73,6 +73,9 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
+/// The program that a step which acts on a unit counts as. It starts none, but whoever forbids this one forbids what it does.
+const SYSTEMCTL: [&str; 3] = ["systemctl", "/usr/bin/systemctl", "/bin/systemctl"];
+
 /// A step that wants to run, as the veto sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
@@ -80,7 +83,7 @@ pub struct Asked<'a> {
     pub runbook: &'a str,
     /// The step's risk.
     pub risk: Risk,
-    /// The program it starts; empty for a step that starts none.
+    /// The program it starts; empty for a step that acts on a unit, which counts as `systemctl`.
     pub program: &'a str,
     /// The systemd unit that it does something with, with its kind (`nginx.service`); empty for a step that does not.
     pub unit: &'a str,
@@ -207,8 +210,10 @@ impl Deny {
     /// All that the entry names must fit.
     fn covers(&self, asked: Asked<'_>) -> bool {
         let base = asked.program.rsplit('/').next().unwrap_or_default();
+        let programs = if asked.unit.is_empty() { &[asked.program, base][..] } else { &SYSTEMCTL };
         let runbook = self.runbook.as_ref().is_none_or(|globs| globs.fit(asked.runbook));
-        let program = self.program.as_ref().is_none_or(|globs| globs.fit(asked.program) || globs.fit(base));
+        let program =
+            self.program.as_ref().is_none_or(|globs| programs.iter().any(|program| globs.fit(program)));
         let unit = self.unit.as_ref().is_none_or(|globs| globs.fit_unit(asked.unit));
         let above = self.risk_above.as_deref().and_then(risk_of);
         runbook && program && unit && above.is_none_or(|above| asked.risk > above)
@@ -334,10 +339,17 @@ deny:
     }
 
     #[test]
-    fn whoever_forbids_all_programs_forbids_units_too() {
-        let policy = "fettle-host-policy: 1\ndeny: [{ program: '*' }]";
-        assert_eq!(verdict(policy, "a/b", Risk::Low, "unit nginx.service"), Err("vetoed"));
-        assert_eq!(verdict(policy, "a/b", Risk::Low, "ls"), Err("vetoed"));
+    fn whoever_forbids_systemctl_or_all_programs_forbids_units_too() {
+        for program in ["'*'", "systemctl", "/usr/bin/systemctl", "[reboot, '/bin/*']", "'system*'"] {
+            let policy = format!("fettle-host-policy: 1\ndeny: [{{ program: {program} }}]");
+            assert_eq!(verdict(&policy, "a/b", Risk::Low, "unit nginx.service"), Err("vetoed"), "{program}");
+            let ls = if program == "'*'" { Err("vetoed") } else { Ok(()) };
+            assert_eq!(verdict(&policy, "a/b", Risk::Low, "ls"), ls);
+        }
+        let both = "fettle-host-policy: 1\ndeny: [{ program: systemctl, unit: 'ssh*' }]";
+        assert_eq!(verdict(both, "a/b", Risk::Low, "unit ssh.service"), Err("vetoed"));
+        assert_eq!(verdict(both, "a/b", Risk::Low, "unit nginx.service"), Ok(()));
+        assert_eq!(verdict(both, "a/b", Risk::Low, "systemctl"), Ok(()));
     }
 
     #[test]
