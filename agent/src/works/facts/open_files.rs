@@ -9,9 +9,11 @@
 //!
 //! Nothing here opens a file or waits for a server: that would hang on the mount that is the trouble.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -106,10 +108,11 @@ type Inode = (u32, u32, u64);
 
 #[derive(Default)]
 struct Found {
-    files: HashMap<Inode, u64>,
+    files: HashSet<Inode>,
     processes: Vec<Process>,
-    /// By file and unit: what one restart would give back.
-    deleted: BTreeMap<(Inode, String), Deleted>,
+    gone: HashMap<Inode, u64>,
+    /// The biggest by file and unit, what one restart would give back; the biggest first.
+    deleted: Vec<Deleted>,
     hidden: u64,
 }
 
@@ -121,8 +124,10 @@ struct Process {
 }
 
 struct Deleted {
+    inode: Inode,
     pid: u32,
     name: String,
+    unit: String,
     path: String,
     bytes: u64,
     /// Whose the file is, and whose the process. Who has a file open need not have made it.
@@ -130,137 +135,153 @@ struct Deleted {
     process_uid: Option<u32>,
 }
 
-/// What one process has of a file.
-struct Held {
-    inode: Inode,
-    bytes: u64,
-    uid: u32,
-    /// Its name, if it is deleted.
-    deleted: Option<String>,
+/// One process that is looked at.
+struct Look<'a> {
+    place: &'a Path,
+    process: Process,
+    process_uid: Option<u32>,
+    target: &'a Target,
+    found: &'a mut Found,
+    held: HashSet<Inode>,
 }
 
 impl Process {
     fn look(place: &Path, pid: u32, target: &Target, found: &mut Found) -> Result<(), Errno> {
-        let mut held: HashMap<Inode, Held> = HashMap::new();
-        each(&place.join("fd"), target, &mut held)?;
-        if rustix::process::geteuid().is_root() {
-            mapped(place, target, &mut held);
-        }
-        if held.is_empty() {
-            return Ok(());
-        }
         let name = owner::name(place).unwrap_or_default();
-        let process = Process { pid, name, unit: owner::unit(place), files: held.len() as u64 };
+        let process = Process { pid, name, unit: owner::unit(place), files: 0 };
         let process_uid = owner::uid(place);
-        for file in held.into_values() {
-            found.files.insert(file.inode, file.bytes);
-            let Some(path) = file.deleted else { continue };
-            let name = process.name.clone();
-            let deleted = Deleted { pid, name, path, bytes: file.bytes, uid: file.uid, process_uid };
-            let same = found.deleted.entry((file.inode, process.unit.clone())).or_insert(deleted);
-            if same.pid > pid {
-                (same.pid, same.name, same.process_uid) = (pid, process.name.clone(), process_uid);
-            }
+        let mut look = Look { place, process, process_uid, target, found, held: HashSet::new() };
+        look.descriptors()?;
+        if rustix::process::geteuid().is_root() {
+            look.mappings();
         }
-        found.processes.push(process);
+        if !look.held.is_empty() {
+            look.process.files = look.held.len() as u64;
+            look.found.processes.push(look.process);
+        }
         Ok(())
     }
 }
 
-/// What the links of a directory of `/proc` lead to.
-fn each(links: &Path, target: &Target, held: &mut HashMap<Inode, Held>) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = openat(rustix::fs::CWD, links, flags, Mode::empty())?;
-    for entry in Dir::read_from(&dir)? {
-        let Ok(entry) = entry else { break };
-        if entry.file_name().to_bytes().first() == Some(&b'.') {
-            continue;
+impl Look<'_> {
+    fn descriptors(&mut self) -> Result<(), Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(rustix::fs::CWD, self.place.join("fd"), flags, Mode::empty())?;
+        for entry in Dir::read_from(&dir)? {
+            let Ok(entry) = entry else { break };
+            if entry.file_name().to_bytes().first() == Some(&b'.') {
+                continue;
+            }
+            let Ok(stat) = statx(&dir, entry.file_name(), AtFlags::STATX_DONT_SYNC, WANTED) else { continue };
+            if self.target.has(&stat) {
+                let name = || readlinkat(&dir, entry.file_name(), Vec::new()).map(CString::into_bytes).ok();
+                self.hold(&stat, name);
+            }
         }
-        let Ok(stat) = statx(&dir, entry.file_name(), AtFlags::STATX_DONT_SYNC, WANTED) else { continue };
-        if target.has(&stat) {
-            let name = || readlinkat(&dir, entry.file_name(), Vec::new()).map(|name| name.into_bytes()).ok();
-            hold(&stat, name, target, held);
+        Ok(())
+    }
+
+    /// Files that are mapped into memory. Their descriptors may be closed.
+    fn mappings(&mut self) {
+        let device = format!("{:02x}:{:02x}", self.target.device.0, self.target.device.1);
+        let Ok(maps) = File::open(self.place.join("maps")) else { return };
+        let mut last = String::new();
+        for line in BufReader::new(maps).split(b'\n') {
+            let Ok(line) = line else { return };
+            let Ok(line) = str::from_utf8(&line) else { continue };
+            let fields: Vec<&str> = line.splitn(6, ' ').collect();
+            let [range, _, _, on, inode, _] = fields[..] else { continue };
+            if on != device || inode == "0" || inode == last {
+                continue;
+            }
+            inode.clone_into(&mut last);
+            let link = self.place.join("map_files").join(range);
+            let Ok(stat) = statx(rustix::fs::CWD, &link, AtFlags::STATX_DONT_SYNC, WANTED) else { continue };
+            if self.target.has(&stat) {
+                let name =
+                    || std::fs::read_link(&link).map(|name| name.into_os_string().into_encoded_bytes()).ok();
+                self.hold(&stat, name);
+            }
         }
     }
-    Ok(())
+
+    /// Takes a file. Names are asked for where they matter, and kept of the few files that will be told of: users may have
+    /// millions of files open, with names of 4 KiB.
+    fn hold(&mut self, stat: &Statx, name: impl FnOnce() -> Option<Vec<u8>>) {
+        let inode = (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
+        if self.held.contains(&inode) {
+            return;
+        }
+        let is_dir = u32::from(stat.stx_mode) & 0o170_000 == 0o040_000;
+        let is_deleted = stat.stx_nlink == 0 && !is_dir;
+        let bytes = stat.stx_blocks * 512;
+        let is_told = is_deleted && self.found.would_tell(inode, &self.process.unit, bytes);
+        if is_told || self.target.below.is_some() {
+            let Some(path) = name().map(|name| before_deletion(name, stat)) else { return };
+            if !self.target.covers(&path) {
+                return;
+            }
+            if is_told {
+                self.found.tell(Deleted {
+                    inode,
+                    pid: self.process.pid,
+                    name: self.process.name.clone(),
+                    unit: self.process.unit.clone(),
+                    path: path.to_string_lossy().into_owned(),
+                    bytes,
+                    uid: stat.stx_uid,
+                    process_uid: self.process_uid,
+                });
+            }
+        }
+        self.held.insert(inode);
+        self.found.files.insert(inode);
+        if is_deleted {
+            self.found.gone.insert(inode, bytes);
+        }
+    }
 }
 
-/// Files that are mapped into memory. Their descriptors may be closed.
-fn mapped(place: &Path, target: &Target, held: &mut HashMap<Inode, Held>) {
-    let device = format!("{:02x}:{:02x}", target.device.0, target.device.1);
-    let maps = std::fs::read(place.join("maps")).unwrap_or_default();
-    let mut last = "";
-    for line in maps.split(|byte| *byte == b'\n') {
-        let Ok(line) = str::from_utf8(line) else { continue };
-        let fields: Vec<&str> = line.splitn(6, ' ').collect();
-        let [range, _, _, on, inode, _] = fields[..] else { continue };
-        if on != device || inode == "0" || inode == last {
-            continue;
-        }
-        last = inode;
-        let link = place.join("map_files").join(range);
-        let Ok(stat) = statx(rustix::fs::CWD, &link, AtFlags::STATX_DONT_SYNC, WANTED) else { continue };
-        if target.has(&stat) {
-            let name =
-                || std::fs::read_link(&link).map(|name| name.into_os_string().into_encoded_bytes()).ok();
-            hold(&stat, name, target, held);
-        }
+/// What a file was called. The kernel marks those that lost the name by which they were opened.
+fn before_deletion(mut name: Vec<u8>, stat: &Statx) -> PathBuf {
+    const MARK: &[u8] = b" (deleted)";
+    if stat.stx_nlink == 0 && name.ends_with(MARK) {
+        name.truncate(name.len() - MARK.len());
     }
-}
-
-fn hold(
-    stat: &Statx,
-    name: impl FnOnce() -> Option<Vec<u8>>,
-    target: &Target,
-    held: &mut HashMap<Inode, Held>,
-) {
-    let inode = (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
-    let is_dir = u32::from(stat.stx_mode) & 0o170_000 == 0o040_000;
-    let is_deleted = stat.stx_nlink == 0 && !is_dir;
-    if held.contains_key(&inode) || (target.below.is_none() && !is_deleted) {
-        // Its name does not matter.
-        held.entry(inode).or_insert(Held {
-            inode,
-            bytes: stat.stx_blocks * 512,
-            uid: stat.stx_uid,
-            deleted: None,
-        });
-        return;
-    }
-    let Some(mut name) = name() else { return };
-    if stat.stx_nlink == 0
-        && let Some(before) = name.strip_suffix(b" (deleted)")
-    {
-        name = before.to_vec();
-    }
-    let path = Path::new(OsStr::from_bytes(&name));
-    if target.covers(path) {
-        let deleted = is_deleted.then(|| path.to_string_lossy().into_owned());
-        held.insert(inode, Held { inode, bytes: stat.stx_blocks * 512, uid: stat.stx_uid, deleted });
-    }
+    OsString::from_vec(name).into()
 }
 
 impl Found {
+    /// Whether a deleted file is among the biggest so far, and not told of already. Processes come by their number, so that
+    /// of several in one unit the first is named.
+    fn would_tell(&self, inode: Inode, unit: &str, bytes: u64) -> bool {
+        let has_room = self.deleted.len() < MOST_DELETED;
+        let is_bigger = self.deleted.last().is_none_or(|smallest| smallest.bytes < bytes);
+        (has_room || is_bigger) && !self.deleted.iter().any(|told| told.inode == inode && told.unit == unit)
+    }
+
+    fn tell(&mut self, file: Deleted) {
+        let at = self.deleted.partition_point(|told| told.bytes >= file.bytes);
+        self.deleted.insert(at, file);
+        self.deleted.truncate(MOST_DELETED);
+    }
+
     fn told(mut self) -> Value {
-        let gone: HashMap<Inode, u64> =
-            self.deleted.iter().map(|((inode, _), file)| (*inode, file.bytes)).collect();
         self.processes.sort_by_key(|process| (std::cmp::Reverse(process.files), process.pid));
         self.processes.truncate(MOST_PROCESSES);
         let mut pids: Vec<u32> = self.processes.iter().map(|process| process.pid).collect();
         pids.sort_unstable();
-        let mut deleted: Vec<_> = self.deleted.into_iter().collect();
-        deleted.sort_by_key(|((inode, _), file)| (std::cmp::Reverse(file.bytes), *inode));
         let mut names = 0;
-        let told = deleted.into_iter().take(MOST_DELETED).take_while(|(_, file)| {
+        let told = self.deleted.into_iter().take_while(|file| {
             names += file.path.len();
             names <= MOST_NAMES
         });
         record([
             ("count", int(self.files.len() as u64)),
             ("pids", Value::List(pids.into_iter().map(|pid| int(pid.into())).collect())),
-            ("deleted_count", int(gone.len() as u64)),
-            ("deleted_bytes", int(gone.values().sum())),
-            ("deleted", Value::List(told.map(|((_, unit), file)| file.told(unit)).collect())),
+            ("deleted_count", int(self.gone.len() as u64)),
+            ("deleted_bytes", int(self.gone.values().sum())),
+            ("deleted", Value::List(told.map(Deleted::told).collect())),
             ("processes", Value::List(self.processes.into_iter().map(Process::told).collect())),
             ("hidden", int(self.hidden)),
         ])
@@ -279,11 +300,11 @@ impl Process {
 }
 
 impl Deleted {
-    fn told(self, unit: String) -> Value {
+    fn told(self) -> Value {
         record([
             ("pid", int(self.pid.into())),
             ("name", Value::String(self.name)),
-            ("unit", Value::String(unit)),
+            ("unit", Value::String(self.unit)),
             ("path", Value::String(self.path)),
             ("bytes", int(self.bytes)),
             ("uid", int(self.uid.into())),

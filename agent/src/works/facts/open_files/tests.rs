@@ -1,6 +1,6 @@
 //! Files that the tests open, and processes that hold them.
 
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
@@ -220,6 +220,45 @@ fn many_descriptors_take_no_time_to_speak_of() {
     eprintln!("{many} descriptors: {took:?}");
     assert_eq!(number(&found["count"]), 1);
     assert!(took < Duration::from_secs(3), "{many} descriptors took {took:?}");
+    drop(held);
+}
+
+/// The most memory that this process has had since it was last asked.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    kib * 1024
+}
+
+#[test]
+fn long_names_of_many_deleted_files_fill_no_memory() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
+    let many = most.map_or(6000, |most| most.saturating_sub(100).min(6000)) as usize;
+    assert!(many > 3000, "{many} files are too few to tell");
+    let dir = place();
+    let deep = (0..15).fold(dir.path().to_owned(), |path, _| path.join("d".repeat(250)));
+    std::fs::create_dir_all(&deep).unwrap();
+    let held: Vec<File> = (0..many)
+        .map(|number| {
+            let path = deep.join(number.to_string());
+            let file = File::create(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            file
+        })
+        .collect();
+    let before = {
+        peak();
+        peak()
+    };
+    let found = ask(Path::new("/tmp"));
+    let took = peak().saturating_sub(before);
+    assert!(number(&found["deleted_count"]) >= many as i64, "{:?}", found["deleted_count"]);
+    let names = many as u64 * 3800;
+    assert!(took < names / 4, "{took} bytes of memory for {names} bytes of names");
     drop(held);
 }
 
