@@ -185,6 +185,7 @@ fn a_purge_follows_no_link_and_leaves_what_is_no_cache() {
     for (cache, why) in [
         ("/var/cache/planted", "a link on the way leads to /var/lib/app"),
         ("/var/spool", "it holds more than a cache"),
+        ("/var", "it is the whole filesystem"),
         ("/elsewhere", ""),
     ] {
         let run = scene.start("host/disk-full", &["mount=/var", &format!("cache={cache}")]);

@@ -109,7 +109,7 @@ impl Scene {
         Ended { run: shown["hosts"][0].clone(), said: told(&logs) }
     }
 
-    /// Makes a small ext4 file system at a place inside; it goes with the machine.
+    /// Makes a small ext4 file system at a place inside, or a tmpfs where there are no loop devices; it goes with the machine.
     #[track_caller]
     pub(super) fn ext4(machine: &Systemd, place: &str, megabytes: u32, inodes: u32) {
         let image = machine.directory().join(format!("image{}", place.replace('/', "-")));
@@ -117,10 +117,17 @@ impl Scene {
         file.set_len(u64::from(megabytes) << 20).expect("it can be long");
         let image = image.display().to_string();
         outside(&["mkfs.ext4", "-q", "-F", "-m", "0", "-N", &inodes.to_string(), &image]);
-        let device = outside(&["losetup", "--find", "--show", &image]);
+        machine.ok(&["mkdir", "-p", place]);
+        let loops = Command::new("losetup").args(["--find", "--show", &image]).output();
+        let Some(loops) = loops.ok().filter(|output| output.status.success()) else {
+            eprintln!("no loop devices here: {place} is a tmpfs of the same size instead of ext4");
+            let size = format!("size={megabytes}M,nr_inodes={inodes}");
+            machine.ok(&["mount", "-t", "tmpfs", "-o", &size, "tmpfs", place]);
+            return;
+        };
+        let device = String::from_utf8_lossy(&loops.stdout).trim().to_owned();
         let number = device.trim_start_matches("/dev/loop").to_owned();
         machine.ok(&["mknod", &device, "b", "7", &number]);
-        machine.ok(&["mkdir", "-p", place]);
         machine.ok(&["mount", "-t", "ext4", &device, place]);
         // It is let go when the last mount of it is gone.
         outside(&["losetup", "--detach", &device]);
