@@ -14,6 +14,7 @@ mod pattern; // what is looked for
 mod stamps; // when a line was written
 
 use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fettle_runbooks::expr::facts::Question;
@@ -25,9 +26,11 @@ use crate::works::clock::wall_ms;
 
 /// What is read at once, at most.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
-/// A longer line is matched up to here, and told up to there.
+/// A longer line is kept and matched up to here, and told up to there.
 const MOST_OF_A_LINE: usize = 64 * 1024;
 const MOST_TOLD: usize = 1024;
+/// Logs that are read at the same time; who asks for more waits.
+const TURNS: usize = 2;
 
 /// What is asked, of which lines, and for how long.
 struct Ask {
@@ -52,11 +55,40 @@ pub(super) fn read(question: Question, args: &[Value], patience: Duration, state
         // Before whoever asked stops waiting, so that the reason is told.
         deadline: Instant::now() + patience.mul_f64(0.8),
     };
+    let _turn = Turn::take(ask.deadline)?;
     if target.starts_with('/') {
         let hits = file::read(Path::new(target), &ask, state)?;
         return Ok(hits.answer(question));
     }
     Ok(journal::read(target, &ask)?.answer(question))
+}
+
+/// Leave to go through a log, until it is dropped. It takes a processor's whole time.
+struct Turn(());
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+impl Turn {
+    fn take(deadline: Instant) -> Result<Turn, String> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut taken, _) = GIVEN_BACK
+            .wait_timeout_while(taken, left, |taken| *taken >= TURNS)
+            .unwrap_or_else(PoisonError::into_inner);
+        if *taken >= TURNS {
+            return Err(format!("{TURNS} other logs are being read"));
+        }
+        *taken += 1;
+        Ok(Turn(()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        GIVEN_BACK.notify_one();
+    }
 }
 
 /// Lines that match, counted from the newest on.

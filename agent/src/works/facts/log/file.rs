@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::allowed::{self, Log};
 use super::stamps::{self, Stamp, Zone};
-use super::{Ask, Hits, MOST_BYTES, TOO_SLOW, too_much};
+use super::{Ask, Hits, MOST_BYTES, MOST_OF_A_LINE, TOO_SLOW, too_much};
 
 /// So many old lines after one another, and what is above them is old.
 const OLD_ENOUGH: u32 = 200;
@@ -61,7 +61,8 @@ impl Sieve<'_> {
         }
         let mut zone = None;
         self.stamped = false;
-        let mut lines = Backwards { file: log.file, at: log.meta.len(), text: Vec::new(), end: 0, left };
+        let mut lines =
+            Backwards { file: log.file, at: log.meta.len(), text: Vec::new(), end: 0, fresh: true, left };
         let mut number = 0u32;
         loop {
             number += 1;
@@ -69,7 +70,7 @@ impl Sieve<'_> {
                 return Err(TOO_SLOW.into());
             }
             let line = match lines.next()? {
-                Line::Text(line) => String::from_utf8_lossy(line),
+                Line::Text(line) => String::from_utf8_lossy(&line[..line.len().min(MOST_OF_A_LINE)]),
                 Line::TooMuch => return Err(too_much("and more is as recent")),
                 Line::Begin if self.stamped || log.meta.len() == 0 => break,
                 Line::Begin => return Err(NO_STAMPS.into()),
@@ -114,7 +115,7 @@ fn when(stamp: Stamp, zone: &mut Option<Zone>, mtime_ms: i64, now_ms: i64) -> i6
     stamp.at(known, now_ms)
 }
 
-/// The lines of a file from the last to the first.
+/// The lines of a file from the last to the first, and of a long one its beginning: a stranger's may be as long as the file.
 struct Backwards<'a> {
     file: File,
     /// What is before this has not been read.
@@ -122,6 +123,8 @@ struct Backwards<'a> {
     /// What has been read and not yet told.
     text: Vec<u8>,
     end: usize,
+    /// Nothing has been told: a last line that ends is not followed by an empty one.
+    fresh: bool,
     left: &'a mut u64,
 }
 
@@ -136,14 +139,10 @@ enum Line<'a> {
 impl Backwards<'_> {
     fn next(&mut self) -> Result<Line<'_>, String> {
         loop {
-            let known = &self.text[..self.end];
-            let newline = known.iter().rposition(|byte| *byte == b'\n');
-            // A last line that ends is not followed by an empty one.
-            if let Some(at) = newline.filter(|at| at + 1 == self.end && self.end == self.text.len()) {
-                self.text.truncate(at);
-                self.end = at;
-                continue;
+            if self.end > 0 && std::mem::take(&mut self.fresh) && self.text.last() == Some(&b'\n') {
+                self.end -= 1;
             }
+            let newline = self.text[..self.end].iter().rposition(|byte| *byte == b'\n');
             if let Some(at) = newline {
                 let line = at + 1..self.end;
                 self.end = at;
@@ -163,16 +162,16 @@ impl Backwards<'_> {
         }
     }
 
-    /// Reads what is before; more at once the longer a line is.
+    /// Reads what is before.
     fn more(&mut self) -> Result<(), String> {
-        let size = (self.end as u64).max(BLOCK).min(self.at).min(*self.left);
+        let size = BLOCK.min(self.at).min(*self.left);
         let mut text = vec![0; size as usize];
         self.file
             .read_exact_at(&mut text, self.at - size)
             .map_err(|error| format!("it changed while it was read: {error}"))?;
         self.at -= size;
         *self.left -= size;
-        text.extend_from_slice(&self.text[..self.end]);
+        text.extend_from_slice(&self.text[..self.end.min(MOST_OF_A_LINE)]);
         self.end = text.len();
         self.text = text;
         Ok(())

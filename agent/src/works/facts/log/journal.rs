@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Ask, Hits, MOST_BYTES, TOO_SLOW, too_much};
+use super::{Ask, Hits, MOST_BYTES, MOST_OF_A_LINE, TOO_SLOW, too_much};
 
 /// Where journals are kept: on disk, or until the next boot.
 const PLACES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
@@ -83,7 +83,7 @@ pub(super) fn ask_program(program: &Path, more: &[PathBuf], unit: &str, ask: &As
             Said::Done => break,
         }
     }
-    lines.end(ask);
+    lines.line(ask);
     if lines.hits.decide(ask.question) {
         return Ok(lines.hits);
     }
@@ -114,6 +114,7 @@ fn why(complaint: &str) -> Option<String> {
 /// The lines of what was read so far.
 struct Lines {
     hits: Hits,
+    /// The beginning of the line that has not ended.
     rest: Vec<u8>,
     read: u64,
 }
@@ -122,29 +123,27 @@ impl Lines {
     /// Takes more of them; true when nothing older matters.
     fn take(&mut self, text: &[u8], ask: &Ask) -> Result<bool, String> {
         self.read += text.len() as u64;
-        self.rest.extend_from_slice(text);
-        let mut begin = 0;
-        while let Some(length) = self.rest[begin..].iter().position(|byte| *byte == b'\n') {
-            self.line(begin..begin + length, ask);
-            begin += length + 1;
+        let mut pieces = text.split(|byte| *byte == b'\n').peekable();
+        while let Some(piece) = pieces.next() {
+            let left = MOST_OF_A_LINE.saturating_sub(self.rest.len());
+            self.rest.extend_from_slice(&piece[..piece.len().min(left)]);
+            if pieces.peek().is_some() {
+                self.line(ask);
+            }
             if self.hits.decide(ask.question) {
                 return Ok(true);
             }
         }
-        self.rest.drain(..begin);
         if self.read > MOST_BYTES { Err(too_much("and the journal has more")) } else { Ok(false) }
     }
 
-    fn end(&mut self, ask: &Ask) {
-        self.line(0..self.rest.len(), ask);
-        self.rest.clear();
-    }
-
-    fn line(&mut self, at: std::ops::Range<usize>, ask: &Ask) {
-        let line = String::from_utf8_lossy(&self.rest[at]);
+    /// A line has ended.
+    fn line(&mut self, ask: &Ask) {
+        let line = String::from_utf8_lossy(&self.rest);
         if !is_remark(&line) {
             self.hits.take(&line, ask);
         }
+        self.rest.clear();
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use jiff::{Timestamp, ToSpan as _};
 use tempfile::TempDir;
 
+use super::super::tests::peak;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -224,6 +225,33 @@ fn a_line_may_be_as_long_as_it_likes() {
 }
 
 #[test]
+fn a_line_as_long_as_all_that_is_read_fills_no_memory() {
+    let dir = place();
+    let log = write(&dir.path().join("long.log"), "");
+    let mut file = File::options().append(true).open(&log).unwrap();
+    writeln!(file, "{} A", ago(3)).unwrap();
+    for _ in 0..15 * 16 {
+        file.write_all(&[0xff; 64 * 1024]).unwrap();
+    }
+    writeln!(file, "\n\n{} B", ago(2)).unwrap();
+    let before = peak();
+    assert_eq!(count(&log, "^$", HOUR), Ok(Value::Int(1)));
+    let took = peak().saturating_sub(before);
+    assert!(took < 4 * 1024 * 1024, "{took} bytes for a line of 15 MiB");
+}
+
+#[test]
+fn only_so_many_logs_are_read_at_once_and_the_others_wait() {
+    let later = || Instant::now() + PATIENCE;
+    let turns: Vec<Turn> = (0..TURNS).map(|_| Turn::take(later()).unwrap()).collect();
+    let why = Turn::take(Instant::now()).err().unwrap();
+    assert!(why.contains("other logs are being read"), "{why}");
+    let waits = std::thread::spawn(move || Turn::take(later()).map(drop));
+    drop(turns);
+    assert_eq!(waits.join().unwrap(), Ok(()));
+}
+
+#[test]
 fn lines_come_backwards_whole_however_they_lie_in_blocks() {
     let dir = place();
     for length in [1usize, 63, 64, 65, 1000, 65_535, 65_536, 65_537, 200_000] {
@@ -375,6 +403,18 @@ mod journal_of {
         let why = journal::ask_program(&program, &[], "a.service", &asking(Question::Count, "x", HOUR))
             .unwrap_err();
         assert!(why.contains("16 MiB"), "{why}");
+    }
+
+    #[test]
+    fn a_message_without_an_end_fills_no_memory_and_takes_no_time_to_speak_of() {
+        let dir = place();
+        let program = program(dir.path(), "head -c 15000000 /dev/zero | tr '\\0' x; echo; echo END");
+        let ask = asking(Question::Count, "x|END", HOUR);
+        let before = peak();
+        let told = journal::ask_program(&program, &[], "a.service", &ask);
+        let took = peak().saturating_sub(before);
+        assert_eq!(told.map(|hits| hits.count), Ok(2));
+        assert!(took < 4 * 1024 * 1024, "{took} bytes for a line of 15 MB");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::super::tests::peak;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -223,15 +224,6 @@ fn many_descriptors_take_no_time_to_speak_of() {
     drop(held);
 }
 
-/// The most memory that this process has had since it was last asked.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    std::fs::write("/proc/self/clear_refs", "5").unwrap();
-    kib * 1024
-}
-
 #[test]
 fn long_names_of_many_deleted_files_fill_no_memory() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -250,10 +242,7 @@ fn long_names_of_many_deleted_files_fill_no_memory() {
             file
         })
         .collect();
-    let before = {
-        peak();
-        peak()
-    };
+    let before = peak();
     let found = ask(Path::new("/tmp"));
     let took = peak().saturating_sub(before);
     assert!(number(&found["deleted_count"]) >= many as i64, "{:?}", found["deleted_count"]);
