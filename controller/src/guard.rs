@@ -122,7 +122,7 @@ fn breaker(asked: &Asked<'_>, policy: &Policy) -> Verdict {
         failed => {
             let text = format!(
                 "{failed} remediations in a row did not help, so no alert starts another: look at the host, then start it by \
-                 hand; it also ends with the incident"
+                 hand, which counts from nothing if it helps; else alerts try again a day after the last"
             );
             verdict(Answer::No, text)
         }

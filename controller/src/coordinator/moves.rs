@@ -37,15 +37,16 @@ impl Desk<'_> {
             let reason = reason(&machine.state, &effects).unwrap_or(because).to_owned();
             self.change(Change::Moved { run, host: host.clone(), machine, reason });
         }
+        let barred = matches!(event, Event::Barred { .. });
         for effect in effects {
-            self.carry_out(run, host, effect);
+            self.carry_out(run, host, effect, barred);
         }
         if was_taken == Some(run) && self.model.taken_by(host).is_none() {
             self.reconsider(host);
         }
     }
 
-    fn carry_out(&mut self, run: RunId, host: &Host, effect: Asked) {
+    fn carry_out(&mut self, run: RunId, host: &Host, effect: Asked, barred: bool) {
         match effect {
             Asked::SendSegment { segment, work } => self.send_segment(run, host, segment, &work),
             Asked::AskGuards => self.ask_guards(run, host),
@@ -58,7 +59,7 @@ impl Desk<'_> {
                     format!("{reason}; then: fettle run resolve {run} --host {host} --ran | --did-not-run");
                 self.notify("resolve-wanted", title, Some(run), None, Some(host), &[], &text);
             }
-            Asked::End(how) => self.end(run, host, &how),
+            Asked::End(how) => self.end(run, host, &how, barred),
         }
     }
 
@@ -136,7 +137,7 @@ impl Desk<'_> {
             host,
             before: &before,
             taken_by: self.model.taken_by(host),
-            failed: self.model.failed_in_a_row(&run_row.runbook, host),
+            failed: self.model.failed_in_a_row(&run_row.runbook, host, self.now),
             by_hand: matches!(run_row.origin, Origin::Person(_)),
             now: self.now,
         };
@@ -305,7 +306,8 @@ impl Desk<'_> {
         self.notify("gate-decided", title, Some(run), Some(id), host.as_ref(), &[], &text);
     }
 
-    fn end(&mut self, run: RunId, host: &Host, how: &Final) {
+    /// `barred`: a guard ended it.
+    fn end(&mut self, run: RunId, host: &Host, how: &Final, barred: bool) {
         self.close_orders(run, host);
         let Some(row) = self.model.runs.get(&run) else { return };
         let (incident, signal, hosts) = (row.incident, row.signal, row.hosts.clone());
@@ -324,7 +326,7 @@ impl Desk<'_> {
             let verdicts = vec![Verdict::new(self.now, "run", Answer::No, reason)];
             self.change(Change::Judged { signal, verdicts });
         }
-        self.notify_ended(run, host, how);
+        self.notify_ended(run, host, how, barred);
         if all_ended {
             self.change(Change::RunEnded { run });
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fettle_runbooks::id::{GateId, Host, IncidentId, RunId};
-use fettle_runbooks::run::{Ending, Final};
+use fettle_runbooks::run::Final;
 
 use super::desk::Desk;
 use crate::evidence::{self, Evidence};
@@ -55,8 +55,9 @@ impl Desk<'_> {
         self.queue(Told { kind, title, run, gate, incident, host, to, text, ended: Ended::default() });
     }
 
-    /// Tells how a host run ended, with what people need where they must look. Of a refusal that goes on they are told once.
-    pub(super) fn notify_ended(&mut self, run: RunId, host: &Host, how: &Final) {
+    /// Tells how a host run ended, with what people need where they must look. Of guards that go on refusing they are told once;
+    /// a refusal of the host itself is another matter each time.
+    pub(super) fn notify_ended(&mut self, run: RunId, host: &Host, how: &Final, barred: bool) {
         if self.in_force.policy.notify.is_none() {
             // Then the record must not say that anybody was told.
             return;
@@ -71,10 +72,10 @@ impl Desk<'_> {
             let steps = steps.take_while(|((of, on, ..), _)| *of == run && on == host).map(|(_, step)| step);
             evidence::of(row, host_row, steps)
         });
-        if let (Ending::Refused, Some(signal)) = (how.ending, signal) {
+        if let Some(signal) = signal.filter(|_| barred) {
             if let Some(at) = self.told_of_refusal(&runbook, host, incident) {
                 let reason = format!(
-                    "people were told at {at} that {runbook} is refused on {host}: not again while that goes on"
+                    "people were told at {at} that guards refuse {runbook} on {host}: not again while that goes on"
                 );
                 let verdicts = vec![Verdict::new(self.now, "notify", Answer::No, reason)];
                 self.change(Change::Judged { signal, verdicts });

@@ -1,6 +1,6 @@
 //! How each change makes the model what it is afterwards.
 
-use fettle_runbooks::id::{Host, IncidentId, RunId};
+use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::run::{Checking, Ending, HostRun, State, Wait};
 
 use super::row::{AgentRow, HostRunRow, IncidentRow, KeptRow, Origin, StepRow, Tally};
@@ -94,13 +94,10 @@ impl Model {
                 row.closed = Some((at, reason.clone()));
                 row.readings.closed = Some(at);
                 row.look_again_at = None;
-                let host = row.host.clone();
                 if self.open_incidents.get(&row.key) == Some(incident) {
                     self.open_incidents.remove(&row.key);
                 }
-                let mut touched = vec![RowKey::Incident(*incident)];
-                touched.extend(host.and_then(|host| self.reset_breakers(&host, *incident)));
-                touched
+                vec![RowKey::Incident(*incident)]
             }
 
             Change::RunCreated { run, hosts } => {
@@ -120,7 +117,7 @@ impl Model {
                 touched
             }
             Change::Moved { run, host, machine, reason } => {
-                let mut touched = self.count(*run, host, machine);
+                let mut touched = self.count(at, *run, host, machine);
                 if matches!(machine.state, State::Ended(_)) && !machine.effects {
                     self.forget_remediation(*run, host);
                 }
@@ -315,17 +312,8 @@ impl Model {
         Some(RowKey::Agent(host.clone()))
     }
 
-    /// An incident is over: what did not help in it says nothing about the next.
-    fn reset_breakers(&mut self, host: &Host, incident: IncidentId) -> Option<RowKey> {
-        let agent = self.agents.get_mut(host)?;
-        let of = agent.tallies.values_mut().filter(|tally| tally.incident == Some(incident));
-        of.for_each(|tally| (tally.failed, tally.incident) = (0, None));
-        agent.tallies.retain(|_, tally| *tally != Tally::default());
-        Some(RowKey::Agent(host.clone()))
-    }
-
     /// Keeps the tally of a host run that comes to stand so, and whether its incident saw anything changed.
-    fn count(&mut self, run: RunId, host: &Host, machine: &HostRun) -> Vec<RowKey> {
+    fn count(&mut self, at: At, run: RunId, host: &Host, machine: &HostRun) -> Vec<RowKey> {
         let mut touched = Vec::new();
         let Some(row) = self.runs.get(&run).filter(|_| machine.effects) else { return touched };
         let (incident, runbook) = (row.incident, row.runbook.clone());
@@ -337,13 +325,16 @@ impl Model {
         match how.ending {
             Ending::Unverified | Ending::Failed | Ending::Undone => {
                 touched.extend(self.tally(host, &runbook, |tally| {
-                    (tally.failed, tally.incident) =
-                        (tally.failed.saturating_add(1), incident.or(tally.incident));
+                    // What is forgotten does not come back with the next.
+                    let forgotten = at >= tally.failed_at.plus(super::BREAKER_MEMORY);
+                    let before = if forgotten { 0 } else { tally.failed };
+                    (tally.failed, tally.failed_at) = (before.saturating_add(1), at);
                 }));
             }
             Ending::Verified | Ending::Succeeded => {
-                touched
-                    .extend(self.tally(host, &runbook, |tally| (tally.failed, tally.incident) = (0, None)));
+                touched.extend(
+                    self.tally(host, &runbook, |tally| (tally.failed, tally.failed_at) = (0, At::default())),
+                );
             }
             Ending::Rejected | Ending::Expired | Ending::Cancelled | Ending::Refused => {}
         }

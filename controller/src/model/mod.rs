@@ -30,6 +30,9 @@ use crate::world::At;
 /// How far back guards and deduplication remember; no guard may be longer.
 pub const MEMORY: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 
+/// So long after the last remediation that did not help, the breaker has forgotten it.
+pub const BREAKER_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Names one row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "each is the key of the row of the same name")]
@@ -177,9 +180,11 @@ impl Model {
         all.filter(|(_, run)| *run != except).map(|(at, _)| *at).collect()
     }
 
-    /// How many remediations of this runbook on this host in a row did not help.
-    pub fn failed_in_a_row(&self, runbook: &str, host: &Host) -> u32 {
-        self.agents.get(host).and_then(|row| row.tallies.get(runbook)).map_or(0, |tally| tally.failed)
+    /// How many remediations of this runbook on this host in a row did not help, the last of them not longer ago than the breaker
+    /// remembers.
+    pub fn failed_in_a_row(&self, runbook: &str, host: &Host, now: At) -> u32 {
+        let tally = self.agents.get(host).and_then(|row| row.tallies.get(runbook));
+        tally.filter(|tally| now < tally.failed_at.plus(BREAKER_MEMORY)).map_or(0, |tally| tally.failed)
     }
 
     /// Which run remediates on this host now.

@@ -459,8 +459,9 @@ pub struct AgentRow {
 pub struct Tally {
     /// Remediations in a row that did not help.
     pub failed: u32,
-    /// The incident of the last of them; its end makes the breaker forget.
-    pub incident: Option<IncidentId>,
+    /// When the last of them ended.
+    #[serde(default)]
+    pub failed_at: At,
     /// When, and in which incident, people were told that a guard refuses; until a remediation is let through again.
     pub told: Option<(At, Option<IncidentId>)>,
 }

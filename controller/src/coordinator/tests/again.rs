@@ -301,7 +301,27 @@ async fn what_did_not_help_twice_is_left_to_people_who_are_told_once() {
 }
 
 #[tokio::test]
-async fn a_closed_incident_lets_alerts_try_again() {
+async fn what_does_not_help_opens_the_breaker_though_the_alert_resolves_in_between() {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    for attempt in 0..3 {
+        bench.pass(31 * MINUTE);
+        let start = now(&bench).await;
+        post(&bench, Status::Firing, start).await;
+        if attempt < 2 {
+            remediate(&bench, &mut agent, FAILED).await;
+        } else {
+            let why = refused(&bench, &mut agent).await;
+            assert!(why.starts_with("guard breaker: 2 remediations in a row did not help"), "{why}");
+        }
+        post(&bench, Status::Resolved, start).await;
+        assert!(incidents(&bench, true).await.is_empty());
+    }
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_day_after_the_last_that_did_not_help_alerts_may_try_again() {
     let bench = Bench::new(Mode::Auto).await;
     let rule = GuardRule {
         runbook: crate::policy::Glob::new("*"),
@@ -318,8 +338,63 @@ async fn a_closed_incident_lets_alerts_try_again() {
     remediate(&bench, &mut agent, FAILED).await;
     post(&bench, Status::Resolved, start).await;
     bench.pass(31 * MINUTE);
+    let start = now(&bench).await;
+    post(&bench, Status::Firing, start).await;
+    let why = refused(&bench, &mut agent).await;
+    assert!(why.starts_with("guard breaker"), "{why}");
+    post(&bench, Status::Resolved, start).await;
+    bench.pass(24 * 60 * MINUTE);
     post(&bench, Status::Firing, now(&bench).await).await;
     remediate(&bench, &mut agent, PASSED).await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn that_guards_refuse_does_not_silence_what_the_host_refuses_itself() {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let fire = async |minutes| {
+        bench.pass(minutes * MINUTE);
+        post(&bench, Status::Firing, now(&bench).await).await
+    };
+    fire(0).await;
+    remediate(&bench, &mut agent, PASSED).await;
+    fire(5).await;
+    refused(&bench, &mut agent).await;
+    fire(5).await;
+    agent.orders.clear();
+    let order = agent.order().await;
+    let message = "the runbook is not certified".to_owned();
+    let refusal = v1::Refused { code: "not-certified".into(), message };
+    agent.report(&bench, &order, v1::report::What::Refused(refusal)).await;
+    bench.until("ended refused").await;
+    let said = told(&bench, "run-ended", 3).await.pop().unwrap();
+    assert!(said["text"].as_str().unwrap().contains("not certified"), "{said:#}");
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_nobody_was_told_of_is_told_once_there_is_somebody() {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let fire = async |minutes| {
+        bench.pass(minutes * MINUTE);
+        post(&bench, Status::Firing, now(&bench).await).await
+    };
+    fire(0).await;
+    remediate(&bench, &mut agent, PASSED).await;
+    told(&bench, "run-ended", 1).await;
+    let policy = (*bench.handle.policy()).clone();
+    let nobody = Policy { notify: None, ..policy.clone() };
+    bench.handle.set_policy(std::sync::Arc::new(nobody), Vec::new()).await;
+    let unheard = fire(5).await;
+    refused(&bench, &mut agent).await;
+    let reasons = trail(&bench, &unheard).await;
+    assert!(!reasons.iter().any(|it| it.contains("people were told")), "{reasons:#?}");
+    bench.handle.set_policy(std::sync::Arc::new(policy), Vec::new()).await;
+    fire(5).await;
+    refused(&bench, &mut agent).await;
+    told(&bench, "run-ended", 2).await;
     bench.check().await;
 }
 
