@@ -172,6 +172,7 @@ mod tests {
             run: id,
             host,
             runbook: run.runbook.clone(),
+            about: String::new(),
             machine: HostRun::new(Until::End),
             reason: String::new(),
             plan: None,

@@ -27,6 +27,8 @@ pub struct Asked<'a> {
     pub host: &'a Host,
     /// Earlier remediations of the same runbook on the same host, oldest first.
     pub before: &'a [At],
+    /// The last of them with the same inputs.
+    pub last: Option<At>,
     /// The run that remediates on the host now, if another does.
     pub taken_by: Option<RunId>,
     /// How many remediations of the same runbook on the same host in a row did not help.
@@ -80,10 +82,10 @@ fn cooldown(asked: &Asked<'_>, policy: &Policy) -> Verdict {
     let Some(cooldown) = asked.own.cooldown.into_iter().chain(rules).max() else {
         return verdict(Answer::Yes, "none is set".to_owned());
     };
-    let Some(last) = asked.before.last() else {
+    let Some(last) = asked.last else {
         return verdict(Answer::Yes, format!("no earlier remediation; {} is set", seconds(cooldown)));
     };
-    let since = asked.now.since(*last);
+    let since = asked.now.since(last);
     let text =
         format!("the last remediation was {} ago, at least {} is set", seconds(since), seconds(cooldown));
     verdict(if since < cooldown { Answer::No } else { Answer::Yes }, text)
@@ -179,6 +181,7 @@ mod tests {
             own: &own,
             host: &"web-1".parse().unwrap(),
             before,
+            last: before.last().copied(),
             taken_by: Some(if taken { other } else { run }),
             failed,
             by_hand,

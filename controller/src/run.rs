@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fettle_proto::v1;
 use fettle_runbooks::id::{Digest, Host, IncidentId, RunId, SignalId};
 use fettle_runbooks::run::{HostRun, Until};
+use sha2::{Digest as _, Sha256};
 
 use crate::model::row::{Blob, HostRunRow, Origin, RunRow, SignedBlob};
 use crate::policy::Mode;
@@ -43,6 +44,19 @@ pub struct Beginning<'a> {
     pub now: At,
 }
 
+/// What tells runs of one runbook on one host apart: the inputs, in short. Nothing where there are none.
+pub fn about(inputs: &BTreeMap<String, String>) -> String {
+    if inputs.is_empty() {
+        return String::new();
+    }
+    let mut hash = Sha256::new();
+    for text in inputs.iter().flat_map(|(name, value)| [name, value]) {
+        hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(text);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The rows of a run nothing of which has been sent.
 pub fn begin(beginning: Beginning<'_>) -> (RunRow, Vec<HostRunRow>) {
     let until = match beginning.mode {
@@ -53,6 +67,7 @@ pub fn begin(beginning: Beginning<'_>) -> (RunRow, Vec<HostRunRow>) {
         run: beginning.id,
         host: host.clone(),
         runbook: beginning.runbook.to_owned(),
+        about: about(&beginning.inputs),
         machine: HostRun::new(until),
         reason: String::new(),
         plan: None,

@@ -66,6 +66,11 @@ pub struct Remark {
 }
 
 impl Signal {
+    /// When it began to fire, as far as anybody says.
+    pub fn began(&self) -> At {
+        self.starts_at.unwrap_or(self.received_at)
+    }
+
     /// What makes two signals one: the source, its fingerprint and the start.
     pub fn key(&self) -> Key {
         Key {

@@ -129,13 +129,16 @@ impl Desk<'_> {
                 .map(|read| read.runbook.guard().clone())
                 .unwrap_or_default(),
         };
-        let before = self.model.remediations(&run_row.runbook, host, run);
+        let remediations = self.model.remediations(&run_row.runbook, host, run);
+        let before: Vec<At> = remediations.iter().map(|before| before.at).collect();
+        let same = remediations.iter().rev().find(|before| before.about == host_row.about);
         let asked = guard::Asked {
             run,
             runbook: &run_row.runbook,
             own: &own,
             host,
             before: &before,
+            last: same.map(|before| before.at),
             taken_by: self.model.taken_by(host),
             failed: self.model.failed_in_a_row(&run_row.runbook, host, self.now),
             by_hand: matches!(run_row.origin, Origin::Person(_)),

@@ -109,9 +109,14 @@ impl Desk<'_> {
     /// An incident whose symptom was verified gone a while ago is looked at: does the alert agree?
     pub(super) fn incident_due(&mut self, id: IncidentId) {
         let Some(row) = self.model.incidents.get(&id) else { return };
-        let due = row.look_again_at.is_some_and(|at| self.now >= at) && !row.firing.is_empty();
-        let Some(verified) = row.readings.remediated.filter(|_| due) else { return };
-        let IncidentRow { title, host, firing, readings, runs, .. } = row.clone();
+        let due = row.look_again_at.is_some_and(|at| self.now >= at);
+        let Some(verified) = row.verified_at.or(row.readings.remediated).filter(|_| due) else { return };
+        let IncidentRow { title, host, mut firing, readings, runs, .. } = row.clone();
+        // What began after that is another matter.
+        firing.retain(|id| self.model.signals.get(id).is_some_and(|row| row.signal.began() <= verified));
+        if firing.is_empty() {
+            return;
+        }
         self.change(Change::StillFiring { incident: id });
         let text = format!(
             "the symptom was verified gone at {verified}, and the alert still fires: either it is slow to resolve, or it sees something that \

@@ -13,7 +13,7 @@ use crate::model::row::{IncidentRow, Origin, SignalRow};
 use crate::model::{Change, Over};
 use crate::policy::Mode;
 use crate::report;
-use crate::run::{Beginning, begin};
+use crate::run::{self, Beginning, begin};
 use crate::signal::{Answer, Signal, Status, Verdict};
 use crate::trigger::{Chosen, Judged, choose};
 use crate::world::At;
@@ -220,6 +220,8 @@ impl Desk<'_> {
                 closed: None,
             },
             acted: false,
+            unhelped: Default::default(),
+            verified_at: None,
             look_again_at: None,
         }
     }
@@ -245,14 +247,17 @@ impl Desk<'_> {
         let (mode, why) = self.in_force.policy.mode(name, &signal.name, &chosen.host);
         let goes = if mode == Mode::Observe { Answer::No } else { Answer::Yes };
         judged.verdicts.push(Verdict::new(now, "mode", goes, why));
-        let open = self
-            .model
-            .host_runs
-            .values()
-            .find(|row| row.runbook == name && row.host == chosen.host && row.machine.ended().is_none());
+        // Of another mount, or another unit, is not the same.
+        let about = run::about(&chosen.inputs);
+        let open = self.model.host_runs.values().find(|row| {
+            row.runbook == name
+                && row.host == chosen.host
+                && row.about == about
+                && row.machine.ended().is_none()
+        });
         match open {
             Some(row) => {
-                let reason = format!("{} of {name} is open on {}", row.run, row.host);
+                let reason = format!("{} of {name} with these inputs is open on {}", row.run, row.host);
                 judged.verdicts.push(Verdict::new(now, "guard one run", Answer::No, reason));
                 (judged, None)
             }
@@ -351,15 +356,22 @@ impl Desk<'_> {
         if row.closed.is_some() || !row.firing.is_empty() || running {
             return;
         }
-        let reason = match (row.readings.remediated, row.acted, row.runs.is_empty()) {
+        let verified = row.readings.remediated.filter(|_| row.unhelped.is_empty());
+        let reason = match (verified, row.acted, row.runs.is_empty()) {
             (Some(_), ..) => "the symptom is verified gone and the alert is resolved",
+            (None, true, _) if row.verified_at.is_some() && row.unhelped.is_empty() => {
+                "the alert is resolved; the symptom was verified gone before it fired again, and not since"
+            }
+            (None, true, _) if row.verified_at.is_some() => {
+                "the alert is resolved, though not every run could verify that its symptom is gone"
+            }
             (None, true, _) => "the alert is resolved, though no run could verify that the symptom is gone",
             (None, false, false) => {
                 "the alert resolved by itself: the host was looked at, and nothing was changed on it"
             }
             (None, false, true) => "the alert resolved by itself before anything ran",
         };
-        if row.readings.remediated.is_none() {
+        if verified.is_none() {
             for signal in row.signals.clone() {
                 let verdicts = vec![Verdict::new(self.now, "incident", Answer::No, reason)];
                 self.change(Change::Judged { signal, verdicts });

@@ -3,8 +3,8 @@
 use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::run::{Checking, Ending, HostRun, State, Wait};
 
-use super::row::{AgentRow, HostRunRow, IncidentRow, KeptRow, Origin, StepRow, Tally};
-use super::{Change, Model, Row, RowKey, StepEnd};
+use super::row::{AgentRow, HostRunRow, KeptRow, Origin, StepRow, Tally};
+use super::{Change, Model, Remediation, Row, RowKey, StepEnd};
 use crate::policy::Mode;
 use crate::signal::Status;
 use crate::world::At;
@@ -34,7 +34,7 @@ impl Model {
                 if let Some(incident) = row.incident.and_then(|id| self.incidents.get_mut(&id)) {
                     match status {
                         Status::Firing => {
-                            incident.goes_on();
+                            incident.readings.remediated = None;
                             incident.firing.insert(*signal)
                         }
                         Status::Resolved => incident.firing.remove(signal),
@@ -59,7 +59,11 @@ impl Model {
                         row.signals.push(*signal);
                     }
                     row.firing.insert(*signal);
-                    row.goes_on();
+                    let began = self.signals.get(signal).map(|row| row.signal.began());
+                    // What began before the symptom was verified gone was gone with it.
+                    if row.readings.remediated.is_some_and(|verified| began > Some(verified)) {
+                        row.readings.remediated = None;
+                    }
                     if let Some(signal_row) = self.signals.get_mut(signal) {
                         signal_row.incident = Some(*incident);
                         touched.push(RowKey::Signal(*signal));
@@ -78,7 +82,7 @@ impl Model {
             }
             Change::Remediated { incident, look_again_at } => {
                 self.incidents.get_mut(incident).map_or_else(Vec::new, |row| {
-                    row.readings.remediated.get_or_insert(at);
+                    (row.readings.remediated, row.verified_at) = (Some(at), Some(at));
                     row.look_again_at = *look_again_at;
                     vec![RowKey::Incident(*incident)]
                 })
@@ -93,6 +97,9 @@ impl Model {
                 let Some(row) = self.incidents.get_mut(incident) else { return Vec::new() };
                 row.closed = Some((at, reason.clone()));
                 row.readings.closed = Some(at);
+                if !row.unhelped.is_empty() {
+                    row.readings.remediated = None;
+                }
                 row.look_again_at = None;
                 if self.open_incidents.get(&row.key) == Some(incident) {
                     self.open_incidents.remove(&row.key);
@@ -135,8 +142,8 @@ impl Model {
                 if let Some(row) = self.host_runs.get(&(*run, host.clone())) {
                     let runbook = row.runbook.clone();
                     let times = self.remediations.entry((row.runbook.clone(), host.clone())).or_default();
-                    times.retain(|(before, _)| *before >= at.minus(super::MEMORY));
-                    times.push((at, *run));
+                    times.retain(|before| before.at >= at.minus(super::MEMORY));
+                    times.push(Remediation { at, run: *run, about: row.about.clone() });
                     touched.extend(self.tally(host, &runbook, |tally| tally.told = None));
                 }
                 touched
@@ -315,6 +322,7 @@ impl Model {
     /// Keeps the tally of a host run that comes to stand so, and whether its incident saw anything changed.
     fn count(&mut self, at: At, run: RunId, host: &Host, machine: &HostRun) -> Vec<RowKey> {
         let mut touched = Vec::new();
+        touched.extend(self.helped(run, host, machine));
         let Some(row) = self.runs.get(&run).filter(|_| machine.effects) else { return touched };
         let (incident, runbook) = (row.incident, row.runbook.clone());
         if let Some(row) = incident.and_then(|id| self.incidents.get_mut(&id)).filter(|row| !row.acted) {
@@ -341,6 +349,23 @@ impl Model {
         touched
     }
 
+    /// Keeps for the incident which of its remediations did not help.
+    fn helped(&mut self, run: RunId, host: &Host, machine: &HostRun) -> Option<RowKey> {
+        let how = machine.ended()?;
+        let host_run = self.host_runs.get(&(run, host.clone()))?;
+        let which = (host_run.runbook.clone(), host_run.about.clone());
+        let incident = self.runs.get(&run)?.incident?;
+        let row = self.incidents.get_mut(&incident)?;
+        let changed = match how.ending {
+            Ending::Unverified | Ending::Failed | Ending::Undone => {
+                machine.effects && row.unhelped.insert(which)
+            }
+            Ending::Verified | Ending::Succeeded => row.unhelped.remove(&which),
+            Ending::Rejected | Ending::Expired | Ending::Cancelled | Ending::Refused => false,
+        };
+        changed.then_some(RowKey::Incident(incident))
+    }
+
     fn put(&mut self, row: Row) -> Vec<RowKey> {
         let key = row.key();
         self.insert(row);
@@ -352,7 +377,7 @@ impl Model {
         let Some(row) = self.host_runs.get_mut(&(run, host.clone())) else { return };
         row.remediated_at = None;
         if let Some(times) = self.remediations.get_mut(&(row.runbook.clone(), host.clone())) {
-            times.retain(|(_, other)| *other != run);
+            times.retain(|before| before.run != run);
         }
     }
 
@@ -392,13 +417,6 @@ impl Model {
                 self.taken.remove(&row.host);
             }
         }
-    }
-}
-
-impl IncidentRow {
-    /// It fires again, or more of it does: what was verified gone is not the end of it.
-    fn goes_on(&mut self) {
-        (self.readings.remediated, self.look_again_at) = (None, None);
     }
 }
 
@@ -442,6 +460,7 @@ mod tests {
                 run: id(run),
                 host: host.clone(),
                 runbook: "host/x".to_owned(),
+                about: String::new(),
                 machine,
                 reason: String::new(),
                 plan: None,

@@ -86,6 +86,17 @@ impl Row {
     }
 }
 
+/// A remediation that was let through.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Remediation {
+    /// When.
+    pub at: At,
+    /// Of which run.
+    pub run: RunId,
+    /// With which inputs, in short.
+    pub about: String,
+}
+
 /// What is true now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
@@ -125,7 +136,7 @@ pub struct Model {
     /// Orders that have not ended, by host, so that a reconnect does not search all.
     open_orders: BTreeMap<Host, BTreeSet<(RunId, u32)>>,
     /// When remediations were let through, by runbook and host; outlives the runs.
-    remediations: BTreeMap<(String, Host), Vec<(At, RunId)>>,
+    remediations: BTreeMap<(String, Host), Vec<Remediation>>,
     /// Which runs may be changing a host now, the one it belongs to first. A second one only looks whether what it did
     /// earlier has helped.
     taken: BTreeMap<Host, Vec<RunId>>,
@@ -174,10 +185,10 @@ impl Model {
         orders
     }
 
-    /// When remediations of this runbook on this host were let through, oldest first, but for those of `except`.
-    pub fn remediations(&self, runbook: &str, host: &Host, except: RunId) -> Vec<At> {
+    /// The remediations of this runbook on this host, oldest first, but for those of `except`.
+    pub fn remediations(&self, runbook: &str, host: &Host, except: RunId) -> Vec<&Remediation> {
         let all = self.remediations.get(&(runbook.to_owned(), host.clone())).into_iter().flatten();
-        all.filter(|(_, run)| *run != except).map(|(at, _)| *at).collect()
+        all.filter(|before| before.run != except).collect()
     }
 
     /// How many remediations of this runbook on this host in a row did not help, the last of them not longer ago than the breaker
@@ -215,7 +226,7 @@ impl Model {
             Row::HostRun(row) => {
                 if let Some(at) = row.remediated_at {
                     let times = self.remediations.entry((row.runbook.clone(), row.host.clone())).or_default();
-                    times.push((at, row.run));
+                    times.push(Remediation { at, run: row.run, about: row.about.clone() });
                     times.sort_unstable();
                 }
                 self.retake(&row);

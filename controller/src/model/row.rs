@@ -144,6 +144,12 @@ pub struct IncidentRow {
     /// Whether a run of it may have changed a host.
     #[serde(default)]
     pub acted: bool,
+    /// Its remediations the last of which did not help, by runbook and inputs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unhelped: BTreeSet<(String, String)>,
+    /// When the symptom was verified gone last, whatever fired since.
+    #[serde(default)]
+    pub verified_at: Option<At>,
     /// The symptom was verified gone: when to look whether the alert agrees.
     #[serde(default)]
     pub look_again_at: Option<At>,
@@ -225,6 +231,9 @@ pub struct HostRunRow {
     pub host: Host,
     /// The runbook's name, for guards.
     pub runbook: String,
+    /// Its inputs, in short, for guards.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub about: String,
     /// Where it stands.
     pub machine: HostRun,
     /// Why it stands or ended there, for people.

@@ -5,6 +5,7 @@ mod bench;
 mod hostile;
 mod memory;
 mod showing;
+mod several;
 mod stopping;
 
 use super::AgentCertificate;
