@@ -28,6 +28,13 @@ pub(super) struct Log {
     pub(super) meta: Metadata,
 }
 
+impl Log {
+    /// What is the same for all its names.
+    pub(super) fn identity(&self) -> (u64, u64) {
+        (self.meta.dev(), self.meta.ino())
+    }
+}
+
 /// Opens a log; nothing if there is none.
 pub(super) fn open(path: &Path, state: &Path) -> Result<Option<Log>, String> {
     match std::fs::metadata(path) {

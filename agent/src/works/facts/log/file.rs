@@ -4,8 +4,10 @@
 //! before what is too old: lines of several writers are not quite in order, and a stranger who can put an old date into a line
 //! (the user's name in an access log) must not hide what stands above it.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io::ErrorKind;
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -20,24 +22,66 @@ const OLD_ENOUGH: u32 = 200;
 const BLOCK: u64 = 64 * 1024;
 /// What has no stamp so far has none.
 const UNSTAMPED: u64 = 1024 * 1024;
+/// Endings of what cannot be read as it is.
+const PACKED: [&str; 5] = ["gz", "xz", "zst", "bz2", "lz4"];
 
 pub(super) fn read(path: &Path, ask: &Ask, state: &Path) -> Result<Hits, String> {
     let log = allowed::open(path, state)?.ok_or("there is no such file")?;
     let mut sieve = Sieve { ask, hits: Hits::default(), pending: Hits::default(), old: 0, stamped: false };
     let mut left = MOST_BYTES;
+    let mut read = vec![log.identity()];
     if sieve.sift(log, &mut left)?.is_break() {
         return Ok(sieve.hits);
     }
     // All of it is recent: it was rotated not long ago.
-    let mut before = path.as_os_str().to_owned();
-    before.push(".1");
-    let of_it = |why: String| format!("{}: {why}", before.to_string_lossy());
-    if let Some(log) = allowed::open(&PathBuf::from(&before), state).map_err(of_it)? {
-        let _ = sieve.sift(log, &mut left).map_err(of_it)?;
+    for before in rotated(path, ask)? {
+        let of_it = |why: String| format!("{}: {why}", before.display());
+        if PACKED.iter().any(|kind| before.extension().is_some_and(|ending| ending == *kind)) {
+            return Err(of_it("it has lines of that time and is compressed: ask for a shorter time".into()));
+        }
+        let Some(log) = allowed::open(&before, state).map_err(of_it)? else { continue };
+        if read.contains(&log.identity()) {
+            continue;
+        }
+        read.push(log.identity());
+        if sieve.sift(log, &mut left).map_err(of_it)?.is_break() {
+            break;
+        }
     }
     // What stands above the first stamp may be as recent.
     sieve.hits.older(sieve.pending);
     Ok(sieve.hits)
+}
+
+/// What a log was rotated into and was written to since, the newest first: `….1`, `….2.gz`, `…-20261121`.
+fn rotated(path: &Path, ask: &Ask) -> Result<Vec<PathBuf>, String> {
+    let real = path.canonicalize().map_err(|error| error.to_string())?;
+    let (Some(dir), Some(name)) = (real.parent(), real.file_name()) else { return Ok(Vec::new()) };
+    let unknown = |error| format!("{}: what it was rotated into cannot be told: {error}", dir.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(unknown)? {
+        if Instant::now() > ask.deadline {
+            return Err(TOO_SLOW.into());
+        }
+        let entry = entry.map_err(unknown)?;
+        let called = entry.file_name();
+        let Some(rest) = called.as_bytes().strip_prefix(name.as_bytes()) else { continue };
+        if !matches!(rest, [b'.' | b'-', b'0'..=b'9', ..] | b".old") {
+            continue;
+        }
+        match std::fs::metadata(entry.path()) {
+            Ok(meta) if mtime_ms(&meta) >= ask.from_ms => found.push((mtime_ms(&meta), entry.path())),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("{}: {error}", entry.path().display())),
+        }
+    }
+    found.sort_by(|a, b| b.cmp(a));
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+fn mtime_ms(meta: &Metadata) -> i64 {
+    meta.mtime().saturating_mul(1000).saturating_add(meta.mtime_nsec() / 1_000_000)
 }
 
 /// What has been seen of a log, newest first.
@@ -54,8 +98,7 @@ struct Sieve<'a> {
 impl Sieve<'_> {
     /// Goes through a file. It goes on where the one before may say more.
     fn sift(&mut self, log: Log, left: &mut u64) -> Result<ControlFlow<()>, String> {
-        let mtime_ms =
-            log.meta.mtime().saturating_mul(1000).saturating_add(log.meta.mtime_nsec() / 1_000_000);
+        let mtime_ms = mtime_ms(&log.meta);
         if mtime_ms < self.ask.from_ms {
             return Ok(Break(()));
         }
