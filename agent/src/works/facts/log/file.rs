@@ -1,8 +1,8 @@
 //! A log that is a file, from its newest line backwards.
 //!
 //! A line is as old as the stamp it begins with; one without a stamp belongs to the stamped one before it. Reading ends well
-//! before what is too old: lines of several writers are not quite in order, and a stranger who can put an old date into a line
-//! (the user's name in an access log) must not hide what stands above it.
+//! before what is too old, and only where times do not rise: lines of several writers are not quite in order, and a
+//! stranger who gets an old date to the beginning of lines should not hide what stands above them.
 
 use std::fs::{File, Metadata};
 use std::io::ErrorKind;
@@ -18,6 +18,8 @@ use super::{Ask, Hits, MOST_BYTES, MOST_OF_A_LINE, TOO_SLOW, too_much};
 
 /// So many old lines after one another, and what is above them is old.
 const OLD_ENOUGH: u32 = 200;
+/// How much later than one below it a line may be: requests have the time when they began, and are written when they end.
+const DISORDER_MS: i64 = 10 * 60 * 1000;
 /// What is read at first.
 const BLOCK: u64 = 64 * 1024;
 /// What has no stamp so far has none.
@@ -27,7 +29,8 @@ const PACKED: [&str; 5] = ["gz", "xz", "zst", "bz2", "lz4"];
 
 pub(super) fn read(path: &Path, ask: &Ask, state: &Path) -> Result<Hits, String> {
     let log = allowed::open(path, state)?.ok_or("there is no such file")?;
-    let mut sieve = Sieve { ask, hits: Hits::default(), pending: Hits::default(), old: 0, stamped: false };
+    let mut sieve =
+        Sieve { ask, hits: Hits::default(), pending: Hits::default(), old: Old::default(), stamped: false };
     let mut left = MOST_BYTES;
     let mut read = vec![log.identity()];
     if sieve.sift(log, &mut left)?.is_break() {
@@ -90,9 +93,27 @@ struct Sieve<'a> {
     hits: Hits,
     /// Of lines that wait for the stamp above them.
     pending: Hits,
-    /// Old lines after one another.
-    old: u32,
+    old: Old,
     stamped: bool,
+}
+
+/// Old lines after one another, from the newest on.
+#[derive(Default)]
+struct Old {
+    count: u32,
+    oldest: i64,
+}
+
+impl Old {
+    /// Takes one more; whether what is above it is old, too.
+    fn take(&mut self, stamp: i64) -> bool {
+        if self.count == 0 || stamp > self.oldest.saturating_add(DISORDER_MS) {
+            *self = Old { count: 0, oldest: stamp };
+        }
+        self.count += 1;
+        self.oldest = self.oldest.min(stamp);
+        self.count >= OLD_ENOUGH
+    }
 }
 
 impl Sieve<'_> {
@@ -126,7 +147,7 @@ impl Sieve<'_> {
                 return Err(NO_STAMPS.into());
             }
         }
-        Ok(if self.old > 0 { Break(()) } else { Continue(()) })
+        Ok(if self.old.count > 0 { Break(()) } else { Continue(()) })
     }
 
     fn line(&mut self, line: &str, stamp: Option<i64>) -> ControlFlow<()> {
@@ -135,10 +156,9 @@ impl Sieve<'_> {
         self.stamped = true;
         let pending = std::mem::take(&mut self.pending);
         if stamp < self.ask.from_ms {
-            self.old += 1;
-            return if self.old >= OLD_ENOUGH { Break(()) } else { Continue(()) };
+            return if self.old.take(stamp) { Break(()) } else { Continue(()) };
         }
-        self.old = 0;
+        self.old = Old::default();
         self.hits.older(pending);
         if self.hits.decide(self.ask.question) { Break(()) } else { Continue(()) }
     }

@@ -122,8 +122,11 @@ fn names(mut text: Text<'_>) -> Option<Stamp> {
 
 /// `192.0.2.1 - ana [21/Nov/2026:21:00:01 +0100] "GET …`.
 fn access(line: &[u8]) -> Option<Stamp> {
-    let before = line.iter().position(|byte| *byte == b'[')?;
-    if line[..before].contains(&b'"') || line[..before].split(|byte| *byte == b' ').count() < 4 {
+    // The last before the request: whoever asks chooses the user's name, and servers write `"` in it as `\"` or `\x22`.
+    let quote = |at: &usize| line[*at] == b'"' && line[..*at].last() != Some(&b'\\');
+    let request = (0..line.len()).find(quote)?;
+    let before = line[..request].iter().rposition(|byte| *byte == b'[')?;
+    if line[..before].split(|byte| *byte == b' ').count() < 4 {
         return None;
     }
     let mut text = Text(&line[before + 1..]);

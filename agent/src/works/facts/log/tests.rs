@@ -125,7 +125,7 @@ fn whatever_a_log_was_rotated_into_is_read_or_named_and_never_taken_for_nothing(
         assert!(told.contains(name) && told.contains("compressed"), "{told}");
         // What is certain is certain.
         assert_eq!(ask(Question::Matches, &log, "INFO", HOUR), Ok(Value::Bool(true)));
-        let old = std::time::SystemTime::now() - 2 * HOUR;
+        let old = packed.metadata().unwrap().modified().unwrap() - 2 * HOUR;
         OpenOptions::new().write(true).open(&packed).unwrap().set_modified(old).unwrap();
         assert_eq!(count(&log, "ERROR", HOUR), Ok(Value::Int(3)), "{name} is older than what is asked for");
     }
@@ -142,6 +142,34 @@ fn a_stranger_who_backdates_a_line_hides_nothing_above_it() {
     let text = format!("{} ERROR real\n{forged}{} INFO end\n", ago(9), ago(1));
     let log = write(&dir.path().join("access.log"), &text);
     assert_eq!(ask(Question::Matches, &log, "ERROR", HOUR), Ok(Value::Bool(true)));
+}
+
+#[test]
+fn a_date_in_the_name_of_a_user_is_not_the_time_of_a_request() {
+    let dir = place();
+    let now = (Timestamp::now() - 1.minutes()).strftime("%d/%b/%Y:%H:%M:%S +0000").to_string();
+    let old = "[01/Jan/2020:00:00:00 +0000]";
+    for user in [format!("x {old} y"), format!("x {old} \\\" y"), format!("[ {old}")] {
+        let line = format!("192.0.2.1 - {user} [{now}] \"GET / HTTP/1.1\" 401 0\n");
+        let text = format!("{} ERROR real\n{}", ago(9), line.repeat(300));
+        let log = write(&dir.path().join("access.log"), &text);
+        assert_eq!(ask(Question::Matches, &log, "ERROR", HOUR), Ok(Value::Bool(true)), "{user}");
+    }
+}
+
+#[test]
+fn old_lines_end_the_reading_only_where_their_times_do_not_rise() {
+    let dir = place();
+    let lines =
+        |minutes: &dyn Fn(i64) -> i64| (0..1000).map(|n| format!("{} old\n", ago(minutes(n)))).collect();
+    let of = |old: String| {
+        let text = format!("{} ERROR real\n{old}{} INFO end\n", ago(9), ago(1));
+        ask(Question::Matches, &write(&dir.path().join("app.log"), &text), "ERROR", HOUR)
+    };
+    assert_eq!(of(lines(&|n| 9000 + n % 100 * 30)), Ok(Value::Bool(true)), "up and down");
+    assert_eq!(of(lines(&|n| 9000 + n)), Ok(Value::Bool(true)), "up");
+    assert_eq!(of(lines(&|n| 9000 - n)), Ok(Value::Bool(false)), "as logs are");
+    assert_eq!(of(lines(&|n| 9000 - n + n % 2 * 5)), Ok(Value::Bool(false)), "nearly in order");
 }
 
 #[test]
