@@ -4,15 +4,15 @@
 //! the same limits are drawn here: nothing on the list of secrets, and of the rest what anybody on the host may read. Logs
 //! are the exception, since most are for root and its group only: what is below `/var/log` may be read.
 //!
-//! What is asked is the open file, not its name: nobody can put another file in its place in between.
+//! What is asked is a file that is held, not its name, and that one is opened: nobody can put another in its place in between.
 
 use std::fs::{File, Metadata};
-use std::io::ErrorKind;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::works::sandbox::secrets;
 
@@ -37,25 +37,25 @@ impl Log {
 
 /// Opens a log; nothing if there is none.
 pub(super) fn open(path: &Path, state: &Path) -> Result<Option<Log>, String> {
-    match std::fs::metadata(path) {
-        Ok(meta) if !meta.is_file() => return Err("not a regular file".into()),
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+    // To hold a file is not to open it, which does things: a device acts, a pipe waits.
+    let held = match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(held) => File::from(held),
+        Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error.to_string()),
+    };
+    let meta = held.metadata().map_err(|error| error.to_string())?;
+    if !meta.is_file() {
+        return Err("not a regular file".into());
     }
+    let same = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let real = std::fs::read_link(&same).map_err(|error| format!("/proc: {error}"))?;
+    may_be_read(&real, &meta, state)?;
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::options()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
-        .open(path)
+        .open(&same)
         .map_err(|error| error.to_string())?;
-    let meta = file.metadata().map_err(|error| error.to_string())?;
-    if !meta.is_file() {
-        return Err("not a regular file".into());
-    }
-    let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
-        .map_err(|error| format!("/proc: {error}"))?;
-    may_be_read(&real, &meta, state)?;
     Ok(Some(Log { file, meta }))
 }
 
