@@ -24,6 +24,9 @@ pub(crate) const SOCKET: &str = "/run/dbus/system_bus_socket";
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How long to wait before the bus is tried again that has too many waiting.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// Ends of jobs that may wait to be looked at. Others' jobs end too.
 const QUEUE: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4096).expect("not zero");
 
@@ -109,6 +112,17 @@ pub(crate) fn wait<T>(patience: Duration, ask: impl Future<Output = Result<T, No
     })
 }
 
+/// Connects to a socket without ever blocking the thread: where too many wait to be let in, it is tried again.
+async fn reach(socket: &Path) -> std::io::Result<std::os::unix::net::UnixStream> {
+    loop {
+        match tokio::net::UnixStream::connect(socket).await {
+            Ok(stream) => return stream.into_std(),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => tokio::time::sleep(AGAIN).await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// A connection to systemd.
 #[derive(Clone, Debug)]
 pub(crate) struct Systemd(Connection);
@@ -129,14 +143,16 @@ pub(crate) struct Ends(MessageStream);
 impl Systemd {
     /// Connects to the bus at a socket.
     pub(crate) async fn connect(socket: &Path) -> Result<Systemd, No> {
-        let no_bus = |why: String| No::Bus { socket: socket.display().to_string(), why };
-        // Not by its address: what may stand in a path has another meaning there.
-        let stream =
-            std::os::unix::net::UnixStream::connect(socket).map_err(|error| no_bus(error.to_string()))?;
-        let building = Box::pin(Builder::unix_stream(stream).method_timeout(ANSWER).build());
+        let building = Box::pin(async {
+            // Not by its address: what may stand in a path has another meaning there.
+            let stream = reach(socket).await.map_err(|error| {
+                let socket = socket.display().to_string();
+                No::Bus { socket, why: error.to_string() }
+            })?;
+            Ok(Systemd(Builder::unix_stream(stream).method_timeout(ANSWER).build().await?))
+        });
         match tokio::time::timeout(ANSWER, building).await {
-            Ok(Ok(connection)) => Ok(Systemd(connection)),
-            Ok(Err(error)) => Err(error.into()),
+            Ok(connected) => connected,
             Err(_) => Err(No::Silent(ANSWER)),
         }
     }

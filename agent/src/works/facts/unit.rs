@@ -129,6 +129,30 @@ mod tests {
         let told = read_at(&socket, "nginx", Duration::from_millis(500)).unwrap_err();
         assert_eq!(told, "this host's D-Bus did not answer within 400ms");
         assert!(began.elapsed() < PATIENCE);
+        // Whoever has filled its queue keeps nobody waiting for ever either.
+        rustix::net::listen(&listener, 0).unwrap();
+        let flags = rustix::net::SocketFlags::NONBLOCK;
+        let address = rustix::net::SocketAddrUnix::new(&socket).unwrap();
+        let fill = || {
+            let one = rustix::net::socket_with(
+                rustix::net::AddressFamily::UNIX,
+                rustix::net::SocketType::STREAM,
+                flags,
+                None,
+            );
+            let one = one.unwrap();
+            rustix::net::connect(&one, &address).map(|()| one)
+        };
+        let queue: Vec<_> = std::iter::from_fn(|| fill().ok()).take(1000).collect();
+        assert!(queue.len() < 1000, "the queue is never full");
+        let began = Instant::now();
+        let (answer, told) = std::sync::mpsc::channel();
+        let full = socket.clone();
+        std::thread::spawn(move || answer.send(read_at(&full, "nginx", Duration::from_millis(500))));
+        let told = told.recv_timeout(PATIENCE).expect("an answer").unwrap_err();
+        assert_eq!(told, "this host's D-Bus did not answer within 400ms");
+        assert!(began.elapsed() < PATIENCE);
+        drop(queue);
         std::thread::spawn(move || listener.incoming().for_each(drop));
         let told = read_at(&socket, "nginx", PATIENCE).unwrap_err();
         assert!(told.starts_with("the connection to this host's D-Bus broke: "), "{told}");
