@@ -89,6 +89,7 @@ impl<'a> Desk<'a> {
     fn incident_of(&self, change: &Change, run: Option<RunId>) -> Option<IncidentId> {
         if let Change::SignalRepeated { signal }
         | Change::SignalTurned { signal, .. }
+        | Change::SignalTaken { signal, .. }
         | Change::Judged { signal, .. } = change
         {
             return self.model.signals.get(signal).and_then(|row| row.incident);

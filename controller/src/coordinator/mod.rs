@@ -435,8 +435,8 @@ impl Coordinator {
                 RowKey::Order(run, host, segment) => self.decide(|desk| desk.order_due(run, &host, segment)),
                 RowKey::Notification(id) => self.send(id),
                 RowKey::Incident(id) => self.decide(|desk| desk.incident_due(id)),
-                RowKey::Signal(_)
-                | RowKey::Run(_)
+                RowKey::Signal(id) => self.decide(|desk| desk.late_due(id)),
+                RowKey::Run(_)
                 | RowKey::HostRun(..)
                 | RowKey::Step(..)
                 | RowKey::Agent(_)

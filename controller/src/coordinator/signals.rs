@@ -27,7 +27,13 @@ const ECHO: Duration = Duration::from_secs(60);
 impl Desk<'_> {
     /// Takes one signal in.
     pub(super) fn signal(&mut self, signal: Signal) -> Receipt {
+        let echo = self.echo(&signal);
         if let Some(known) = self.known(&signal) {
+            let over = echo.filter(|_| known.late_until.is_some() && signal.status == Status::Resolved);
+            if known.signal.status == Status::Firing && barred(&known.signal) && !barred(&signal) {
+                let receipt = Receipt { signal: known.id, new: false, run: known.run };
+                return Receipt { run: self.no_hearsay(known.id, &signal).or(receipt.run), ..receipt };
+            }
             let receipt = Receipt { signal: known.id, new: false, run: known.run };
             let turned = known.signal.status != signal.status;
             let id = known.id;
@@ -36,9 +42,11 @@ impl Desk<'_> {
             } else {
                 self.change(Change::SignalRepeated { signal: id });
             }
-            return receipt;
+            return match over {
+                Some(over) => Receipt { signal: over.signal, new: false, run: over.run },
+                None => receipt,
+            };
         }
-        let echo = self.echo(&signal);
         if let Some(over) = echo.filter(|_| signal.status == Status::Resolved) {
             return Receipt { signal: over.signal, new: false, run: over.run };
         }
@@ -50,11 +58,12 @@ impl Desk<'_> {
             None => self.judge(&signal),
         };
         let id = SignalId::new(self.world.uuid());
-        let mut row = SignalRow {
+        let row = SignalRow {
             id,
             signal: signal.clone(),
             repeats: 0,
             seen_at: Some(signal.received_at).filter(|_| signal.status == Status::Firing),
+            late_until: echo.map(|over| over.at.plus(ECHO)),
             incident: None,
             run: None,
             host: judged.host.clone(),
@@ -64,26 +73,91 @@ impl Desk<'_> {
             self.change(Change::SignalReceived(Box::new(row)));
             return Receipt { signal: id, new: true, run: None };
         }
-        let key = incident::key(&signal, judged.host.as_ref());
-        self.end_earlier(&key, &signal);
+        let run = self.begin_or_join(&signal, id, &judged, go, |incident| {
+            Change::SignalReceived(Box::new(SignalRow { incident, ..row }))
+        });
+        Receipt { signal: id, new: true, run }
+    }
+
+    /// Opens an incident for a signal that fires, or joins one, and starts what it asks for. `entered` makes the change by which
+    /// the signal comes in, given the incident if it is a new one.
+    fn begin_or_join(
+        &mut self,
+        signal: &Signal,
+        id: SignalId,
+        judged: &Judged,
+        go: Option<Chosen>,
+        entered: impl FnOnce(Option<IncidentId>) -> Change,
+    ) -> Option<RunId> {
+        let key = incident::key(signal, judged.host.as_ref());
+        self.end_earlier(&key, signal);
         let incident = match self.model.open_incident(&key).map(|row| row.id) {
             Some(incident) => {
-                self.change(Change::SignalReceived(Box::new(row)));
+                self.change(entered(None));
                 self.change(Change::IncidentJoined { incident, signal: Some(id), run: None });
                 incident
             }
             None => {
                 let incident = IncidentId::new(self.world.uuid());
-                row.incident = Some(incident);
-                self.change(Change::SignalReceived(Box::new(row)));
-                self.change(Change::IncidentOpened(Box::new(
-                    self.incident_row(incident, id, key, &signal, &judged),
-                )));
+                self.change(entered(Some(incident)));
+                let row = self.incident_row(incident, id, key, signal, judged);
+                self.change(Change::IncidentOpened(Box::new(row)));
+                if self.model.signals.get(&id).is_some_and(|row| row.incident.is_none()) {
+                    self.change(Change::IncidentJoined { incident, signal: Some(id), run: None });
+                }
                 incident
             }
         };
-        let run = go.map(|chosen| self.start_by_alert(chosen, &signal, id, incident));
-        Receipt { signal: id, new: true, run }
+        go.map(|chosen| self.start_by_alert(chosen, signal, id, incident))
+    }
+
+    /// A firing that was thought to be a late message, and of which nobody said since that it is over.
+    pub(super) fn late_due(&mut self, id: SignalId) {
+        let Some(row) = self.model.signals.get(&id) else { return };
+        let due = row.late_until.is_some_and(|at| self.now >= at) && row.signal.status == Status::Firing;
+        if !due {
+            return;
+        }
+        let signal = row.signal.clone();
+        let other = self
+            .model
+            .firing(&signal.source, &signal.fingerprint)
+            .find(|other| other.id != id && other.late_until.is_none())
+            .map(|other| other.id);
+        if let Some(other) = other {
+            let reason = format!("the same alert fires as {other}, so this one is nothing more");
+            let verdicts = vec![Verdict::new(self.now, "dedupe", Answer::No, reason)];
+            self.change(Change::Judged { signal: id, verdicts });
+            let (status, ends_at) = (Status::Resolved, Some(self.now));
+            self.change(Change::SignalTurned { signal: id, status, ends_at });
+            return;
+        }
+        let (mut judged, go) = self.judge(&signal);
+        let reason = "it still fires a minute after its end, so it was no late message";
+        judged.verdicts.insert(0, Verdict::new(self.now, "dedupe", Answer::Yes, reason));
+        self.take(id, &signal, judged, go);
+    }
+
+    /// What a source said of itself is an alert about a host by now.
+    fn no_hearsay(&mut self, id: SignalId, signal: &Signal) -> Option<RunId> {
+        let (mut judged, go) = self.judge(signal);
+        let reason = "what was known of it was about its source; now it is about a host";
+        judged.verdicts.insert(0, Verdict::new(self.now, "dedupe", Answer::Yes, reason));
+        self.take(id, signal, judged, go)
+    }
+
+    /// Takes a signal that is kept already for an alert.
+    fn take(&mut self, id: SignalId, signal: &Signal, judged: Judged, go: Option<Chosen>) -> Option<RunId> {
+        let verdicts = judged.verdicts.clone();
+        self.change(Change::Judged { signal: id, verdicts });
+        let taken =
+            Change::SignalTaken { signal: id, said: Box::new(signal.clone()), host: judged.host.clone() };
+        let incident = self.model.signals.get(&id).and_then(|row| row.incident);
+        if let Some(incident) = incident {
+            self.change(taken);
+            return go.map(|chosen| self.start_by_alert(chosen, signal, id, incident));
+        }
+        self.begin_or_join(signal, id, &judged, go, |_| taken)
     }
 
     /// The signal that this one says something more of.
@@ -240,7 +314,7 @@ impl Desk<'_> {
         judged.verdicts.insert(0, Verdict::new(now, "dedupe", Answer::Yes, "not seen before"));
         judged.verdicts.splice(0..0, remarks(signal, now));
         let Some(chosen) = judged.chosen.clone() else { return (judged, None) };
-        if signal.remarks.iter().any(|remark| remark.answer == Answer::No) {
+        if barred(signal) {
             return (judged, None);
         }
         let name = chosen.entry.runbook.name();
@@ -291,7 +365,17 @@ impl Desk<'_> {
             }
         };
         let id = SignalId::new(uuid::Uuid::nil());
-        let row = SignalRow { id, signal, repeats: 0, seen_at: None, incident, run: None, host, trail };
+        let row = SignalRow {
+            id,
+            signal,
+            repeats: 0,
+            seen_at: None,
+            late_until: None,
+            incident,
+            run: None,
+            host,
+            trail,
+        };
         v1::Signal { id: String::new(), ..report::signal(&row, true) }
     }
 
@@ -385,6 +469,11 @@ impl Desk<'_> {
 fn remarks(signal: &Signal, now: At) -> Vec<Verdict> {
     let each = signal.remarks.iter();
     each.map(|remark| Verdict::new(now, "intake", remark.answer, remark.text.clone())).collect()
+}
+
+/// Whether nothing is started for it, because of how it arrived.
+fn barred(signal: &Signal) -> bool {
+    signal.remarks.iter().any(|remark| remark.answer == Answer::No)
 }
 
 /// Whether an alert that was over fires anew. A start tells the two apart; where the source gives none, only the

@@ -6,6 +6,7 @@ use fettle_runbooks::run::State;
 
 use crate::model::row::GateState;
 use crate::model::{Model, RowKey};
+use crate::signal::Status;
 use crate::world::At;
 
 /// The due moments of rows.
@@ -45,8 +46,10 @@ fn moment(model: &Model, key: &RowKey) -> Option<At> {
         }
         RowKey::Notification(id) => model.notifications.get(id)?.next_at,
         RowKey::Incident(id) => model.incidents.get(id)?.look_again_at,
-        RowKey::Signal(_)
-        | RowKey::Run(_)
+        RowKey::Signal(id) => {
+            model.signals.get(id).filter(|row| row.signal.status == Status::Firing)?.late_until
+        }
+        RowKey::Run(_)
         | RowKey::HostRun(..)
         | RowKey::Step(..)
         | RowKey::Agent(_)
@@ -64,7 +67,8 @@ impl Timers {
             model.orders.keys().map(|(run, host, segment)| RowKey::Order(*run, host.clone(), *segment));
         let notifications = model.notifications.keys().map(|id| RowKey::Notification(*id));
         let incidents = model.incidents.keys().map(|id| RowKey::Incident(*id));
-        for key in gates.chain(orders).chain(notifications).chain(incidents) {
+        let signals = model.signals.keys().map(|id| RowKey::Signal(*id));
+        for key in gates.chain(orders).chain(notifications).chain(incidents).chain(signals) {
             timers.arm(model, &key);
         }
         timers

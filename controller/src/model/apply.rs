@@ -6,7 +6,7 @@ use fettle_runbooks::run::{Checking, Ending, HostRun, State, Wait};
 use super::row::{AgentRow, HostRunRow, KeptRow, Origin, StepRow, Tally};
 use super::{Change, Model, Remediation, Row, RowKey, StepEnd};
 use crate::policy::Mode;
-use crate::signal::Status;
+use crate::signal::{Signal, Status};
 use crate::world::At;
 
 impl Model {
@@ -42,6 +42,15 @@ impl Model {
                     touched.push(RowKey::Incident(incident.id));
                 }
                 touched
+            }
+            Change::SignalTaken { signal, said, host } => {
+                self.signals.get_mut(signal).map_or_else(Vec::new, |row| {
+                    let received_at = row.signal.received_at;
+                    row.signal = Signal { received_at, ..(**said).clone() };
+                    (row.late_until, row.seen_at) = (None, Some(at));
+                    row.host.clone_from(host);
+                    vec![RowKey::Signal(*signal)]
+                })
             }
             Change::Judged { signal, verdicts } => {
                 self.signals.get_mut(signal).map_or_else(Vec::new, |row| {

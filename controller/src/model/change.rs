@@ -10,7 +10,7 @@ use super::row::{
     AgentRow, DecisionRow, GateRow, GateState, HostRunRow, IncidentRow, KeptRow, NotificationRow, OrderRow,
     PlanRow, RunRow, SessionRow, SignalRow, TokenRow,
 };
-use crate::signal::{Status, Verdict};
+use crate::signal::{Signal, Status, Verdict};
 use crate::world::At;
 
 /// One thing that happened. The names are those in the store: changing one breaks reading what was written before.
@@ -24,6 +24,8 @@ pub enum Change {
     SignalRepeated { signal: SignalId },
     /// A known signal changed between firing and resolved.
     SignalTurned { signal: SignalId, status: Status, ends_at: Option<At> },
+    /// A known signal is taken for an alert only now: it was thought late, or was about its source. As it is said now.
+    SignalTaken { signal: SignalId, said: Box<Signal>, host: Option<Host> },
     /// More of the decision trail of a signal.
     Judged { signal: SignalId, verdicts: Vec<Verdict> },
 
@@ -163,6 +165,7 @@ impl Change {
             Change::SignalReceived(_)
             | Change::SignalRepeated { .. }
             | Change::SignalTurned { .. }
+            | Change::SignalTaken { .. }
             | Change::Judged { .. }
             | Change::IncidentOpened(_)
             | Change::IncidentJoined { .. }

@@ -367,12 +367,13 @@ impl Model {
         }
     }
 
-    /// A signal is over when no open incident has it: it is resolved, or was a late message. Its key stays, so that it is known
-    /// when it comes again.
+    /// A signal is over when no open incident has it, and it is not a late message that may yet turn out to be none. Its key stays,
+    /// so that it is known when it comes again.
     fn forget_signal(&mut self, signal: SignalId, now: At) {
         let over = self
             .signals
             .get(&signal)
+            .filter(|row| row.late_until.is_none() || row.signal.status == Status::Resolved)
             .is_some_and(|row| row.incident.is_none_or(|id| !self.incidents.contains_key(&id)));
         if !over {
             return;
@@ -390,7 +391,8 @@ impl Model {
             }
         }
         // A late message moves no end.
-        if row.signal.status == Status::Resolved || self.settled.get(&key).is_none() {
+        let late = row.late_until.is_some();
+        if (row.signal.status == Status::Resolved && !late) || self.settled.get(&key).is_none() {
             let ended = row.signal.ends_at.unwrap_or(now).min(now);
             let last = match row.signal.status {
                 Status::Firing => self.settled.of_alert(&key.source, &key.fingerprint),

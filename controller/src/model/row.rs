@@ -107,6 +107,9 @@ pub struct SignalRow {
     /// When it was last said to fire.
     #[serde(default)]
     pub seen_at: Option<At>,
+    /// Taken for a late message: when it is judged if nobody says by then that it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_until: Option<At>,
     /// The incident it belongs to.
     pub incident: Option<IncidentId>,
     /// The run it started.

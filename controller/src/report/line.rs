@@ -113,6 +113,7 @@ pub fn line(change: &Change) -> Option<Line> {
             on(format!("person {by}"), host, "revoked", format!("{host} revoked: {reason}"))
         }
         Change::SignalRepeated { .. }
+        | Change::SignalTaken { .. }
         | Change::Judged { .. }
         | Change::IncidentJoined { .. }
         | Change::Investigated { .. }

@@ -145,7 +145,7 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
     let (path, attempt, at) = (format!("remediate/{}", b % 3), u32::from(a % 2), At(i64::from(b)));
     let digest = Digest([a; 32]);
     let machine = HostRun { state: State::Remediating, ..HostRun::new(Until::End) };
-    match kind % 26 {
+    match kind % 27 {
         0 => Change::SignalReceived(Box::new(SignalRow {
             id: signal,
             signal: Signal {
@@ -162,6 +162,7 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
             },
             repeats: 0,
             seen_at: None,
+            late_until: a.is_multiple_of(2).then_some(at),
             incident: None,
             run: None,
             host: None,
@@ -307,6 +308,22 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
             let machine = HostRun { state, effects: true, ..HostRun::new(Until::End) };
             Change::Moved { run, host, machine, reason: "r".into() }
         }
+        25 => Change::SignalTaken {
+            signal,
+            said: Box::new(Signal {
+                source: "s".into(),
+                fingerprint: b.to_string(),
+                status: Status::Firing,
+                name: "Down".into(),
+                labels: Default::default(),
+                annotations: Default::default(),
+                starts_at: None,
+                ends_at: None,
+                received_at: at,
+                remarks: Vec::new(),
+            }),
+            host: Some(host),
+        },
         _ => Change::NotificationTried { id: u64::from(a % 4), next_at: None, note: "n".into() },
     }
 }

@@ -448,3 +448,59 @@ async fn what_calls_itself_resolved_or_is_hearsay_starts_no_run() {
     assert!(reasons[3].contains("a template that the alert's rule did not fill in"), "{}", reasons[3]);
     bench.check().await;
 }
+
+#[tokio::test]
+async fn a_late_message_that_was_none_is_judged_after_a_minute_without_another_word() {
+    let mut bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let end = async |bench: &Bench| post(bench, Status::Resolved, Some(990_000)).await;
+    let first = post(&bench, Status::Firing, Some(990_000)).await;
+    remediate(&bench, &mut agent, PASSED).await;
+    end(&bench).await;
+    // Over, late, over: nothing comes of it.
+    bench.pass(1_000);
+    let late = post(&bench, Status::Firing, Some(990_000)).await;
+    assert_eq!((late.new, late.run), (true, None));
+    assert_eq!(end(&bench).await.signal, first.signal);
+    bench.pass(10 * MINUTE);
+    assert_eq!(bench.handle.runs(v1::ListRunsRequest::default()).await.unwrap().len(), 1);
+    // It fires, its end and its return are received, and then nothing for hours.
+    bench.pass(31 * MINUTE);
+    let start = now(&bench).await;
+    post(&bench, Status::Firing, start).await;
+    remediate(&bench, &mut agent, PASSED).await;
+    post(&bench, Status::Resolved, start).await;
+    bench.pass(1_000);
+    let back = post(&bench, Status::Firing, start).await;
+    assert_eq!(back.run, None);
+    bench.restart().await;
+    agent.connect(&bench).await;
+    agent.orders.clear();
+    bench.pass(MINUTE);
+    let order = agent.order().await;
+    let told = bench.handle.explain(back.signal).await.unwrap();
+    assert_eq!(told.run, order.run);
+    let reasons = trail(&bench, &back).await;
+    assert!(reasons.iter().any(|it| it.contains("it was no late message")), "{reasons:#?}");
+    assert_eq!(incidents(&bench, true).await.len(), 1);
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn what_was_hearsay_is_judged_once_it_is_about_a_host() {
+    let bench = Bench::new(Mode::Auto).await;
+    let _agent = FakeAgent::join(&bench).await;
+    let mut hearsay = bench.alert(Status::Firing, "f1");
+    let text = "Grafana got no data".to_owned();
+    hearsay.remarks = vec![crate::signal::Remark { answer: crate::signal::Answer::No, text }];
+    let first = bench.handle.signal(vec![hearsay.clone()]).await.unwrap().remove(0);
+    assert_eq!(first.run, None);
+    assert_eq!(bench.handle.signal(vec![hearsay]).await.unwrap().remove(0).run, None);
+    let real = bench.handle.signal(vec![bench.alert(Status::Firing, "f1")]).await.unwrap().remove(0);
+    assert_eq!((real.signal, real.new), (first.signal, false));
+    assert!(real.run.is_some(), "{:#?}", trail(&bench, &real).await);
+    let again = bench.handle.signal(vec![bench.alert(Status::Firing, "f1")]).await.unwrap().remove(0);
+    assert_eq!(again.run, real.run);
+    assert_eq!(incidents(&bench, true).await.len(), 1);
+    bench.check().await;
+}
