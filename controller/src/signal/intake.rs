@@ -20,7 +20,8 @@
 //! for which nothing is started. A body that contradicts itself is refused where it says `resolved` of the group and `firing` of
 //! an alert; an alert that it calls both is resolved.
 //!
-//! Names of members are matched without regard to case, as the Go programs that send and receive these bodies do.
+//! Names of members are matched without regard to case, as the Go programs that send and receive these bodies do; one that is
+//! there in two spellings is refused, as one that is there twice. Names of labels and annotations are what they are.
 //! Values are data: control characters, `$(…)` and `${{ … }}` in a label are kept as they are.
 //!
 //! Deliberately missing: who may post it (HTTP's affair), whether it was seen before (the coordinator's).
@@ -111,6 +112,7 @@ pub fn read(source: &str, body: &[u8], received_at: At) -> Result<Intake, Refuse
     if !is_group(group) {
         return Err(lookalike::refusal(&document));
     }
+    spelled_once(group, GROUP, "the group")?;
     known_version(group)?;
     if alerts.is_empty() {
         return Err(Refused::new("`alerts` is empty", "a body says something about at least one alert"));
@@ -159,11 +161,38 @@ pub fn fingerprint(labels: &BTreeMap<String, String>) -> String {
     format!("{hash:016x}")
 }
 
-/// A member by its name; the exact spelling wins.
+/// What is read of a group.
+const GROUP: &[&str] = &[
+    "alerts",
+    "status",
+    "receiver",
+    "groupLabels",
+    "commonLabels",
+    "groupKey",
+    "version",
+    "truncatedAlerts",
+];
+/// What is read of an alert.
+const ALERT: &[&str] = &["status", "labels", "annotations", "startsAt", "endsAt", "fingerprint"];
+
+/// Refuses an object that has a member we read in two spellings: whoever reads the other one reads another body.
+fn spelled_once(object: &Map<String, Value>, names: &[&str], at: &str) -> Result<(), Refused> {
+    let twice = |name: &&&str| object.keys().filter(|key| key.eq_ignore_ascii_case(name)).count() > 1;
+    match names.iter().find(twice) {
+        None => Ok(()),
+        Some(name) => Err(Refused::new(
+            format!("{at} has the member `{name}` in two spellings"),
+            "write each member once; upper and lower case are the same",
+        )),
+    }
+}
+
+/// A member by its name, which is there once.
 fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     object
-        .get(name)
-        .or_else(|| object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+        .iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
         .filter(|value| !value.is_null())
 }
 
@@ -206,6 +235,7 @@ fn one(
             "an alert has labels and a start",
         ));
     };
+    spelled_once(alert, ALERT, &format!("`alerts[{place}]`"))?;
     let labels = texts(alert, "labels", &at("labels"), LONGEST_LABEL)?;
     if labels.is_empty() {
         return Err(Refused::new(

@@ -169,6 +169,34 @@ fn a_body_in_disguise_is_refused_by_what_it_is() {
 }
 
 #[test]
+fn a_member_in_two_spellings_is_refused_and_labels_keep_their_case() {
+    let refused = |group: &str, alert: &str| {
+        let body = format!(
+            r#"{{"receiver":"r",{group}"alerts":[{{{alert}"labels":{{"alertname":"A","Alertname":"B"}}}}]}}"#
+        );
+        read_text(&body).map(|read| read.signals[0].labels.len()).map_err(|refused| refused.why)
+    };
+    for (group, alert, expected) in [
+        (
+            "",
+            r#""STATUS":"resolved","Status":"firing","#,
+            "`alerts[0]` has the member `status` in two spellings",
+        ),
+        ("", r#""status":"firing","Status":null,"#, "`alerts[0]` has the member `status` in two spellings"),
+        ("", r#""startsAt":"","StartsAt":"","#, "`alerts[0]` has the member `startsAt` in two spellings"),
+        (
+            r#""status":"firing","STATUS":"resolved","#,
+            "",
+            "the group has the member `status` in two spellings",
+        ),
+        (r#""ALERTS":[],"#, "", "the group has the member `alerts` in two spellings"),
+    ] {
+        assert_eq!(refused(group, alert), Err(expected.to_owned()));
+    }
+    assert_eq!(refused(r#""STATUS":"firing","#, r#""StartsAt":"","#), Ok(2));
+}
+
+#[test]
 fn a_member_that_is_there_twice_is_refused_wherever_it_is() {
     let alert = r#"{"labels":{"alertname":"A"},"status":"resolved","status":"firing"}"#;
     let why = read_text(&format!(r#"{{"receiver":"r","alerts":[{alert}]}}"#)).expect_err("refused").why;
