@@ -180,7 +180,10 @@ impl v1::operators_server::Operators for Operators {
     async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Answer<v1::Status> {
         self.answer("GetStatus", request, Scope::Any, async |_, _| {
             let mut status = self.parts.handle.status().await.map_err(|problem| no(&problem))?;
-            let refusals = self.parts.refusals.sentences(&self.parts.handle.policy());
+            let refusals = {
+                let now = self.parts.world.now();
+                self.parts.refusals.sentences(&self.parts.handle.policy(), now)
+            };
             for notice in self.parts.notices.get().into_iter().chain(refusals) {
                 if !status.warnings.contains(&notice) {
                     status.warnings.push(notice);

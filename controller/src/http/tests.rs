@@ -236,13 +236,17 @@ async fn stopping_ends_idle_connections() {
 }
 
 #[test]
-fn what_was_refused_is_told_until_something_is_taken_in() {
+fn what_was_refused_is_told_for_a_day_though_other_posts_are_taken_in() {
     let (refusals, policy) = (Refusals::default(), Remembers::default().policy());
     for source in ["alertmanager", "alertmanager", "taken-out-of-the-policy"] {
         refusals.refused(source, crate::world::At(0), "`alerts` is empty".to_owned());
     }
     let told = "the last 2 posts of source `alertmanager` were refused, the newest at 1970-01-01T00:00:00Z: `alerts` is empty";
-    assert_eq!(refusals.sentences(&policy), [told]);
+    let day = 24 * 60 * 60 * 1000;
+    assert_eq!(refusals.sentences(&policy, crate::world::At(9 * day)), [told]);
     refusals.taken("alertmanager");
-    assert_eq!(refusals.sentences(&policy), [""; 0]);
+    refusals.taken("alertmanager");
+    let told = "a post of source `alertmanager` was refused at 1970-01-01T00:00:00Z, 2 were taken in since: `alerts` is empty";
+    assert_eq!(refusals.sentences(&policy, crate::world::At(day - 1)), [told]);
+    assert_eq!(refusals.sentences(&policy, crate::world::At(day)), [""; 0]);
 }
