@@ -92,6 +92,9 @@ pub struct Key {
     pub starts_at: At,
 }
 
+/// Characters of a reason.
+const LONGEST_REASON: usize = 2000;
+
 /// The recorded answer of one trigger, guard or other decision, always with its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -129,8 +132,13 @@ impl Answer {
 }
 
 impl Verdict {
-    /// A verdict.
+    /// A verdict. Of a reason, which may quote a host or an alert, the beginning is kept.
     pub fn new(at: At, asked: impl Into<String>, answer: Answer, reason: impl Into<String>) -> Verdict {
-        Verdict { at, asked: asked.into(), answer, reason: reason.into() }
+        let mut reason = reason.into();
+        if let Some((end, _)) = reason.char_indices().nth(LONGEST_REASON) {
+            reason.truncate(end);
+            reason.push('…');
+        }
+        Verdict { at, asked: asked.into(), answer, reason }
     }
 }

@@ -9,6 +9,9 @@ use crate::policy::Mode;
 use crate::signal::{Signal, Status};
 use crate::world::At;
 
+/// Verdicts in the trail of a signal.
+const LONGEST_TRAIL: usize = 128;
+
 impl Model {
     /// Folds one change in and names the rows it touched. A change about a row that is not here touches nothing; the
     /// coordinator makes no such change, and the checker finds one if it ever does.
@@ -55,6 +58,10 @@ impl Model {
             Change::Judged { signal, verdicts } => {
                 self.signals.get_mut(signal).map_or_else(Vec::new, |row| {
                     row.trail.extend_from_slice(verdicts);
+                    // How it began and what came last tells most; history keeps the rest.
+                    let more = row.trail.len().saturating_sub(LONGEST_TRAIL);
+                    let begin = LONGEST_TRAIL / 2;
+                    row.trail.drain(begin.min(row.trail.len())..begin.min(row.trail.len()) + more);
                     vec![RowKey::Signal(*signal)]
                 })
             }

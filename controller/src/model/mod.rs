@@ -328,15 +328,15 @@ impl Model {
         }
     }
 
-    /// Drops everything that is over, as after reading rows from a store.
-    pub fn forget_settled(&mut self) {
+    /// Drops everything that is over, as after reading rows from a store. No end lies ahead of `now`, whatever its source says.
+    pub fn forget_settled(&mut self, now: At) {
         let runs = &self.runs;
         self.host_runs.retain(|(run, _), _| runs.contains_key(run));
         // In the order of their ids, which is that of their coming: of two under one key the later one counts.
         let all: Vec<(SignalId, At)> = self
             .signals
             .values()
-            .map(|row| (row.id, row.signal.received_at.max(row.signal.ends_at.unwrap_or(At(0)))))
+            .map(|row| (row.id, row.signal.received_at.max(row.signal.ends_at.unwrap_or(At(0))).min(now)))
             .collect();
         for (signal, at) in all {
             self.forget_signal(signal, at);

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Of, Record, RunFilter, RunParts, Sqlite, Store, Ticket, Transaction, Unavailable};
 use crate::model::row::{AgentRow, GateRow, HostRunRow, IncidentRow, RunRow, SignalRow, StepRow};
-use crate::model::{Model, Row};
+use crate::model::{MEMORY, Model, Row};
 use crate::world::At;
 
 fn decode<T: DeserializeOwned>(body: &str) -> rusqlite::Result<T> {
@@ -58,6 +58,7 @@ impl Store for Sqlite {
         self.reading("load what is unfinished", |connection| {
             let mut model = Model::default();
             let mut rows: Vec<Row> = Vec::new();
+            let now = since.plus(MEMORY);
             let since: &[&dyn ToSql] = params![since.0];
             rows.extend(
                 bodies(connection, "SELECT body FROM signals WHERE received_at >= ?1 ORDER BY id", since)?
@@ -89,7 +90,7 @@ impl Store for Sqlite {
             for row in rows {
                 model.insert(row);
             }
-            model.forget_settled();
+            model.forget_settled(now);
             model.last_event = connection
                 .query_row("SELECT coalesce(max(number), 0) FROM events", [], |row| row.get::<_, i64>(0))?
                 .unsigned_abs();

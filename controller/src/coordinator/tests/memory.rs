@@ -54,3 +54,39 @@ async fn an_alert_that_comes_back_after_its_end_is_another_one_and_an_echo_is_no
     assert_eq!((known.signal, known.new), (back.signal, false));
     bench.check().await;
 }
+
+#[tokio::test]
+async fn an_end_in_the_far_future_makes_nothing_forgotten() {
+    let mut bench = Bench::new(Mode::Observe).await;
+    let first = bench.signal(Status::Firing).await.remove(0);
+    bench.signal(Status::Resolved).await;
+    let mut strange = bench.alert(Status::Firing, "f2");
+    bench.handle.signal(vec![strange.clone()]).await.unwrap();
+    (strange.status, strange.ends_at) = (Status::Resolved, Some(At(253_370_764_800_000)));
+    bench.handle.signal(vec![strange]).await.unwrap();
+    bench.restart().await;
+    let echo = bench.signal(Status::Resolved).await.remove(0);
+    assert_eq!((echo.signal, echo.new), (first.signal, false));
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_trail_stays_short_whatever_flips_and_whatever_a_host_says() {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let first = bench.signal(Status::Firing).await.remove(0);
+    let order = agent.order().await;
+    // While the run is open, the incident is, and each flip is of the same signal.
+    for _ in 0..500 {
+        bench.signal(Status::Resolved).await;
+        bench.signal(Status::Firing).await;
+    }
+    let refused = v1::Refused { code: "x".into(), message: "m".repeat(1 << 20) };
+    agent.report(&bench, &order, v1::report::What::Refused(refused)).await;
+    let trail = bench.handle.explain(first.signal).await.unwrap().trail;
+    let size: usize = trail.iter().map(|it| it.reason.len()).sum();
+    assert!(trail.len() <= 128 && size < 64 * 1024, "{} verdicts, {size} bytes", trail.len());
+    assert_eq!(trail[0].reason, "not seen before");
+    assert!(trail.iter().any(|it| it.reason.contains("ended refused")), "{:?}", trail.last());
+    bench.check().await;
+}
