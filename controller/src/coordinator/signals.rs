@@ -183,7 +183,7 @@ impl Desk<'_> {
                     "resolved under the start {said}, it fired under {first}: the same alert, so it is over"
                 ),
                 // It was still firing then, so it had not ended in between.
-                Status::Firing if signal.starts_at > row.seen_at => return None,
+                Status::Firing if signal.starts_at > row.seen_at.or(Some(known.received_at)) => return None,
                 Status::Firing => {
                     format!("fires under the start {said} as well, and fired all along: the same trouble")
                 }

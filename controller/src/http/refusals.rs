@@ -54,7 +54,9 @@ impl Refusals {
                 format!("the last {times} posts of source `{source}` were refused, the newest at {at}: {why}")
             }
             (_, _) => {
-                format!("a post of source `{source}` was refused at {at}, {taken} were taken in since: {why}")
+                format!(
+                    "a post of source `{source}` was refused at {at}; taken in since: {taken}; why: {why}"
+                )
             }
         });
         each.collect()

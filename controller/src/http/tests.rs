@@ -246,7 +246,7 @@ fn what_was_refused_is_told_for_a_day_though_other_posts_are_taken_in() {
     assert_eq!(refusals.sentences(&policy, crate::world::At(9 * day)), [told]);
     refusals.taken("alertmanager");
     refusals.taken("alertmanager");
-    let told = "a post of source `alertmanager` was refused at 1970-01-01T00:00:00Z, 2 were taken in since: `alerts` is empty";
+    let told = "a post of source `alertmanager` was refused at 1970-01-01T00:00:00Z; taken in since: 2; why: `alerts` is empty";
     assert_eq!(refusals.sentences(&policy, crate::world::At(day - 1)), [told]);
     assert_eq!(refusals.sentences(&policy, crate::world::At(day)), [""; 0]);
 }

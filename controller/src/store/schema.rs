@@ -6,8 +6,9 @@ use super::{OpenError, Record};
 use crate::model::Row;
 
 /// The version this code writes, kept in `user_version`. 2: history knows `still-firing` and `refusal-told`, and incidents and agents
-/// have members that version 1 does without; the tables are the same.
-pub(super) const VERSION: u32 = 2;
+/// have members that version 1 does without. 3: history knows `signal-taken`, signals and host runs have more members. The tables
+/// are the same.
+pub(super) const VERSION: u32 = 3;
 
 /// Every table keeps its row whole in `body` (JSON); the other columns are what is searched by.
 const TABLES: &str = "
@@ -59,8 +60,8 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), OpenError> {
         0 => connection
             .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))
             .map_err(database),
-        // From here on what wrote version 1 cannot read all of it, and must not try.
-        1 => connection.pragma_update(None, "user_version", VERSION).map_err(database),
+        // From here on what wrote an earlier version cannot read all of it, and must not try.
+        1 | 2 => connection.pragma_update(None, "user_version", VERSION).map_err(database),
         VERSION => Ok(()),
         newer => Err(OpenError::Newer { found: newer, known: VERSION }),
     }

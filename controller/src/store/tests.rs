@@ -138,6 +138,9 @@ fn signed() -> SignedBlob {
 }
 
 /// Some change about a few things, so that changes meet each other.
+/// Kinds of changes that [`change`] makes.
+const KINDS: u8 = 27;
+
 fn change(kind: u8, a: u8, b: u8) -> Change {
     let (run, gate, incident, signal) =
         (RunId::new(id(a)), GateId::new(id(a)), IncidentId::new(id(a)), SignalId::new(id(b)));
@@ -145,7 +148,7 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
     let (path, attempt, at) = (format!("remediate/{}", b % 3), u32::from(a % 2), At(i64::from(b)));
     let digest = Digest([a; 32]);
     let machine = HostRun { state: State::Remediating, ..HostRun::new(Until::End) };
-    match kind % 27 {
+    match kind % KINDS {
         0 => Change::SignalReceived(Box::new(SignalRow {
             id: signal,
             signal: Signal {
@@ -341,13 +344,30 @@ fn a_store_of_the_version_before_is_taken_over_and_one_of_a_later_version_refuse
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
     };
     let ours = version(None);
-    version(Some(1));
-    drop(Sqlite::open(directory.path()).unwrap());
-    assert_eq!(version(None), ours);
+    for before in 1..ours {
+        version(Some(before));
+        drop(Sqlite::open(directory.path()).unwrap());
+        assert_eq!(version(None), ours);
+    }
     version(Some(ours + 1));
     assert!(
         matches!(Sqlite::open(directory.path()), Err(OpenError::Newer { found, .. }) if found == ours + 1)
     );
+}
+
+#[test]
+fn what_history_says_is_the_golden_one() {
+    let all = || (0..KINDS).map(|kind| change(kind, 2, 1));
+    let written: String = all().map(|change| serde_json::to_string(&change).expect("JSON") + "\n").collect();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/history.golden.jsonl");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&golden, &written).expect("it can be written");
+    }
+    let kept = std::fs::read_to_string(golden).expect("it is there");
+    assert_eq!(written, kept, "a changed encoding makes stores unreadable: count the store's version up");
+    for (line, change) in kept.lines().zip(all()) {
+        assert_eq!(serde_json::from_str::<Change>(line).expect("it is read"), change);
+    }
 }
 
 #[test]

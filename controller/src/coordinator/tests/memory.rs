@@ -90,3 +90,23 @@ async fn a_trail_stays_short_whatever_flips_and_whatever_a_host_says() {
     assert!(trail.iter().any(|it| it.reason.contains("ended refused")), "{:?}", trail.last());
     bench.check().await;
 }
+
+#[tokio::test]
+async fn a_signal_kept_by_an_earlier_version_was_seen_when_it_was_received() {
+    let bench = Bench::new(Mode::Observe).await;
+    let (mut model, in_force) = (Model::default(), InForce::default());
+    let mut take = |start: i64, forget: bool| {
+        let mut signal = bench.alert(Status::Firing, "f1");
+        signal.starts_at = Some(At(start));
+        let mut desk = Desk::new(&mut model, &in_force, &*bench.clock, "controller.test");
+        let receipt = desk.signal(signal);
+        desk.done();
+        if forget {
+            model.signals.values_mut().for_each(|row| row.seen_at = None);
+        }
+        receipt
+    };
+    let first = take(990_000, true);
+    let again = take(995_000, false);
+    assert_eq!((again.new, again.signal), (false, first.signal));
+}
