@@ -22,6 +22,7 @@ diagnose:
     outputs:
       count: log("leaky").count("ERROR", duration("1h"))
       last: log("leaky.service").last("ERROR|WARN", duration("1h"))
+      alias: log("drip").count("ERROR", duration("1h"))
       other: log("other").count("ERROR", duration("1h"))
   - id: who
     that: processes("leaky").all.exists(p, p.unit == "leaky.service" && p.uid == 65534)
@@ -46,6 +47,8 @@ fn an_agent_tells_who_holds_what_is_deleted_and_what_a_unit_said() {
     machine.ok(&["chmod", "777", "/srv"]);
     machine.unit("leaky.service", "[Service]\nUser=nobody\nExecStart=/usr/local/bin/leaky\n");
     machine.unit("other.service", "[Service]\nType=oneshot\nExecStart=echo ERROR of another\n");
+    machine.ok(&["ln", "-s", "leaky.service", "/etc/systemd/system/drip.service"]);
+    machine.ok(&["systemctl", "daemon-reload"]);
     machine.ok(&["systemctl", "start", "leaky.service", "other.service"]);
     let cluster = Cluster::builder().runbook(LOOK).start();
     machine.agent(&cluster, "web-1");
@@ -71,6 +74,7 @@ fn an_agent_tells_who_holds_what_is_deleted_and_what_a_unit_said() {
     assert_eq!(outputs("held")["paths"], r#"["/srv/held.log"]"#, "{shown:#}");
     assert_eq!(outputs("held")["hidden"], "0", "{shown:#}");
     assert_eq!(outputs("said")["count"], "2", "{shown:#}");
+    assert_eq!(outputs("said")["alias"], "2", "{shown:#}");
     assert_eq!(outputs("said")["last"], r#""ERROR again""#, "{shown:#}");
     assert_eq!(outputs("said")["other"], "1", "{shown:#}");
     assert_eq!(outputs("who")["memory"], "true", "{shown:#}");

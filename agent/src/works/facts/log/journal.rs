@@ -8,14 +8,18 @@ use std::io::{ErrorKind, Read as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use fettle_runbooks::unit::UnitName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Ask, Hits, MOST_BYTES, MOST_OF_A_LINE, TOO_SLOW, too_much};
+use crate::works::systemd::{self, Systemd};
 
 /// Where journals are kept: on disk, or until the next boot.
 const PLACES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
+/// How long systemd may take to say what else a unit is called.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest name of a unit.
 const LONGEST: usize = 255;
 const KINDS: [&str; 11] = [
@@ -39,7 +43,22 @@ pub(super) fn read(unit: &str, ask: &Ask) -> Result<Hits, String> {
     if !PLACES.iter().any(|place| is_kept(Path::new(place))) {
         return Err("this host keeps no journal".into());
     }
-    ask_program(program, &[], &unit, ask)
+    ask_program(program, &other_names(&unit, ask.deadline), &unit, ask)
+}
+
+/// Options for what systemd calls the unit besides: journalctl knows no aliases. None where systemd does not answer.
+fn other_names(unit: &str, deadline: Instant) -> Vec<PathBuf> {
+    let Ok(name) = unit.parse::<UnitName>() else { return Vec::new() };
+    if name.is_template() {
+        return Vec::new();
+    }
+    let patience = PATIENCE.min(deadline.saturating_duration_since(Instant::now()) / 4);
+    let asked = systemd::wait(patience, async {
+        Systemd::connect(Path::new(systemd::SOCKET)).await?.unit(&name).await
+    });
+    let known = asked.map(|unit| unit.names).unwrap_or_default();
+    let others = known.iter().filter(|other| *other != unit && named(other).as_ref() == Ok(other));
+    others.map(|other| format!("--unit={other}").into()).collect()
 }
 
 /// The whole name of a unit. `journalctl` takes patterns for units and reads options: neither can come of a value.
