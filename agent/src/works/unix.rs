@@ -5,7 +5,7 @@
 //! all that is needed: a session, a directory, three descriptors and none else, default signals.
 #![allow(
     unsafe_code,
-    reason = "posix_spawn, signal and adopting an inherited descriptor have no safe wrapper"
+    reason = "posix_spawn, signal, pre_exec and adopting an inherited descriptor have no safe wrapper"
 )]
 
 use std::ffi::{CString, OsStr};
@@ -13,11 +13,13 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::ptr::null_mut;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 /// The descriptor under which a child finds the first extra descriptor it was given.
 pub(crate) const EXTRA: RawFd = 3;
@@ -173,6 +175,14 @@ pub(crate) fn leave_extra(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: numbers only. What was there before has been read and closed; nobody owns that number.
     let left = unsafe { libc::dup2(fd.as_raw_fd(), EXTRA) };
     if left == EXTRA { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has a program ended together with the thread that starts it, and so with this process. It is born by a fork then: for
+/// what is seldom started.
+pub(crate) fn end_with_us(command: &mut Command) {
+    let bind = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec this is one system call, which neither allocates nor locks.
+    unsafe { command.pre_exec(bind) };
 }
 
 /// Forks. None in the child, which has this thread only: to be called where there is no other.

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Ask, Hits, MOST_BYTES, MOST_OF_A_LINE, TOO_SLOW, too_much};
 use crate::works::systemd::{self, Systemd};
+use crate::works::unix;
 
 /// Where journals are kept: on disk, or until the next boot.
 const PLACES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
@@ -172,8 +173,8 @@ fn is_remark(line: &str) -> bool {
     line.is_empty() || line.ends_with(" --") && starts.iter().any(|start| line.starts_with(start))
 }
 
-struct Running {
-    child: Child,
+pub(super) struct Running {
+    pub(super) child: Child,
     out: Option<std::process::ChildStdout>,
     err: Option<std::process::ChildStderr>,
 }
@@ -189,8 +190,9 @@ impl Running {
         clippy::disallowed_methods,
         reason = "part of the works; it is waited for here and ended at its deadline"
     )]
-    fn start(program: &Path, more: &[PathBuf], unit: &str, ask: &Ask) -> Result<Running, String> {
-        let mut child = Command::new(program)
+    pub(super) fn start(program: &Path, more: &[PathBuf], unit: &str, ask: &Ask) -> Result<Running, String> {
+        let mut command = Command::new(program);
+        command
             .args(["--no-pager", "--reverse", "--output=cat", "--all"])
             .arg(format!("--since=@{}", ask.from_ms.max(0) / 1000))
             .arg(format!("--unit={unit}"))
@@ -200,9 +202,11 @@ impl Running {
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
+            .stderr(Stdio::piped());
+        // An agent that is killed leaves nothing behind that goes through a whole journal.
+        unix::end_with_us(&mut command);
+        let mut child =
+            command.spawn().map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         Ok(Running { child, out, err })
     }

@@ -481,6 +481,32 @@ mod journal_of {
     }
 
     #[test]
+    fn it_ends_with_whoever_asked_even_if_nobody_ended_it() {
+        let dir = place();
+        let program = program(dir.path(), "exec sleep 1000");
+        let start = move || {
+            let ask = asking(Question::Count, "x", HOUR);
+            let running = journal::Running::start(&program, &[], "a.service", &ask).unwrap();
+            let running = std::mem::ManuallyDrop::new(running);
+            running.child.id()
+        };
+        let pid = std::thread::spawn(start).join().unwrap().cast_signed();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let until = Instant::now() + PATIENCE;
+        let ended = loop {
+            let ended = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG).unwrap();
+            if ended.is_some() || Instant::now() > until {
+                break ended;
+            }
+            std::thread::yield_now();
+        };
+        if ended.is_none() {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        assert_eq!(ended.and_then(|(_, status)| status.terminating_signal()), Some(9), "it is still there");
+    }
+
+    #[test]
     fn no_value_becomes_an_option_or_a_pattern_of_units() {
         for name in
             ["", "-x", "--file=/etc/shadow", "a b", "*", "a?", "[a]", "../x", "a/b", "a\nb", "a\0", ".x", "ü"]
