@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use fettle_runbooks::unit::UnitName;
 use futures_util::StreamExt as _;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use zbus::connection::Builder;
 use zbus::message::Type;
 use zbus::{Connection, DBusError as _, MatchRule, Message, MessageStream, OwnedObjectPath};
@@ -114,11 +116,14 @@ pub(crate) fn wait<T>(patience: Duration, ask: impl Future<Output = Result<T, No
 
 /// Connects to a socket without ever blocking the thread: where too many wait to be let in, it is tried again.
 async fn reach(socket: &Path) -> std::io::Result<std::os::unix::net::UnixStream> {
+    let address = SocketAddrUnix::new(socket)?;
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let stream = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     loop {
-        match tokio::net::UnixStream::connect(socket).await {
-            Ok(stream) => return stream.into_std(),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => tokio::time::sleep(AGAIN).await,
-            Err(error) => return Err(error),
+        match rustix::net::connect(&stream, &address) {
+            Ok(()) => return Ok(stream.into()),
+            Err(Errno::AGAIN) => tokio::time::sleep(AGAIN).await,
+            Err(error) => return Err(error.into()),
         }
     }
 }
