@@ -30,12 +30,14 @@ fn files(machine: &Systemd, place: &str, name: &str, count: u32, age: &str) {
 fn lost_inodes_are_won_back_from_old_sessions_and_temporary_files_only() {
     let Some(scene) = Scene::new(fill) else { return };
     let machine = &scene.machine;
+    // This host's own rule; Debian comes without one for `/var/tmp`.
+    machine.write("/etc/tmpfiles.d/var-tmp.conf", "e /var/tmp - - - m:10d\n");
     files(machine, "/var/lib/php/sessions", "sess_old", 600, "3 days ago");
     files(machine, "/var/lib/php/sessions", "sess_new", 20, "1 hour ago");
     files(machine, "/var/lib/php/sessions", "other", 20, "3 days ago");
-    files(machine, "/var/tmp", "left", 200, "60 days ago");
+    files(machine, "/var/tmp", "left", 60, "60 days ago");
     files(machine, "/var/tmp", "used", 10, "1 hour ago");
-    files(machine, "/var/spool/app", "sess_mail", 100, "60 days ago");
+    files(machine, "/var/spool/app", "sess_mail", 240, "60 days ago");
     let before = scene.listing("/var");
     let labels = [("mountpoint", "/var"), ("fstype", "ext4"), ("device", "/dev/vdb")];
     let run = scene.fire("NodeFilesystemAlmostOutOfFiles", &labels);
@@ -49,8 +51,8 @@ fn lost_inodes_are_won_back_from_old_sessions_and_temporary_files_only() {
     assert_eq!(ended.output("diagnose/hogs", "worst"), "\"/var/lib/php/sessions\"");
     let gone: Vec<String> = before.difference(&scene.listing("/var")).cloned().collect();
     let of = |place: &str| gone.iter().filter(|entry| entry.contains(place)).count();
-    // The files in `/var/tmp` were changed only now, as tmpfiles.d sees it, and so stay.
-    assert_eq!((gone.len(), of("/var/lib/php/sessions/sess_old")), (600, 600), "{gone:?}");
+    let places = (of("/var/lib/php/sessions/sess_old"), of("/var/tmp/left"));
+    assert_eq!((gone.len(), places), (660, (600, 60)), "{gone:?}");
 }
 
 #[test]
