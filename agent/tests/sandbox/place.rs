@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -53,6 +52,15 @@ impl Place {
     pub(crate) fn new(agent: Agent) -> Place {
         let place = Place { dir: tempfile::tempdir().unwrap(), agent, before: None };
         open_to_all(place.dir.path());
+        // The programs, where every user can start them.
+        let programs = [
+            ("helper", std::env::current_exe().unwrap()),
+            ("agent", env!("CARGO_BIN_EXE_fettle-agent").into()),
+        ];
+        for (name, program) in programs {
+            let link = std::fs::hard_link(&program, place.path(name));
+            link.or_else(|_| std::fs::copy(&program, place.path(name)).map(drop)).unwrap();
+        }
         std::fs::create_dir(place.path("state")).unwrap();
         std::fs::write(place.path("state/secret"), "the agent's own").unwrap();
         std::fs::write(place.path("file"), "a file of everybody's").unwrap();
@@ -103,7 +111,7 @@ impl Place {
     }
 
     pub(crate) fn tries_allowed(&self, allowed: Allowed, what: &str, with: &[&str]) -> String {
-        let helper = shared().join("helper");
+        let helper = self.path("helper");
         let argv =
             [&helper.to_string_lossy(), "--exact", "tries::once", "--ignored", "--nocapture", "--quiet"];
         let mut spec = step(Work::Argv(argv.iter().map(|word| (*word).to_owned()).collect()), allowed);
@@ -136,7 +144,7 @@ impl Place {
         let order = self.path("spec.json");
         std::fs::write(&order, serde_json::to_vec(spec).unwrap()).unwrap();
         std::fs::set_permissions(&order, Permissions::from_mode(0o644)).unwrap();
-        let helper = shared().join("helper");
+        let helper = self.path("helper");
         let mut command = match &self.before {
             None => Command::new(&helper),
             Some(script) => self.changed(script, &helper),
@@ -146,7 +154,7 @@ impl Place {
             .env("STATE", self.path("state"))
             .env("SPEC", &order)
             .env("ENDED", self.path("ended.json"))
-            .env("AGENT", shared().join("agent"))
+            .env("AGENT", self.path("agent"))
             .stdout(Stdio::null())
             .current_dir("/");
         if self.is_another() && self.before.is_none() {
@@ -267,25 +275,6 @@ pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "still not so after {LIMIT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// The programs, where every user can start them.
-fn shared() -> &'static Path {
-    static SHARED: OnceLock<TempDir> = OnceLock::new();
-    SHARED
-        .get_or_init(|| {
-            let dir = tempfile::tempdir().unwrap();
-            open_to_all(dir.path());
-            let programs = [
-                ("helper", std::env::current_exe().unwrap()),
-                ("agent", env!("CARGO_BIN_EXE_fettle-agent").into()),
-            ];
-            for (name, program) in programs {
-                std::fs::copy(&program, dir.path().join(name)).unwrap();
-            }
-            dir
-        })
-        .path()
 }
 
 fn open_to_all(dir: &Path) {
