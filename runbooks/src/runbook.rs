@@ -253,6 +253,9 @@ pub enum Action {
         verb: Verb,
         /// Its name.
         unit: Template,
+        /// The author has written that it may be an instance of a template: `@` stands in the text, or in the limits of each
+        /// input that is in the name.
+        instances: bool,
     },
 }
 

@@ -68,6 +68,11 @@ impl Template {
         })
     }
 
+    /// The values, each by itself.
+    pub(crate) fn values(&self, scope: &Scope) -> Result<Vec<String>, EvalError> {
+        self.expressions().map(|expr| expr.eval_text(scope)).collect()
+    }
+
     /// Fills the values in.
     pub fn render(&self, scope: &Scope) -> Result<Rendered, EvalError> {
         let mut text = String::new();

@@ -184,12 +184,13 @@ impl UnitName {
 
 /// Services that end or suspend the host when they start, or open it to whoever stands before it. The list is not whole:
 /// any unit can do anything. It is what comes with systemd.
-const WHOLE_HOST: [&str; 13] = [
+const WHOLE_HOST: [&str; 15] = [
     "systemd-poweroff",
     "systemd-reboot",
     "systemd-soft-reboot",
     "systemd-halt",
     "systemd-kexec",
+    "kexec",
     "systemd-exit",
     "systemd-suspend",
     "systemd-hibernate",
@@ -198,7 +199,26 @@ const WHOLE_HOST: [&str; 13] = [
     "rescue",
     "emergency",
     "debug-shell",
+    "systemd-storagetm",
 ];
+
+/// Whether a value may be part of a unit's name. systemd reads `\x3b` in an instance's name as any character and hands it to
+/// the unit's commands; and `@` chooses among templates, some of which do something with whatever their instance is called
+/// (`modprobe@`). `instances`: the runbook's author has written that it may.
+///
+/// # Errors
+/// When it may not, with the reason.
+pub(crate) fn in_name(value: &str, instances: bool) -> Result<(), &'static str> {
+    if value.contains('\\') {
+        return Err("a value in it has `\\`, which stands for any character there");
+    }
+    if value.contains('@') && !instances {
+        return Err(
+            "a value in it chooses an instance of a template; write the `@` outside of the value, or into the `pattern` of the input",
+        );
+    }
+    Ok(())
+}
 
 fn kind(name: &str) -> Option<Kind> {
     let (_, end) = name.rsplit_once('.')?;
@@ -303,6 +323,8 @@ mod tests {
             "sda.device",
             "systemd-reboot",
             "rescue.service",
+            "kexec",
+            "systemd-storagetm.service",
         ] {
             assert!(unit(text).acted_on().is_err(), "{text}");
         }

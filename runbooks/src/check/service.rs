@@ -4,7 +4,7 @@ use super::scope::Use;
 use super::steps::Site;
 use crate::draft::Fields;
 use crate::problem::visible;
-use crate::runbook::{Action, Phase, Undo};
+use crate::runbook::{Action, InputType, Phase, Undo};
 use crate::template::Template;
 use crate::unit::{NotAUnit, UnitName, Verb};
 use crate::yaml::{Entry, Node, NodeKind};
@@ -40,7 +40,7 @@ pub(super) fn action(site: &mut Site<'_>, entry: &Entry) -> Option<Action> {
         }
         [only] => {
             let verb = Verb::named(&only.key)?;
-            unit(site, &only.value, verb).map(|unit| Action::Service { verb, unit })
+            unit(site, &only.value, verb).map(|(unit, instances)| Action::Service { verb, unit, instances })
         }
         [first, second, ..] => {
             let message =
@@ -57,8 +57,9 @@ pub(super) fn action(site: &mut Site<'_>, entry: &Entry) -> Option<Action> {
     }
 }
 
-/// A unit's name, with values in it or not. What the values are is asked again when they are known.
-fn unit(site: &mut Site<'_>, node: &Node, verb: Verb) -> Option<Template> {
+/// A unit's name, with values in it or not, and whether these may name an instance. What they are is asked again when they
+/// are known.
+fn unit(site: &mut Site<'_>, node: &Node, verb: Verb) -> Option<(Template, bool)> {
     let what = format!("the unit to {verb}");
     if let NodeKind::List(_) = node.kind {
         let message = format!("{what} is a text, this is a list");
@@ -71,7 +72,7 @@ fn unit(site: &mut Site<'_>, node: &Node, verb: Verb) -> Option<Template> {
     let no = match &name {
         Err(why) => why.to_string(),
         Ok(name) => match name.acted_on() {
-            Ok(()) => return Some(template),
+            Ok(()) => return bounded(site, node, template),
             Err(why) => why.to_string(),
         },
     };
@@ -82,6 +83,52 @@ fn unit(site: &mut Site<'_>, node: &Node, verb: Verb) -> Option<Template> {
     };
     site.checker.at_value(node, "wrong-unit", message, None);
     None
+}
+
+/// Whoever fills an input that is in the name chooses the unit, so its author says among which.
+fn bounded(site: &mut Site<'_>, node: &Node, template: Template) -> Option<(Template, bool)> {
+    let is_read = |name: &str| template.expressions().any(|expr| expr.reads(&["inputs", name]));
+    let read: Vec<_> = site.inputs.iter().filter(|(name, _)| is_read(name)).collect();
+    if let Some((name, _)) = read.iter().find(|(_, input)| is_any_text(&input.kind)) {
+        let message = format!("whoever fills `inputs.{name}` chooses among all units of the host");
+        let help = "give the input a `pattern`, or make it an `enum`";
+        site.checker.at_value(node, "unit-not-bounded", message, Some(help));
+        return None;
+    }
+    let literal = template.with_values_as("").contains('@');
+    let instances = literal || read.iter().all(|(_, input)| names_instances(&input.kind));
+    Some((template, instances))
+}
+
+fn is_any_text(kind: &InputType) -> bool {
+    match kind {
+        InputType::String { pattern, .. } => pattern.is_none(),
+        InputType::List { of, .. } => is_any_text(of),
+        InputType::Int { .. }
+        | InputType::Number { .. }
+        | InputType::Bool
+        | InputType::Duration { .. }
+        | InputType::Path { .. }
+        | InputType::Host
+        | InputType::Enum { .. }
+        | InputType::Secret => false,
+    }
+}
+
+/// Its author has thought of `@`.
+fn names_instances(kind: &InputType) -> bool {
+    match kind {
+        InputType::String { pattern, .. } => pattern.as_ref().is_some_and(|pattern| pattern.contains('@')),
+        InputType::Enum { of } => of.iter().any(|word| word.contains('@')),
+        InputType::List { of, .. } => names_instances(of),
+        InputType::Int { .. }
+        | InputType::Number { .. }
+        | InputType::Bool
+        | InputType::Duration { .. }
+        | InputType::Path { .. }
+        | InputType::Host
+        | InputType::Secret => false,
+    }
 }
 
 /// `undo: previous`

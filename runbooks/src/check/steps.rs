@@ -205,7 +205,7 @@ fn waits(checker: &mut Checker, all: &[(Phase, usize, &Fields)], known: &mut [Kn
 pub(super) struct Site<'a> {
     pub(super) checker: &'a mut Checker,
     pub(super) fields: &'a Fields,
-    inputs: &'a BTreeMap<String, Input>,
+    pub(super) inputs: &'a BTreeMap<String, Input>,
     known: &'a [Known],
     place: usize,
     pub(super) phase: Phase,

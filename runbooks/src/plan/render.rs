@@ -7,7 +7,7 @@ use crate::expr::Scope;
 use crate::runbook::{Action, Phase, Runbook, Step, Undo};
 use crate::segment::path as segment_path;
 use crate::template::Template;
-use crate::unit::{NotAUnit, UnitName};
+use crate::unit::{NotAUnit, UnitName, in_name};
 use crate::value::Value;
 
 /// A plan's text may not be larger: people have to read it.
@@ -138,9 +138,12 @@ fn work(action: &Action, scope: &Scope, allow_dash: bool) -> Result<PlannedWork,
             every: *every,
         }),
         Action::Wait(time) => Ok(PlannedWork::Wait(*time)),
-        Action::Service { verb, unit } => {
+        Action::Service { verb, unit, instances } => {
             let rendered = text(unit, scope, "the unit")?.text;
             let no = |why: String| format!("`{}` would {verb} `{}`: {why}", unit.source(), shown(&rendered));
+            for value in unit.values(scope).map_err(|error| no(error.to_string()))? {
+                in_name(&value, *instances).map_err(|why| no(why.to_owned()))?;
+            }
             let name: UnitName = rendered.parse().map_err(|why: NotAUnit| no(why.to_string()))?;
             name.acted_on().map_err(|why| no(why.to_string()))?;
             Ok(PlannedWork::Service { verb: *verb, unit: name })

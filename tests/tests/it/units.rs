@@ -16,7 +16,7 @@ runbook: unit/{name}
 title: Something with a unit
 owner: tests
 inputs:
-  unit: {{ type: string }}
+  unit: {{ type: string, pattern: '.*' }}
 remediate:
   - id: act
     risk: low

@@ -37,7 +37,7 @@ fn every_shipped_runbook_is_right_and_named_as_its_path() {
 const REFERENCE: &str = include_str!("../../../../docs/runbook-reference.md");
 
 /// The inputs that the examples of the reference use.
-const INPUTS: &str = "  unit: { type: string, default: app }
+const INPUTS: &str = "  unit: { type: string, pattern: '[a-z]+', default: app }
   port: { type: int, default: 8080 }
   force: { type: bool, default: false }
   patience: { type: duration, default: 30s }

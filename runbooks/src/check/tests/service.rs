@@ -84,6 +84,40 @@ fn a_unit_is_named_as_units_are_whatever_its_values_will_be() {
 }
 
 #[test]
+fn whoever_fills_an_input_does_not_choose_among_all_units_of_the_host() {
+    let with = |input: &str, unit: &str| {
+        let text =
+            remediate(&format!("service: {{ restart: \"{unit}\" }}\nrisk: low\nrepeat: safe\nundo: none"));
+        text.replace(
+            "  token: { type: secret }",
+            &format!("  token: {{ type: secret }}\n  unit: {{ {input} }}"),
+        )
+    };
+    let told = "18:25 unit-not-bounded: whoever fills `inputs.unit` chooses among all units of the host (give the input a `pattern`, or make it an `enum`)";
+    assert_eq!(said(&with("type: string", "${{ inputs.unit }}")), told);
+    assert_eq!(said(&with("type: string", "app@${{ trim(inputs.unit) }}")), told);
+    assert_eq!(said(&with("type: list, of: string", "${{ inputs.unit[0] }}")), told);
+    let instances = |input: &str, unit: &str| {
+        let read = crate::read(with(input, unit).as_bytes()).expect("it is good");
+        let steps = read.runbook.steps(Phase::Remediate);
+        let Action::Service { instances, .. } = steps[0].action else { panic!("it acts on a unit") };
+        instances
+    };
+    for (input, unit, expected) in [
+        ("type: string, pattern: '[a-z]+'", "${{ inputs.unit }}", false),
+        ("type: string, pattern: '.*'", "${{ inputs.unit }}", false),
+        ("type: string, pattern: '[a-z]+'", "app@${{ inputs.unit }}", true),
+        ("type: string, pattern: 'pg@[0-9]+'", "${{ inputs.unit }}", true),
+        ("type: enum, of: [nginx, apache2]", "${{ inputs.unit }}", false),
+        ("type: enum, of: [pg@15, pg@16]", "${{ inputs.unit }}", true),
+        ("type: host", "${{ inputs.unit }}", false),
+        ("type: string", "${{ string(steps.look.used) }}", true),
+    ] {
+        assert_eq!(instances(input, unit), expected, "{input} {unit}");
+    }
+}
+
+#[test]
 fn only_what_changed_whether_a_unit_runs_can_be_put_back() {
     assert_eq!(
         step("{ reload: nginx }", "undo: previous"),

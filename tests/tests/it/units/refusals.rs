@@ -84,6 +84,8 @@ fn a_value_becomes_a_unit_that_a_step_may_act_on_or_nothing() {
         "../../run/owned",
         "web.service\u{a0}x",
         "*",
+        "modprobe@dccp",
+        r"batch\x3breboot",
     ] {
         let (why, _) = scene.refused("unit/start", hostile);
         assert!(why.contains("would start `"), "{hostile}: {why}");
