@@ -130,7 +130,8 @@ impl Attempts {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with(&prefix) && name.ends_with(place::BEFORE) {
+            // The second is the first while it was written.
+            if name.starts_with(&prefix) && [place::BEFORE, ".tmp"].iter().any(|end| name.ends_with(end)) {
                 std::fs::remove_file(entry.path())?;
             }
             if !name.starts_with(&prefix) || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -331,4 +332,30 @@ fn watch(place: &Place) -> io::Result<OwnedFd> {
     let told = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     inotify::add_watch(&told, place.dir(), inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVED_TO)?;
     Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_a_forgotten_run_and_nothing_is_taken_from_another() {
+        let state = tempfile::tempdir().unwrap();
+        let attempts = Attempts::open(state.path()).unwrap();
+        let [run, other]: [RunId; 2] =
+            ["run_0193a1b2c3d4e5f60718293a4b5c6d7e", "run_0193a1b2c3d4e5f60718293a4b5c6d7f"]
+                .map(|run| run.parse().unwrap());
+        let files = |run| {
+            [format!("{run}.remediate~x.before"), format!("{run}.remediate~y.tmp"), format!("{run}.tmp")]
+        };
+        for name in files(run).iter().chain(&files(other)) {
+            std::fs::write(attempts.dir.join(name), "").unwrap();
+        }
+        attempts.tombstone(run).unwrap();
+        attempts.forget(run).unwrap();
+        let left = std::fs::read_dir(&attempts.dir).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, files(other));
+    }
 }
