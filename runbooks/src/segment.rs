@@ -168,7 +168,8 @@ pub struct State {
     at: At,
     /// Outputs by step.
     outputs: BTreeMap<String, BTreeMap<String, Value>>,
-    /// Remediate steps that succeeded, in any segment of the run.
+    /// Remediate steps to be undone, in any segment of the run: those that succeeded, and those that failed and whose undo knows
+    /// how far they came.
     done: BTreeSet<usize>,
     /// The last number given to a question or a timer.
     number: u32,

@@ -10,7 +10,7 @@ mod file; // file(path)
 mod log; // log(target)
 mod machine; // memory, cpu, load
 mod open_files; // open_files(path)
-mod owner; // the unit a process belongs to
+pub(super) mod owner; // the unit a process belongs to
 mod processes; // processes(name)
 mod tcp; // tcp(address)
 mod unit; // unit(name)

@@ -35,6 +35,9 @@ pub(crate) struct Order {
     pub(crate) start_by: StartBy,
     /// The host's veto.
     pub(crate) policy: PathBuf,
+    /// The agent's own unit of systemd; empty where it is none.
+    #[serde(default)]
+    pub(crate) agent: String,
     /// When this file is there, nothing starts.
     pub(crate) tombstone: PathBuf,
 }
@@ -88,6 +91,19 @@ impl Place {
     pub(crate) fn before(&self, key: &AttemptKey) -> Option<PathBuf> {
         let step = key.path.strip_suffix("/undo").unwrap_or(&key.path);
         Some(self.0.parent()?.join(format!("{}.{}{BEFORE}", key.run, plain(step))))
+    }
+
+    /// Whether every attempt of the step that this is the undo of is over, and none of them ended well.
+    pub(crate) fn all_failed(&self, key: &AttemptKey) -> bool {
+        let Some(attempts) = self.0.parent() else { return false };
+        let path = key.path.strip_suffix("/undo").unwrap_or(&key.path);
+        let attempt = |attempt| {
+            let key = AttemptKey { run: key.run, path: path.to_owned(), attempt };
+            Some(Place::of(attempts, &key)).filter(|place| place.dir().exists())
+        };
+        let mut all = (1..).map_while(attempt).peekable();
+        let failed = |exit| matches!(exit, Ok(Some(Ok(Ended { exit_code, .. }))) if exit_code != Some(0));
+        all.peek().is_some() && all.all(|place| failed(place.exit()))
     }
 
     pub(crate) fn spool(&self, stream: Stream) -> PathBuf {

@@ -220,13 +220,22 @@ impl Systemd {
 
     /// Whether a job is `waiting` or `running`; none when there is no such job any more.
     pub(crate) async fn job(&self, job: JobId) -> Result<Option<String>, No> {
+        self.of_job(job, "State").await
+    }
+
+    /// What a job is: `start`, `stop`, `restart` …; none when there is no such job any more.
+    pub(crate) async fn job_type(&self, job: JobId) -> Result<Option<String>, No> {
+        self.of_job(job, "JobType").await
+    }
+
+    async fn of_job(&self, job: JobId, property: &str) -> Result<Option<String>, No> {
         let path: OwnedObjectPath = match self.call(ROOT, MANAGER, "GetJob", &(job.0,)).await {
             Ok(path) => path.body().deserialize()?,
             Err(No::Refused { name, .. }) if name == "NoSuchJob" => return Ok(None),
             Err(no) => return Err(no),
         };
         match self.call(path.as_str(), PROPERTIES, "GetAll", &(JOB,)).await {
-            Ok(all) => Ok(unit::Properties(all.body().deserialize()?).text("State")),
+            Ok(all) => Ok(unit::Properties(all.body().deserialize()?).text(property)),
             // It ended in between.
             Err(No::Refused { .. }) => Ok(None),
             Err(no) => Err(no),

@@ -82,6 +82,14 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// Its undo goes by how the unit was before the step, so it is right after half a step too.
+    pub(super) fn puts_back(&self) -> bool {
+        match self.source {
+            Source::Plan(planned) => planned.undo == PlannedUndo::Previous,
+            Source::Runbook | Source::Undo(_) => false,
+        }
+    }
+
     fn is_undo(&self) -> bool {
         match self.source {
             Source::Runbook | Source::Plan(_) => false,

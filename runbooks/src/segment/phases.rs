@@ -200,6 +200,8 @@ impl<'a> Machine<'a> {
         let id = item.id().to_owned();
         let on_failure = item.on_failure();
         let path = item.path.clone();
+        let puts_back = item.puts_back();
+        let began = !matches!(stage, Stage::Waiting | Stage::Deciding { .. });
         let mut acted = false;
         let moved = stage::take(
             Cx {
@@ -225,7 +227,15 @@ impl<'a> Machine<'a> {
                     *slot = stage;
                 }
             }
-            Moved::Over(verdict) => self.over(place, &id, path, on_failure, verdict),
+            Moved::Over(verdict) => {
+                if let (Place::Remediate(index), Verdict::Failed { .. }) = (place, &verdict)
+                    && puts_back
+                    && (began || acted)
+                {
+                    self.state.done.insert(index);
+                }
+                self.over(place, &id, path, on_failure, verdict);
+            }
         }
         took
     }
@@ -312,6 +322,9 @@ impl<'a> Machine<'a> {
             let last = self.program.past.get(&item.path).and_then(|attempts| attempts.last_key_value());
             let Some((_, Some(exit))) = last else { continue };
             if stage::judged(exit).is_err() {
+                if item.puts_back() {
+                    self.state.done.insert(index);
+                }
                 continue;
             }
             self.state.done.insert(index);
@@ -385,7 +398,7 @@ impl<'a> Machine<'a> {
 
     // --- undo ---
 
-    /// Undoes the latest step that is done and has an undo.
+    /// Undoes the latest step that is to be undone and has an undo.
     fn undo(&mut self) {
         let next =
             self.state.done.iter().rev().copied().find(|index| self.item(Place::Undo(*index)).is_some());

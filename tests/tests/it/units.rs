@@ -150,8 +150,9 @@ fn a_unit_is_started_reloaded_restarted_and_stopped_and_every_step_says_what_it_
     scene.expect("unit/stop", "web", "verified");
     assert_eq!(log(), "started\nreloaded\nstopped\nstarted\nstopped\n");
     assert_eq!(scene.machine.property("web.service", "ActiveState"), "inactive");
-    scene.expect("unit/restart", "web", "verified");
-    assert_eq!(scene.machine.property("web.service", "ActiveState"), "active");
+    let (why, _) = scene.refused("unit/restart", "web");
+    assert!(why.contains("only what runs or has failed is restarted; start it instead"), "{why}");
+    assert_eq!(scene.machine.property("web.service", "ActiveState"), "inactive");
 }
 
 #[test]

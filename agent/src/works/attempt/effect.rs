@@ -17,6 +17,7 @@ use super::{Attempts, Happening, Observer, Running, Spec, StartBy, StartError, S
 use crate::works::cgroup::Cgroup;
 use crate::works::crash::crash_point;
 use crate::works::disk;
+use crate::works::facts::owner;
 use crate::works::output::Stream;
 use crate::works::place::{self, Order, Place, Start};
 use crate::works::record::AttemptKey;
@@ -56,6 +57,7 @@ impl Attempts {
             spec: spec.clone(),
             start_by: start_by.clone(),
             policy: self.policy.clone(),
+            agent: owner::unit("/proc/self".as_ref()),
             tombstone: place::tombstone(&self.dir, spec.key.run),
         };
         write_order(&place, &order).map_err(prepare(place.file("order")))?;

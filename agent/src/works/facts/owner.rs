@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// The unit's name, from the control group of the process; empty where it belongs to none, or where that cannot be told.
-pub(super) fn unit(process: &Path) -> String {
+pub(in crate::works) fn unit(process: &Path) -> String {
     let groups = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
     unit_of(&groups).unwrap_or_default().to_owned()
 }

@@ -28,8 +28,8 @@ pub(super) struct Before {
 }
 
 impl Before {
-    pub(super) fn of(name: &UnitName, unit: &Unit) -> Before {
-        Before { fettle: FORMAT.to_owned(), unit: name.clone(), runs: unit.runs(), state: unit.state() }
+    pub(super) fn of(name: &UnitName, unit: &Unit, runs: bool) -> Before {
+        Before { fettle: FORMAT.to_owned(), unit: name.clone(), runs, state: unit.state() }
     }
 
     /// What was kept; none when nothing was.
@@ -66,7 +66,7 @@ mod tests {
     fn before(state: (&str, &str)) -> Before {
         let unit =
             Unit { active_state: state.0.to_owned(), sub_state: state.1.to_owned(), ..Unit::default() };
-        Before::of(&"nginx".parse().unwrap(), &unit)
+        Before::of(&"nginx".parse().unwrap(), &unit, unit.runs())
     }
 
     #[test]

@@ -37,6 +37,22 @@ pub(super) fn possible(verb: Verb, unit: &Unit) -> Result<(), String> {
     }
 }
 
+/// A restart is for what runs or has failed: it would start what somebody has stopped on purpose. `ran`: it ran before the
+/// first attempt of the step.
+///
+/// # Errors
+/// When it does neither.
+pub(super) fn restartable(unit: &Unit, ran: bool) -> Result<(), String> {
+    if ran || unit.active_state != "inactive" {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is {}, and only what runs or has failed is restarted; start it instead",
+        unit.id,
+        unit.state()
+    ))
+}
+
 /// What a refusal of systemd means, and what to do.
 pub(super) fn refused(verb: Verb, unit: &str, no: &No) -> String {
     match no {
@@ -198,6 +214,21 @@ mod tests {
             told(Verb::Reload, Unit { can_reload: false, ..unit("active") }).contains("restart it instead")
         );
         assert!(told(Verb::Reload, unit("inactive")).contains("start it instead"));
+    }
+
+    #[test]
+    fn a_restart_starts_nothing_that_did_not_run() {
+        for (state, ran, good) in [
+            ("active", true, true),
+            ("activating", true, true),
+            ("deactivating", false, true),
+            ("failed", false, true),
+            ("inactive", false, false),
+            ("inactive", true, true),
+        ] {
+            assert_eq!(restartable(&unit(state), ran).is_ok(), good, "{state} {ran}");
+        }
+        assert!(restartable(&unit("inactive"), false).unwrap_err().ends_with("start it instead"));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use fettle_runbooks::unit::Kind;
-use zbus::OwnedVariant;
+use zbus::{OwnedObjectPath, OwnedVariant};
 
-use super::No;
+use super::{JobId, No};
 
 /// systemd's way of saying "not counted" and "never".
 const NOT_COUNTED: u64 = u64::MAX;
@@ -41,6 +41,14 @@ pub(crate) struct Unit {
     pub(crate) invocation: Vec<u8>,
     /// Microseconds of the monotonic clock at which it became active; 0: never.
     pub(crate) active_since_us: u64,
+    /// What systemd was told to do with it and has not ended.
+    pub(crate) job: Option<JobId>,
+    /// Units that stop when it stops.
+    pub(crate) stops: Vec<String>,
+    /// Units that start, if they do not run, when it starts.
+    pub(crate) starts: Vec<String>,
+    /// Units that stop when it starts.
+    pub(crate) conflicts: Vec<String>,
     /// Units that start it by themselves.
     pub(crate) triggered_by: Vec<String>,
     /// Why it is as it is: `success`, `exit-code`, `start-limit-hit` …; empty for kinds without.
@@ -114,6 +122,10 @@ pub(super) fn read(general: &Properties, own: &Properties) -> Result<Unit, No> {
             && general.natural("ConditionTimestampMonotonic").is_some_and(|at| at > 0),
         invocation: general.bytes("InvocationID"),
         active_since_us: general.natural("ActiveEnterTimestampMonotonic").unwrap_or(0),
+        job: general.job(),
+        stops: general.all(&["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo"]),
+        starts: general.all(&["Requires", "BindsTo", "Wants", "Upholds"]),
+        conflicts: general.all(&["Conflicts", "ConflictedBy"]),
         triggered_by: general.texts("TriggeredBy"),
         result: own.text("Result").unwrap_or_default(),
         service_type: own.text("Type").unwrap_or_default(),
@@ -136,6 +148,16 @@ impl Properties {
 
     fn texts(&self, name: &str) -> Vec<String> {
         self.0.get(name).and_then(|value| Vec::<String>::try_from(value.clone()).ok()).unwrap_or_default()
+    }
+
+    fn all(&self, names: &[&str]) -> Vec<String> {
+        names.iter().flat_map(|name| self.texts(name)).collect()
+    }
+
+    /// Its number; systemd says 0 where there is none.
+    fn job(&self) -> Option<JobId> {
+        let pair = <(u32, OwnedObjectPath)>::try_from(self.0.get("Job")?.clone()).ok()?;
+        (pair.0 > 0).then_some(JobId(pair.0))
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {

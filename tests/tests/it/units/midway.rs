@@ -35,7 +35,8 @@ impl Scene {
 }
 
 fn scene() -> Option<Scene> {
-    Scene::new(&[act("restart", "restart", "undo: previous\n    timeout: 10m", "unit(inputs.unit).active")])
+    let active = "unit(inputs.unit).active";
+    Scene::new(&["start", "restart"].map(|verb| act(verb, verb, "undo: previous\n    timeout: 10m", active)))
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn a_job_that_systemd_has_not_begun_is_taken_back_when_its_step_is_cancelled() {
         "second.service",
         "[Unit]\nRequires=first.service\nAfter=first.service\n[Service]\nExecStart=sleep 1000\n",
     );
-    let run = scene.start("unit/restart", "second");
+    let run = scene.start("unit/start", "second");
     scene.machine.until("first.service", "ActiveState", "activating");
     let cancelled = scene.cluster.fettle("ana", &["run", "cancel", &run, "--reason", "wrong unit"]);
     assert!(cancelled.status.success(), "{}", told(&cancelled));
@@ -102,4 +103,28 @@ fn a_job_that_systemd_has_not_begun_is_taken_back_when_its_step_is_cancelled() {
         .until(&run, "waits for somebody to look", |run| run["hosts"][0]["waiting_for"] == "resolve");
     assert!(scene.logs(&run).contains("which was taken back"), "{}", scene.logs(&run));
     assert!(!scene.machine.ok(&["systemctl", "list-jobs", "--no-pager"]).contains("second.service"));
+}
+
+#[test]
+fn a_job_that_somebody_else_ordered_before_is_left_when_the_step_is_cancelled() {
+    let Some(scene) = scene() else { return };
+    scene.machine.unit("first.service", "[Service]\nType=oneshot\nExecStart=sleep 1000\n");
+    scene.machine.unit(
+        "second.service",
+        "[Unit]\nRequires=first.service\nAfter=first.service\n[Service]\nExecStart=sleep 1000\n",
+    );
+    scene.machine.ok(&["systemctl", "start", "--no-block", "second"]);
+    scene.machine.until("first.service", "ActiveState", "activating");
+    let run = scene.start("unit/start", "second");
+    eventually("the step waits for the job", LIMIT, || {
+        let said = scene.machine.ok(&["sh", "-c", "cat /var/lib/fettle-agent/attempts/*/stdout || true"]);
+        if said.contains("start: job ") { Ok(()) } else { Err(said) }
+    });
+    let cancelled = scene.cluster.fettle("ana", &["run", "cancel", &run, "--reason", "wrong unit"]);
+    assert!(cancelled.status.success(), "{}", told(&cancelled));
+    scene
+        .cluster
+        .until(&run, "waits for somebody to look", |run| run["hosts"][0]["waiting_for"] == "resolve");
+    assert!(scene.logs(&run).contains("ordered by somebody else before"), "{}", scene.logs(&run));
+    assert!(scene.machine.ok(&["systemctl", "list-jobs", "--no-pager"]).contains("second.service"));
 }

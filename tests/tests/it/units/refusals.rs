@@ -113,6 +113,37 @@ fn a_hosts_veto_on_a_unit_holds_for_all_its_names() {
 }
 
 #[test]
+fn a_hosts_veto_holds_for_what_systemd_stops_and_starts_along_and_no_step_stops_the_agent() {
+    let verbs = ["start", "stop", "restart"];
+    let Some(scene) = Scene::new(&verbs.map(|verb| act(verb, verb, "undo: none", "true"))) else { return };
+    let machine = &scene.machine;
+    machine.unit("data.service", WEB);
+    machine.unit("postgresql.service", &format!("[Unit]\nRequires=data.service\n{WEB}"));
+    machine.unit("app.service", &format!("[Unit]\nWants=postgresql.service\n{WEB}"));
+    machine.unit("backup.service", &format!("[Unit]\nConflicts=postgresql.service\n{WEB}"));
+    let policy = "fettle-host-policy: 1\ndeny: [{ unit: 'postgres*' }]\n";
+    machine.write("/var/lib/fettle-agent/policy.yaml", policy);
+
+    let denied = |verb: &str, unit: &str, told: &str| {
+        let (why, _) = scene.refused(&format!("unit/{verb}"), unit);
+        assert!(why.contains(told) && why.contains("policy.yaml denies it"), "{why}");
+    };
+    denied("start", "app", "to start app.service also starts postgresql.service");
+    machine.ok(&["systemctl", "start", "postgresql"]);
+    denied("stop", "data", "to stop data.service also stops postgresql.service");
+    denied("restart", "data", "to restart data.service also stops postgresql.service");
+    denied("start", "backup", "to start backup.service also stops postgresql.service");
+    assert_eq!(machine.property("postgresql.service", "ActiveState"), "active");
+    scene.expect("unit/start", "app", "verified");
+
+    machine.write("/var/lib/fettle-agent/policy.yaml", "fettle-host-policy: 1\n");
+    let run = scene.expect("unit/stop", "data", "verified");
+    assert!(scene.logs(&run).contains("with it, systemd stops postgresql.service"), "{}", scene.logs(&run));
+    let (why, _) = scene.refused("unit/stop", "fettle-agent");
+    assert!(why.contains("stops the agent itself"), "{why}");
+}
+
+#[test]
 fn an_agent_that_is_not_root_reads_units_and_says_what_it_may_not_do() {
     let so = "unit(inputs.unit).active";
     let runbooks =
@@ -138,14 +169,17 @@ fn a_unit_is_not_touched_before_two_persons_agree_when_nobody_reviewed_the_runbo
     let cluster = Cluster::builder().uncertified(&text).start();
     machine.agent(&cluster, "web-1");
     machine.unit("web.service", WEB);
+    machine.ok(&["systemctl", "start", "web"]);
+    let process = machine.property("web.service", "MainPID");
     let scene = Scene { machine, cluster };
     let run = scene.start("unit/restart", "web");
     let gate = scene.cluster.gate(&run);
     let brief = told(&scene.cluster.fettle("rosa", &["approve", &gate, "--yes", "--reason", "seen"]));
     assert!(brief.contains("restart the systemd unit web.service"), "{brief}");
     assert!(brief.contains("critical (written as low; not certified)"), "{brief}");
-    assert_eq!(scene.machine.property("web.service", "ActiveState"), "inactive", "one is not enough");
+    assert_eq!(scene.machine.property("web.service", "MainPID"), process, "one is not enough");
     let approved = scene.cluster.fettle("ben", &["approve", &gate, "--yes", "--reason", "seen"]);
     assert!(approved.status.success(), "{}", told(&approved));
     assert_eq!(scene.cluster.ending(&run), "verified", "{}", scene.logs(&run));
+    assert_ne!(scene.machine.property("web.service", "MainPID"), process);
 }
