@@ -249,6 +249,7 @@ mod tests {
           to have it within 1m:
             alertmanager.yml:1  group_by: ['...']
             alertmanager.yml:1  group_wait: 0s
+            alertmanager.yml:1  group_interval: 10s
             prometheus.yml:1    scrape_interval: 10s
             prometheus.yml:1    evaluation_interval: 10s
             rules/node.yml:4    for: 30s

@@ -15,7 +15,7 @@ pub(super) struct Delay {
     /// The slowest of the jobs it may read.
     pub(super) scrape: Setting,
     pub(super) timeout: Setting,
-    /// What recording rules between it and the samples add at worst.
+    /// What recording rules between it and the samples add at worst: their intervals and query offsets.
     pub(super) recorded: Duration,
     /// The slowest of their groups.
     pub(super) recorded_by: Option<Setting>,
@@ -78,7 +78,7 @@ impl Monitoring {
         }
         let slowest = jobs.iter().max_by_key(|job| job.interval.value.saturating_add(job.timeout.value));
         let scrape = slowest.copied().unwrap_or(&config.scrape);
-        let offset = rule.group.query_offset.as_ref().unwrap_or(&config.query_offset);
+        let offset = self.offset(&rule.group);
         Delay {
             scrape: scrape.interval.clone(),
             timeout: scrape.timeout.clone(),
@@ -96,6 +96,10 @@ impl Monitoring {
 
     fn evaluation<'m>(&'m self, group: &'m Group) -> &'m Setting {
         group.interval.as_ref().unwrap_or(&self.prometheus.evaluation_interval)
+    }
+
+    fn offset<'m>(&'m self, group: &'m Group) -> &'m Setting {
+        group.query_offset.as_ref().unwrap_or(&self.prometheus.query_offset)
     }
 
     /// What the recording rules behind an expression add, and how far all of it looks back.
@@ -122,7 +126,8 @@ impl Monitoring {
                         if behind.slowest.is_none_or(|slowest| every.value > slowest.value) {
                             behind.slowest = Some(every);
                         }
-                        let wait = every.value.saturating_add(below.0);
+                        let offset = self.offset(&rule.group).value;
+                        let wait = every.value.saturating_add(offset).saturating_add(below.0);
                         most = (most.0.max(wait), most.1.max(below.1));
                     }
                     behind.known.insert(metric, Some(most));

@@ -112,6 +112,15 @@ impl Monitoring {
             None => Delivery::NotAsked,
             Some(config) => self.delivery(config, rule, &mut notes, &mut unsure, &mut repairs),
         };
+        if let Delivery::Fettle { slowest, .. } = &delivery
+            && slowest.each_alone
+            && slowest.group_interval.value > limit
+        {
+            let (place, interval) = (&slowest.group_interval.place, &slowest.group_interval);
+            notes.push(format!(
+                "{place}: one that ends and comes back waits for the rest of {interval}, and so does its end: `group_interval: 10s`"
+            ));
+        }
         if self.prometheus.relabels_alerts {
             unsure.push("its labels on the way: `alert_relabel_configs` change them".to_owned());
         }
@@ -257,7 +266,7 @@ fn parts(rule: &Rule, delay: &Delay) -> Vec<Part> {
         part("scrape", timeout.to_string(), &timeout.place, zero, timeout.value),
         part(
             "recording rules",
-            format!("intervals {}", format(delay.recorded)),
+            format!("intervals and offsets {}", format(delay.recorded)),
             recorded_by,
             zero,
             delay.recorded,

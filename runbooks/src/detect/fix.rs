@@ -19,6 +19,9 @@ pub struct Fix {
     pub write: String,
 }
 
+/// How soon an alert's end, and its coming back, may follow.
+const TURN: Duration = Duration::from_secs(10);
+
 /// A wait that means nothing by itself.
 #[derive(Clone, Copy)]
 enum Wait {
@@ -89,6 +92,11 @@ pub(super) fn fixes(rule: &Rule, delay: &Delay, route: Option<&Route>, limit: Du
         }
         *way.of(wait) = then;
         fixes.extend(written(wait, &way));
+        // Prometheus refuses a timeout that is longer than the interval.
+        if matches!(wait, Wait::Scrape) && way.delay.timeout.value > then {
+            way.delay.timeout.value = briefer;
+            fixes.extend(written(Wait::Timeout, &way));
+        }
     }
     if !spares {
         fixes.extend(shortened(rule, &way.delay, limit.saturating_sub(waited(&way))));
@@ -120,9 +128,11 @@ fn written(wait: Wait, way: &Way<'_>) -> Vec<Fix> {
             let Some(route) = way.route else { return Vec::new() };
             let alone = Fix { place: route.group_by.clone(), write: "group_by: ['...']".to_owned() };
             let no_wait = set(&route.group_wait, Duration::ZERO);
+            let brief_turn = set(&route.group_interval, TURN);
             let fixes = [
                 (!route.each_alone).then_some(alone),
                 (route.group_wait.value > Duration::ZERO).then_some(no_wait),
+                (route.group_interval.value > TURN).then_some(brief_turn),
             ];
             fixes.into_iter().flatten().collect()
         }

@@ -11,7 +11,8 @@
 //! * Scrapes and evaluations have phases of their own, so each costs between nothing and its interval; a scrape may take its timeout.
 //! * An alert is pending from the first evaluation that finds it. It fires at an evaluation, so `for` is rounded up to a whole number
 //!   of intervals; `startsAt` is that evaluation. It is sent at once.
-//! * Alertmanager sends a new group after `group_wait`, and what joins a group later with its next `group_interval`.
+//! * Alertmanager sends a new group after `group_wait`, and what joins a group later with its next `group_interval`. A group outlives
+//!   its last alert until that turn, so one that comes back soon waits for it, too: that is a note and not part of the sum.
 //!
 //! Deliberately missing: files and their patterns, which a [`Files`] hands in; what PromQL means (ranges count as time that may pass
 //! until they hold nothing from before the symptom); relabelling of alerts; and the time that machines need to do all this.

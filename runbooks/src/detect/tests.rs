@@ -105,6 +105,7 @@ fn with_nothing_but_defaults_the_first_minutes_pass_without_anybody_knowing() {
       group 30s–5m (group_interval 5m) /etc/a.yml:2
       fix /etc/a.yml:2: group_by: ['...']
       fix /etc/a.yml:2: group_wait: 0s
+      fix /etc/a.yml:2: group_interval: 10s
       fix /etc/p/prometheus.yml:2: evaluation_interval: 10s
       fix /etc/p/rules/node.yml:6: for: 20s
     ");
@@ -114,8 +115,10 @@ fn with_nothing_but_defaults_the_first_minutes_pass_without_anybody_knowing() {
 fn what_the_fixes_say_is_in_time_once_it_is_done() {
     let prometheus = PROMETHEUS.replace("external_labels: { region: ug }", "evaluation_interval: 10s");
     let text = rule("        expr: up{job=\"node\"} == 0\n        for: 20s\n");
-    let alertmanager =
-        TO_FETTLE.replace("receiver: fettle }", "receiver: fettle, group_by: ['...'], group_wait: 0s }");
+    let alertmanager = TO_FETTLE.replace(
+        "receiver: fettle }",
+        "receiver: fettle, group_by: ['...'], group_wait: 0s, group_interval: 10s }",
+    );
     let it = one(&prometheus, &text, &alertmanager, 60);
     insta::assert_snapshot!(told(&it), @r"
     Full 20s–55s in time
@@ -125,6 +128,19 @@ fn what_the_fixes_say_is_in_time_once_it_is_done() {
       for 20s–20s (for 20s) /etc/p/rules/node.yml:6
       group 0s–0s (group_wait 0s) /etc/a.yml:2
     ");
+}
+
+#[test]
+fn a_fix_is_one_that_prometheus_takes_and_recorded_metrics_are_as_late_as_their_offset() {
+    let prometheus =
+        PROMETHEUS.replace("scrape_interval: 15s", "scrape_interval: 1m\n    scrape_timeout: 50s");
+    let text = rule("        expr: up{job=\"node\"} == 0\n");
+    let fixes = one(&prometheus, &text, "", 100).fixes;
+    let fixes: Vec<&str> = fixes.iter().map(|fix| fix.write.as_str()).collect();
+    assert_eq!(fixes, ["scrape_interval: 16s", "scrape_timeout: 8s"]);
+    let recorded = "groups:\n  - name: r\n    interval: 5s\n    query_offset: 5m\n    rules: [{ record: 'a:b', expr: 'x{job=\"node\"}' }]\n  - name: a\n    interval: 5s\n    rules: [{ alert: A, expr: 'a:b > 1' }]\n";
+    let it = one(PROMETHEUS, recorded, "", 60);
+    assert_eq!((it.verdict, it.span.worst), (Verdict::PerhapsLate, Duration::from_secs(335)));
 }
 
 #[test]
@@ -177,7 +193,7 @@ groups:
     Errors 0s–1015s perhaps late
       next scrape 0s–15s (scrape_interval 15s of job node) /etc/p/prometheus.yml:9
       scrape 0s–10s (scrape_timeout 10s) /etc/p/prometheus.yml:2
-      recording rules 0s–30s (intervals 30s) /etc/p/rules/node.yml:4
+      recording rules 0s–30s (intervals and offsets 30s) /etc/p/rules/node.yml:4
       range 0s–15m (range 15m) /etc/p/rules/node.yml:13
       next evaluation 0s–1m (evaluation_interval 1m) /etc/p/prometheus.yml:2
       fix /etc/p/prometheus.yml:2: evaluation_interval: 10s
