@@ -210,7 +210,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
         (
             "open_files(\"/var\").deleted.map(f, f.size)",
-            "1:35 `f` has no field `size` (there is: `bytes`, `name`, `path`, `pid`, `unit`)",
+            "1:35 `f` has no field `size` (there is: `bytes`, `name`, `path`, `pid`, `process_uid`, `uid`, `unit`)",
         ),
         (
             "open_files(\"/var\").deleted.exists(f, unit(f.unit).active)",
