@@ -475,5 +475,5 @@ impl Drop for Walk {
 }
 
 fn alert(name: &str) -> Value {
-    firing(name, &[("instance", "web-1:9100"), ("mountpoint", "/"), ("fstype", "ext4")])
+    firing(name, &[("instance", "web-1:9100"), ("mountpoint", "/var"), ("fstype", "ext4")])
 }
