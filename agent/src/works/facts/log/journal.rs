@@ -21,55 +21,31 @@ use crate::works::unix;
 const PLACES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 /// How long systemd may take to say what else a unit is called.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest name of a unit.
-const LONGEST: usize = 255;
-const KINDS: [&str; 11] = [
-    ".service",
-    ".socket",
-    ".timer",
-    ".scope",
-    ".slice",
-    ".mount",
-    ".automount",
-    ".swap",
-    ".target",
-    ".path",
-    ".device",
-];
 
 pub(super) fn read(unit: &str, ask: &Ask) -> Result<Hits, String> {
-    let unit = named(unit)?;
+    // journalctl takes patterns for units and reads options: neither can come of a value.
+    let unit: UnitName =
+        unit.parse().map_err(|why| format!("neither an absolute path nor the name of a unit: {why}"))?;
     let program = ["/usr/bin/journalctl", "/bin/journalctl"].iter().map(Path::new).find(|path| path.exists());
     let program = program.ok_or("this host has no journalctl, so no journal that could be read")?;
     if !PLACES.iter().any(|place| is_kept(Path::new(place))) {
         return Err("this host keeps no journal".into());
     }
-    ask_program(program, &other_names(&unit, ask.deadline), &unit, ask)
+    ask_program(program, &other_names(&unit, ask.deadline), unit.as_str(), ask)
 }
 
 /// Options for what systemd calls the unit besides: journalctl knows no aliases. None where systemd does not answer.
-fn other_names(unit: &str, deadline: Instant) -> Vec<PathBuf> {
-    let Ok(name) = unit.parse::<UnitName>() else { return Vec::new() };
-    if name.is_template() {
+fn other_names(unit: &UnitName, deadline: Instant) -> Vec<PathBuf> {
+    if unit.is_template() {
         return Vec::new();
     }
     let patience = PATIENCE.min(deadline.saturating_duration_since(Instant::now()) / 4);
     let asked = systemd::wait(patience, async {
-        Systemd::connect(Path::new(systemd::SOCKET)).await?.unit(&name).await
+        Systemd::connect(Path::new(systemd::SOCKET)).await?.unit(unit).await
     });
     let known = asked.map(|unit| unit.names).unwrap_or_default();
-    let others = known.iter().filter(|other| *other != unit && named(other).as_ref() == Ok(other));
-    others.map(|other| format!("--unit={other}").into()).collect()
-}
-
-/// The whole name of a unit. `journalctl` takes patterns for units and reads options: neither can come of a value.
-pub(super) fn named(unit: &str) -> Result<String, String> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
-    if unit.is_empty() || unit.len() > LONGEST || unit.starts_with(['-', '.']) || !unit.bytes().all(fits) {
-        return Err("neither an absolute path nor the name of a unit".into());
-    }
-    let whole = KINDS.iter().any(|kind| unit.ends_with(kind));
-    Ok(if whole { unit.to_owned() } else { format!("{unit}.service") })
+    let names = known.iter().filter_map(|name| name.parse::<UnitName>().ok());
+    names.filter(|name| name != unit).map(|name| format!("--unit={name}").into()).collect()
 }
 
 /// Whether there is a journal, or something that may not be looked into. To root, journalctl calls no journal an empty one.

@@ -508,15 +508,11 @@ mod journal_of {
 
     #[test]
     fn no_value_becomes_an_option_or_a_pattern_of_units() {
-        for name in
-            ["", "-x", "--file=/etc/shadow", "a b", "*", "a?", "[a]", "../x", "a/b", "a\nb", "a\0", ".x", "ü"]
-        {
+        let options = ["", "-x", "--file=/etc/shadow"];
+        let patterns = ["a b", "*", "a?", "[a]", "../x", "a/b", "a\nb", "a\0", ".x", "ü"];
+        for name in options.into_iter().chain(patterns).chain([&*"a".repeat(300)]) {
             let why = journal::read(name, &asking(Question::Count, "x", HOUR)).unwrap_err();
             assert!(why.contains("neither an absolute path nor the name of a unit"), "{name:?}: {why}");
         }
-        assert_eq!(journal::named("nginx").unwrap(), "nginx.service");
-        assert_eq!(journal::named("pg@15-main").unwrap(), "pg@15-main.service");
-        assert_eq!(journal::named("dev-sda1.swap").unwrap(), "dev-sda1.swap");
-        assert!(journal::named(&"a".repeat(300)).is_err());
     }
 }
