@@ -20,7 +20,7 @@ pub enum Confidence {
     Learnt,
     /// The policy says how late the source is.
     Declared,
-    /// Only since when the alert fires; never counted as detected in time.
+    /// Only since when the alert fires; nothing counts as in time then.
     SinceFiring,
 }
 
@@ -147,44 +147,32 @@ pub const TARGETS: [Duration; 3] =
 pub fn clocks(readings: &Readings, now: At) -> [Clock; 3] {
     let Readings { onset, uncertainty, confidence, detected, investigated, remediated, closed, .. } =
         *readings;
-    let onsets = (onset.minus(uncertainty), onset.plus(uncertainty));
-    let detect_total = detected.since(onset);
-    let detect = Clock {
-        total: Some(detect_total),
-        phase: Some(detect_total),
-        target: TARGETS[0],
-        standing: match confidence {
-            // Without anybody's word we only know a lower bound: late can be told, in time cannot.
-            Confidence::SinceFiring if detect_total > TARGETS[0] => Standing::Late,
-            Confidence::SinceFiring => Standing::NotKnown,
-            Confidence::Learnt | Confidence::Declared => settled(detected, onsets, TARGETS[0]),
-        },
+    let latest = onset.plus(uncertainty);
+    // Without anybody's word it may have begun at any time before: late can be told then, in time cannot.
+    let earliest = match confidence {
+        Confidence::Learnt | Confidence::Declared => Some(onset.minus(uncertainty)),
+        Confidence::SinceFiring => None,
     };
-    let reading = |taken: Option<At>, before: Option<At>, target| {
+    let reading = |taken: Option<At>, before: At, target| {
         let standing = match (taken, closed) {
-            (Some(taken), _) => settled(taken, onsets, target),
-            (None, Some(_)) => Standing::NotKnown,
-            (None, None) if now.since(onsets.1) > target => Standing::Late,
+            // In time only if it holds for the earliest onset, late only if it holds for the latest.
+            (Some(taken), _) if earliest.is_some_and(|onset| taken.since(onset) <= target) => {
+                Standing::InTime
+            }
+            (Some(taken), _) if taken.since(latest) > target => Standing::Late,
+            (Some(_), _) | (None, Some(_)) => Standing::NotKnown,
+            (None, None) if now.since(latest) > target => Standing::Late,
             (None, None) => Standing::Running,
         };
         let total = taken.map(|at| at.since(onset));
-        let phase = taken.zip(before).map(|(taken, before)| taken.since(before));
+        let phase = taken.map(|taken| taken.since(before));
         Clock { total, phase, target, standing }
     };
     [
-        detect,
-        reading(investigated, Some(detected), TARGETS[1]),
-        reading(remediated, investigated.or(Some(detected)), TARGETS[2]),
+        reading(Some(detected), onset, TARGETS[0]),
+        reading(investigated, detected, TARGETS[1]),
+        reading(remediated, investigated.unwrap_or(detected), TARGETS[2]),
     ]
-}
-
-/// In time only if it holds for the earliest onset, late only if it holds for the latest.
-fn settled(taken: At, (earliest, latest): (At, At), target: Duration) -> Standing {
-    match () {
-        () if taken.since(earliest) <= target => Standing::InTime,
-        () if taken.since(latest) > target => Standing::Late,
-        () => Standing::NotKnown,
-    }
 }
 
 /// What groups signals into one incident: the alert's name and the host it is about, or, where the host is not known,
@@ -217,14 +205,20 @@ mod tests {
     }
 
     #[test]
-    fn without_the_sources_word_detection_is_never_in_time() {
-        for (confidence, detected, expected) in [
-            (Confidence::Declared, MINUTE, Standing::InTime),
-            (Confidence::Declared, MINUTE + 1, Standing::Late),
-            (Confidence::SinceFiring, 1, Standing::NotKnown),
-            (Confidence::SinceFiring, MINUTE + 1, Standing::Late),
+    fn without_the_sources_word_nothing_is_ever_in_time() {
+        for (confidence, after, expected) in [
+            (Confidence::Declared, 0, Standing::InTime),
+            (Confidence::Declared, 1, Standing::Late),
+            (Confidence::SinceFiring, 0, Standing::NotKnown),
+            (Confidence::SinceFiring, 1, Standing::Late),
         ] {
-            assert_eq!(clocks(&readings(confidence, detected), At(detected))[0].standing, expected);
+            let readings = Readings {
+                investigated: Some(At(5 * MINUTE + after)),
+                remediated: Some(At(10 * MINUTE + after)),
+                ..readings(confidence, MINUTE + after)
+            };
+            let standings = clocks(&readings, At(11 * MINUTE)).map(|clock| clock.standing);
+            assert_eq!(standings, [expected; 3], "{confidence:?} {after}");
         }
     }
 

@@ -69,7 +69,7 @@ pub(crate) fn report(out: &Output, incident: &v1::Incident) -> String {
             "learnt" => format!("learnt from rules {}", clocks.onset_learnt_from),
             "declared" => "the onset the source declares".to_owned(),
             "since-firing" => {
-                "the alert's firing; the onset is not known, so nothing counts as detected in time".into()
+                "the alert's firing; the onset is not known, so nothing counts as in time".into()
             }
             other => other.to_owned(),
         };
