@@ -7,6 +7,7 @@ use fettle_runbooks::run::{Event, State, Wait};
 
 use super::desk::Desk;
 use super::handle::Session;
+use super::notices::Told;
 use crate::gate::{self, BallotBox};
 use crate::model::Change;
 use crate::model::row::{DecisionRow, GateState, SignedBlob};
@@ -105,7 +106,8 @@ impl Desk<'_> {
                 let title = format!("{} still waits for approval", row.runbook);
                 let text = format!("nobody has decided; decide by {}", row.decide_by);
                 self.change(Change::Escalated { gate: id });
-                self.notify("gate-escalated", title, Some(run), Some(id), hosts.first(), &to, &text);
+                let (kind, run, gate, host) = ("gate-escalated", Some(run), Some(id), hosts.first());
+                self.notify(Told { kind, title, run, gate, host, to: &to, text: &text, ..Told::default() });
             }
             GateState::Approved if self.now >= row.start_by => {
                 let reason = format!("the approved plan did not begin by {}", row.start_by);

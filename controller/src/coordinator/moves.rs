@@ -7,6 +7,7 @@ use fettle_runbooks::run::{Effect as Asked, Ending, Event, Final, Held, State, W
 
 use super::desk::{Desk, Effect};
 use super::handle::RosterInForce;
+use super::notices::Told;
 use crate::dispatch::{self, Needed};
 use crate::evidence;
 use crate::model::Change;
@@ -55,9 +56,11 @@ impl Desk<'_> {
             Asked::AskCancel { reason } => self.effect(Effect::Tell(host.clone(), cancel(run, reason))),
             Asked::AskResolve { path, reason, .. } => {
                 let title = format!("{path} on {host}: a person must look");
-                let text =
-                    format!("{reason}; then: fettle run resolve {run} --host {host} --ran | --did-not-run");
-                self.notify("resolve-wanted", title, Some(run), None, Some(host), &[], &text);
+                let text = format!(
+                    "{reason}; then: fettle run resolve {run} --host {host} --step {path} (--ran | --did-not-run) --reason '…'"
+                );
+                let (kind, run, host, text) = ("resolve-wanted", Some(run), Some(host), text.as_str());
+                self.notify(Told { kind, title, run, host, text, ..Told::default() });
             }
             Asked::End(how) => self.end(run, host, &how, barred),
         }
@@ -222,7 +225,8 @@ impl Desk<'_> {
         let title = format!("{} on {host} waits for approval", row.runbook);
         let text = format!("{from} needs {}; decide by {}", needs.join(" and "), row.decide_by);
         self.change(Change::GateOpened(Box::new(row)));
-        self.notify("gate-opened", title, Some(run), Some(id), Some(host), &to, &text);
+        let (kind, run, gate, host) = ("gate-opened", Some(run), Some(id), Some(host));
+        self.notify(Told { kind, title, run, gate, host, to: &to, text: &text, ..Told::default() });
     }
 
     fn gate_row(&self, id: GateId, run: RunId, host: &Host, from: &str) -> Result<GateRow, String> {
@@ -306,7 +310,8 @@ impl Desk<'_> {
         let (run, host) = (row.run, row.leaves.first().map(|leaf| leaf.host.clone()));
         let title = format!("{}: the gate is {}", row.runbook, row.state.word());
         let text = row.reason.clone();
-        self.notify("gate-decided", title, Some(run), Some(id), host.as_ref(), &[], &text);
+        let (kind, run, gate, host) = ("gate-decided", Some(run), Some(id), host.as_ref());
+        self.notify(Told { kind, title, run, gate, host, text: &text, ..Told::default() });
     }
 
     /// `barred`: a guard ended it.

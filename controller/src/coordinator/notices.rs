@@ -19,42 +19,28 @@ const TELL_AGAIN: Duration = Duration::from_secs(60 * 60);
 
 /// What there is to tell of a run that ended.
 #[derive(Default)]
-struct Ended {
+pub(super) struct Ended {
     ending: &'static str,
     since: Option<At>,
     evidence: Option<Evidence>,
 }
 
-/// One notification in the making.
-struct Told<'a> {
-    kind: &'static str,
-    title: String,
-    run: Option<RunId>,
-    gate: Option<GateId>,
-    incident: Option<IncidentId>,
-    host: Option<&'a Host>,
-    to: &'a [String],
-    text: &'a str,
-    ended: Ended,
+/// One notification in the making: the members of [`Notification`], those that do not apply by default.
+#[derive(Default)]
+pub(super) struct Told<'a> {
+    pub(super) kind: &'static str,
+    pub(super) title: String,
+    pub(super) run: Option<RunId>,
+    pub(super) gate: Option<GateId>,
+    /// The run's, if not said.
+    pub(super) incident: Option<IncidentId>,
+    pub(super) host: Option<&'a Host>,
+    pub(super) to: &'a [String],
+    pub(super) text: &'a str,
+    pub(super) ended: Ended,
 }
 
 impl Desk<'_> {
-    /// Queues a notification, if there is anyone to tell.
-    #[allow(clippy::too_many_arguments, reason = "they are the members of the document")]
-    pub(super) fn notify(
-        &mut self,
-        kind: &'static str,
-        title: String,
-        run: Option<RunId>,
-        gate: Option<GateId>,
-        host: Option<&Host>,
-        to: &[String],
-        text: &str,
-    ) {
-        let incident = run.and_then(|run| self.model.runs.get(&run)).and_then(|row| row.incident);
-        self.queue(Told { kind, title, run, gate, incident, host, to, text, ended: Ended::default() });
-    }
-
     /// Tells how a host run ended, with what people need where they must look. Of guards that go on refusing they are told once;
     /// a refusal of the host itself is another matter each time.
     pub(super) fn notify_ended(&mut self, run: RunId, host: &Host, how: &Final, barred: bool) {
@@ -87,17 +73,7 @@ impl Desk<'_> {
         let title = format!("{runbook} on {host}: {}", how.ending.word());
         let ended = Ended { ending: how.ending.word(), since, evidence };
         let (kind, text) = ("run-ended", how.reason.as_str());
-        self.queue(Told {
-            kind,
-            title,
-            run: Some(run),
-            gate: None,
-            incident,
-            host: Some(host),
-            to: &[],
-            text,
-            ended,
-        });
+        self.notify(Told { kind, title, run: Some(run), host: Some(host), text, ended, ..Told::default() });
     }
 
     /// When people were told that guards refuse this runbook on this host, if that is enough for now.
@@ -129,20 +105,12 @@ impl Desk<'_> {
         let title = format!("{title}: verified, but still firing");
         let ended = Ended { since: Some(readings.onset), ..Ended::default() };
         let (run, host) = (runs.last().copied(), host.as_ref());
-        self.queue(Told {
-            kind: "still-firing",
-            title,
-            run,
-            gate: None,
-            incident: Some(id),
-            host,
-            to: &[],
-            text: &text,
-            ended,
-        });
+        let (kind, incident, text) = ("still-firing", Some(id), text.as_str());
+        self.notify(Told { kind, title, run, incident, host, text, ended, ..Told::default() });
     }
 
-    fn queue(&mut self, told: Told<'_>) {
+    /// Queues a notification, if there is anyone to tell.
+    pub(super) fn notify(&mut self, told: Told<'_>) {
         if self.in_force.policy.notify.is_none() {
             return;
         }
@@ -151,6 +119,8 @@ impl Desk<'_> {
         }
         let id = self.model.next_notification();
         let Told { kind, title, run, gate, incident, host, to, text, ended } = told;
+        let of_run = || self.model.runs.get(&run?)?.incident;
+        let incident = incident.or_else(of_run);
         let body = Notification {
             fettle: FORMAT,
             id: id.to_string(),
