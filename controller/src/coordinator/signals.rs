@@ -28,27 +28,23 @@ impl Desk<'_> {
     /// Takes one signal in.
     pub(super) fn signal(&mut self, signal: Signal) -> Receipt {
         let echo = self.echo(&signal);
+        let over = echo.filter(|_| signal.status == Status::Resolved);
+        let over = over.map(|over| Receipt { signal: over.signal, new: false, run: over.run });
         if let Some(known) = self.known(&signal) {
-            let over = echo.filter(|_| known.late_until.is_some() && signal.status == Status::Resolved);
+            let receipt = Receipt { signal: known.id, new: false, run: known.run };
+            let was_late = known.late_until.is_some();
             if known.signal.status == Status::Firing && barred(&known.signal) && !barred(&signal) {
-                let receipt = Receipt { signal: known.id, new: false, run: known.run };
                 return Receipt { run: self.no_hearsay(known.id, &signal).or(receipt.run), ..receipt };
             }
-            let receipt = Receipt { signal: known.id, new: false, run: known.run };
-            let turned = known.signal.status != signal.status;
-            let id = known.id;
-            if turned {
-                self.turned(id, &signal);
+            if known.signal.status != signal.status {
+                self.turned(receipt.signal, &signal);
             } else {
-                self.change(Change::SignalRepeated { signal: id });
+                self.change(Change::SignalRepeated { signal: receipt.signal });
             }
-            return match over {
-                Some(over) => Receipt { signal: over.signal, new: false, run: over.run },
-                None => receipt,
-            };
+            return over.filter(|_| was_late).unwrap_or(receipt);
         }
-        if let Some(over) = echo.filter(|_| signal.status == Status::Resolved) {
-            return Receipt { signal: over.signal, new: false, run: over.run };
+        if let Some(over) = over {
+            return over;
         }
         if let Some(receipt) = self.same_alert(&signal) {
             return receipt;
