@@ -2,6 +2,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test starts what it wants to kill")]
 
+#[path = "common/proc.rs"]
+mod proc;
+#[path = "common/wait.rs"]
+mod wait;
 #[path = "attempts/world.rs"]
 mod world;
 

@@ -5,8 +5,12 @@
 
 #[path = "sandbox/place.rs"]
 mod place;
+#[path = "common/proc.rs"]
+mod proc;
 #[path = "sandbox/tries.rs"]
 mod tries;
+#[path = "common/wait.rs"]
+mod wait;
 
 #[path = "sandbox/cost.rs"]
 mod cost;

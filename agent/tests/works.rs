@@ -2,6 +2,8 @@
 
 #[path = "works/bench.rs"]
 mod bench;
+#[path = "common/wait.rs"]
+mod wait;
 
 #[path = "works/carry.rs"]
 mod carry;

@@ -7,7 +7,8 @@ use fettle_agent::works::cgroup;
 use fettle_agent::works::crash::POINTS;
 use fettle_agent::works::recovery::{Dead, Found};
 
-use crate::world::{World, end, eventually, observer, script, settled, soon};
+use crate::wait::eventually;
+use crate::world::{World, end, observer, script, settled, soon};
 
 /// What is found after a crash at a point, and whether the step ran.
 fn expected(point: &str) -> (&'static str, &'static [usize]) {
@@ -101,7 +102,7 @@ fn of_many_shims_that_race_for_an_attempt_one_runs_it() {
     let won =
         shims.into_iter().map(|mut shim| shim.wait().unwrap()).filter(|status| status.success()).count();
     assert_eq!((won, world.written("marker").as_str()), (1, "ran\n"));
-    eventually(|| match world.attempts.look(&spec.key).unwrap() {
+    eventually("its end is known", || match world.attempts.look(&spec.key).unwrap() {
         Found::Exit(ended) if ended.exit_code == Some(0) => Ok(()),
         other @ (Found::Exit(_) | Found::Running | Found::NotStarted | Found::Unknown(_)) => {
             Err(format!("{other:?}"))

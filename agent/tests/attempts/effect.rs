@@ -8,9 +8,9 @@ use fettle_agent::works::output::Stream;
 use fettle_agent::works::record::AttemptKey;
 use fettle_agent::works::recovery::Found;
 
-use crate::world::{
-    LIMIT, Told, World, end, eventually, key, lives, observer, script, settled, soon, step, text,
-};
+use crate::proc::lives;
+use crate::wait::{LIMIT, eventually};
+use crate::world::{Told, World, end, key, observer, script, settled, soon, step, text};
 
 fn code(ended: &Ended) -> &str {
     match &ended.outcome {
@@ -82,7 +82,7 @@ fn a_step_survives_whoever_started_it_and_is_followed_again() {
     let spec =
         script(&format!("echo first; while [ ! -e {} ]; do sleep 0.01; done; echo second", go.display()));
     let mut starter = world.starter(&spec, None);
-    eventually(|| match world.attempts.output(&spec.key, Stream::Stdout, 0, 100) {
+    eventually("the step speaks", || match world.attempts.output(&spec.key, Stream::Stdout, 0, 100) {
         Ok(bytes) if bytes == b"first\n" => Ok(()),
         seen => Err(format!("{seen:?}")),
     });
@@ -231,7 +231,7 @@ fn what_is_forgotten_is_gone() {
     let before = world.file("attempts").join(format!("{}.remediate~restart.before", spec.key.run));
     std::fs::write(before, "how a unit was").unwrap();
     // The end is known a moment before its supervisor is gone, and what a supervisor still holds is kept.
-    eventually(|| {
+    eventually("nothing is kept of the run", || {
         world.attempts.forget(spec.key.run).unwrap();
         match std::fs::read_dir(world.file("attempts")).unwrap().count() {
             0 => Ok(()),

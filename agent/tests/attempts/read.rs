@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use fettle_agent::works::attempt::{Outcome, StartError, Work};
 
-use crate::world::{LIMIT, Told, World, eventually, is_root, lives, observer, script, step, text};
+use crate::proc::lives;
+use crate::wait::{LIMIT, eventually};
+use crate::world::{Told, World, is_root, observer, script, step, text};
 
 fn argv(words: &[&str]) -> Work {
     Work::Argv(words.iter().map(|word| (*word).to_owned()).collect())
@@ -100,7 +102,7 @@ fn a_step_that_ignores_term_dies_with_all_its_grandchildren() {
         }
     };
     assert_eq!(ended.outcome, Outcome::Killed);
-    eventually(|| {
+    eventually("its processes are gone", || {
         let alive: Vec<&str> = written.lines().filter(|pid| lives(pid)).collect();
         if alive.is_empty() { Ok(()) } else { Err(format!("{alive:?} live")) }
     });

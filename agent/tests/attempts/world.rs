@@ -1,10 +1,9 @@
-//! A state directory, steps to run in it, and waits that explain themselves.
+//! A state directory, and steps to run in it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
 
 use fettle_agent::works::attempt::{Attempts, Ended, Happening, Observer, Running, Spec, StartBy, Work};
 use fettle_agent::works::clock;
@@ -16,8 +15,7 @@ use fettle_runbooks::id::RunId;
 use fettle_runbooks::runbook::Risk;
 use tempfile::TempDir;
 
-/// Longer than anything here takes, however busy the machine is.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+use crate::wait::{LIMIT, eventually};
 
 pub(crate) struct World {
     pub(crate) dir: TempDir,
@@ -159,30 +157,12 @@ pub(crate) fn text(kept: &Kept) -> String {
     String::from_utf8(kept.whole().unwrap()).unwrap()
 }
 
-/// Waits until `look` gives something. On timeout, tells what it saw last.
-pub(crate) fn eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match look() {
-            Ok(seen) => return seen,
-            Err(last) if Instant::now() >= deadline => panic!("still not so after {LIMIT:?}: {last}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
-
 /// Waits until an attempt is not running any more.
 pub(crate) fn settled(world: &World, key: &AttemptKey) -> Found {
-    eventually(|| match world.attempts.look(key).unwrap() {
-        Found::Running => Err("it is running".into()),
+    eventually("the attempt is over", || match world.attempts.look(key).unwrap() {
+        Found::Running => Err("it is running"),
         found @ (Found::Exit(_) | Found::NotStarted | Found::Unknown(_)) => Ok(found),
     })
-}
-
-/// Whether a process lives; a zombie does not.
-pub(crate) fn lives(pid: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
-        .is_ok_and(|stat| !stat[stat.rfind(')').unwrap()..].starts_with(") Z"))
 }
 
 /// Whether steps that only read have a user of their own here.

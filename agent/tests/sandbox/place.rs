@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fettle_agent::works::attempt::{Attempts, Ended, Happening, Outcome, Spec, Work};
 use fettle_agent::works::record::AttemptKey;
@@ -16,8 +16,8 @@ use fettle_agent::works::sandbox::{Allowed, Reading};
 use fettle_runbooks::id::RunId;
 use tempfile::TempDir;
 
-/// Longer than anything here takes, however busy the machine is.
-const LIMIT: Duration = Duration::from_secs(60);
+use crate::wait::{LIMIT, eventually};
+
 /// `nobody`, whose agent is an ordinary user's.
 const NOBODY: u32 = 65_534;
 
@@ -253,28 +253,18 @@ pub(crate) fn text(ended: &Ended) -> String {
     String::from_utf8(ended.stdout.whole().unwrap()).unwrap()
 }
 
-/// The process that was started with these words, if there is one.
-pub(crate) fn process_of(words: &[&str]) -> Option<String> {
+/// Waits for a process that was started with these words.
+pub(crate) fn process_of(words: &[&str]) -> String {
     let wanted: String = words.iter().map(|word| format!("{word}\0")).collect();
-    std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let words = std::fs::read(entry.path().join("cmdline")).ok()?;
-        (words == wanted.as_bytes()).then(|| entry.file_name().to_string_lossy().into_owned())
+    eventually(&format!("`{}` runs", words.join(" ")), || {
+        let all = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let words = std::fs::read(entry.path().join("cmdline")).ok()?;
+            Some((String::from_utf8_lossy(&words).into_owned(), entry.file_name()))
+        });
+        let all: Vec<_> = all.filter(|(words, _)| !words.is_empty()).collect();
+        let found = all.iter().find(|(words, _)| *words == wanted);
+        found.map(|(_, pid)| pid.to_string_lossy().into_owned()).ok_or_else(|| format!("{all:#?}"))
     })
-}
-
-/// Whether a process lives; a zombie does not.
-pub(crate) fn lives(pid: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
-        .is_ok_and(|stat| !stat[stat.rfind(')').unwrap()..].starts_with(") Z"))
-}
-
-/// Waits until something is so.
-pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !so() {
-        assert!(Instant::now() < deadline, "still not so after {LIMIT:?}: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn open_to_all(dir: &Path) {

@@ -2,7 +2,9 @@
 
 use fettle_agent::works::attempt::Work;
 
-use crate::place::{Agent, Place, agents, eventually, lives, process_of, read_all, step, text};
+use crate::place::{Agent, Place, agents, process_of, read_all, step, text};
+use crate::proc::lives;
+use crate::wait::eventually;
 
 /// Tries something on a process outside; `pid` in a path is its number.
 fn refused(what: &str, with: &str, root: &str, ordinary: &str) {
@@ -113,14 +115,10 @@ fn a_step_without_an_agent_ends() {
         let time = format!("1000.{}", std::process::id());
         let work = Work::Argv(vec!["sleep".into(), time.clone()]);
         let mut starter = place.starter(&step(work, Default::default()));
-        let mut found = None;
-        eventually("the step runs", || {
-            found = process_of(&["sleep", &time]);
-            found.is_some()
-        });
+        let step = process_of(&["sleep", &time]);
         starter.kill().unwrap();
         starter.wait().unwrap();
-        eventually("the step ends", || !lives(found.as_ref().unwrap()));
+        eventually("the step ends", || if lives(&step) { Err(format!("{step} lives")) } else { Ok(()) });
     }
 }
 
@@ -134,12 +132,7 @@ fn what_is_left_of_a_step_whose_keeper_was_killed_is_gone_too() {
     let script = format!("env -i setsid sleep {time} </dev/null >/dev/null 2>&1 &\nwait");
     let work = Work::Script { source: script, interpreter: vec!["/bin/sh".into()] };
     let mut starter = place.starter(&step(work, Default::default()));
-    let mut daemon = None;
-    eventually("the step runs", || {
-        daemon = process_of(&["sleep", &time]);
-        daemon.is_some()
-    });
-    let daemon = daemon.unwrap();
+    let daemon = process_of(&["sleep", &time]);
     // The step's shell is its parent, and the keeper that one's.
     let keeper = parent(&parent(&daemon));
     rustix::process::kill_process(

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use fettle_agent::message::{FromWorks, ToWorks};
 use fettle_agent::works::{self, Works};
@@ -18,8 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use prost::Message as _;
 use tempfile::TempDir;
 
-/// Longest time anything here may take; a machine under load is no defect.
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::wait::eventually;
 
 pub(crate) struct Bench {
     dir: TempDir,
@@ -186,23 +184,23 @@ impl Bench {
         what: &str,
         wanted: impl Fn(&v1::report::What) -> bool,
     ) -> v1::report::What {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            match self.works.as_mut().unwrap().from.try_recv() {
-                Ok(FromWorks::Report(report)) => {
-                    let expected = self.heard.last().map_or(report.seq, |last| last.seq + 1);
-                    assert_eq!(report.seq, expected, "a gap in the numbers");
-                    let what = report.what.clone().unwrap();
-                    self.heard.push(report);
-                    if wanted(&what) {
-                        return what;
+        eventually(what, || {
+            loop {
+                match self.works.as_mut().unwrap().from.try_recv() {
+                    Ok(FromWorks::Report(report)) => {
+                        let expected = self.heard.last().map_or(report.seq, |last| last.seq + 1);
+                        assert_eq!(report.seq, expected, "a gap in the numbers");
+                        let what = report.what.clone().unwrap();
+                        self.heard.push(report);
+                        if wanted(&what) {
+                            return Ok(what);
+                        }
                     }
+                    Ok(FromWorks::Greeting(_)) => {}
+                    Err(_) => return Err(self.transcript()),
                 }
-                Ok(FromWorks::Greeting(_)) => {}
-                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
-                Err(_) => panic!("no {what} after {LIMIT:?}; heard:\n{}", self.transcript()),
             }
-        }
+        })
     }
 
     #[track_caller]
