@@ -105,6 +105,18 @@ fn answer(call: &FactCall, patience: Duration, state: &Path) -> Reading {
     }
 }
 
+/// A path is told from the root: an agent has no directory that people would mean.
+fn absolute(path: &str) -> Result<(), String> {
+    if path.starts_with('/') {
+        Ok(())
+    } else {
+        Err("not an absolute path: write one that begins with `/`".into())
+    }
+}
+
+/// What a host says on which the kernel's list of processes is empty: whoever asks is one.
+const NO_PROCESSES: &str = "the kernel shows no processes: /proc must be mounted where the agent runs";
+
 /// A fact's fields.
 fn record<const N: usize>(fields: [(&str, Value); N]) -> Value {
     Value::Map(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())

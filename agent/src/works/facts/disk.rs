@@ -3,12 +3,10 @@
 use fettle_runbooks::value::Value;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-use super::{Reading, int, percent, record};
+use super::{Reading, absolute, int, percent, record};
 
 pub(super) fn read(mount: &str) -> Reading {
-    if !mount.starts_with('/') {
-        return Err("not an absolute path".into());
-    }
+    absolute(mount)?;
     let fs = statvfs(mount).map_err(|error| error.to_string())?;
     let unit = if fs.f_frsize == 0 { fs.f_bsize } else { fs.f_frsize };
     let used = fs.f_blocks.saturating_sub(fs.f_bfree);

@@ -5,13 +5,11 @@ use std::os::unix::fs::MetadataExt as _;
 
 use fettle_runbooks::value::Value;
 
-use super::{Reading, int, record};
+use super::{Reading, absolute, int, record};
 use crate::works::clock::wall_ms;
 
 pub(super) fn read(path: &str) -> Reading {
-    if !path.starts_with('/') {
-        return Err("not an absolute path".into());
-    }
+    absolute(path)?;
     let meta = match std::fs::metadata(path) {
         Ok(meta) => meta,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

@@ -77,7 +77,9 @@ impl Turn {
             .wait_timeout_while(taken, left, |taken| *taken >= TURNS)
             .unwrap_or_else(PoisonError::into_inner);
         if *taken >= TURNS {
-            return Err(format!("{TURNS} other logs are being read"));
+            return Err(format!(
+                "{TURNS} other logs are being read, and its time is over: ask about fewer at once, or for a shorter time"
+            ));
         }
         *taken += 1;
         Ok(Turn(()))

@@ -21,7 +21,7 @@ use fettle_runbooks::value::Value;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, Statx, StatxAttributes, StatxFlags, openat, readlinkat, statx};
 use rustix::io::Errno;
 
-use super::{Reading, int, owner, record};
+use super::{NO_PROCESSES, Reading, absolute, int, owner, record};
 
 /// Processes that are named one by one.
 const MOST_PROCESSES: usize = 200;
@@ -30,17 +30,17 @@ const MOST_DELETED: usize = 50;
 const MOST_NAMES: usize = 32 * 1024;
 
 pub(super) fn read(path: &str, patience: Duration) -> Reading {
-    if !path.starts_with('/') {
-        return Err("not an absolute path".into());
-    }
+    absolute(path)?;
     let target = Target::of(Path::new(path))?;
     let deadline = Instant::now() + patience;
     let mut found = Found::default();
     let everybody = std::fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
+    let mut anybody = false;
     for entry in everybody.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
+        anybody = true;
         if Instant::now() > deadline {
             return Err(format!("there are too many open files to look through within {patience:?}"));
         }
@@ -49,7 +49,7 @@ pub(super) fn read(path: &str, patience: Duration) -> Reading {
             Ok(()) | Err(_) => {} // It is gone.
         }
     }
-    Ok(found.told())
+    if anybody { Ok(found.told()) } else { Err(NO_PROCESSES.into()) }
 }
 
 /// Which files are meant.

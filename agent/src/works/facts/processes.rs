@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fettle_runbooks::value::Value;
 use sysinfo::{Process, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 
-use super::{Reading, int, owner, record};
+use super::{NO_PROCESSES, Reading, int, owner, record};
 
 /// Processes that are told of one by one.
 const MOST: usize = 200;
@@ -20,7 +20,7 @@ pub(super) fn read(name: &str) -> Reading {
         .without_tasks();
     system.refresh_processes_specifics(ProcessesToUpdate::All, true, what);
     if system.processes().is_empty() {
-        return Err("the kernel shows no processes".into());
+        return Err(NO_PROCESSES.into());
     }
     let mut found: Vec<&Process> = system
         .processes()

@@ -1,10 +1,11 @@
 //! Facts of the machine that the tests run on, and of one that hangs.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 use fettle_runbooks::value::Type;
 
 use super::*;
+use crate::works::unix::mount;
 
 fn call(fact: FactKind, arg: Option<&str>) -> FactCall {
     FactCall { fact, args: arg.into_iter().map(|arg| Value::String(arg.into())).collect() }
@@ -111,12 +112,67 @@ fn a_file_that_is_not_there_has_no_size_rather_than_none() {
 }
 
 #[test]
+fn a_port_that_does_not_answer_is_not_open_and_is_not_waited_for() {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+    let full = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&full, &"127.0.0.1:0".parse::<std::net::SocketAddrV4>().unwrap()).unwrap();
+    listen(&full, 0).unwrap();
+    let listener = TcpListener::from(full);
+    let address = listener.local_addr().unwrap();
+    let knock = || TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+    let queue: Vec<_> = std::iter::from_fn(knock).take(100).collect();
+    assert!(queue.len() < 100, "its queue is never full");
+    let began = Instant::now();
+    let reading = tcp::read(&address.to_string(), Duration::from_millis(300));
+    assert_eq!(field(&reading, "open"), Value::Bool(false));
+    assert!(began.elapsed() < LIMIT);
+}
+
+#[test]
 fn what_cannot_be_read_says_why() {
-    let wrong = [(FactKind::Disk, "/nonexistent"), (FactKind::Disk, "var"), (FactKind::Tcp, "nothing")];
-    for (fact, arg) in wrong {
-        let reading = one(fact, Some(arg));
-        assert!(reading.as_ref().is_err_and(|why| !why.is_empty()), "{arg}: {reading:?}");
+    let too_long = format!("/{}", "x".repeat(300));
+    for (fact, arg, why) in [
+        (FactKind::Disk, "var", "begins with `/`"),
+        (FactKind::Disk, "/nonexistent", "No such file"),
+        (FactKind::File, "var", "begins with `/`"),
+        (FactKind::File, &too_long, "name too long"),
+        (FactKind::OpenFiles, "var", "begins with `/`"),
+        (FactKind::OpenFiles, "/nonexistent", "No such file"),
+        (FactKind::Tcp, "nothing", "no address with a port"),
+        (FactKind::Unit, "--all", "cannot be the name of a unit"),
+    ] {
+        let told = one(fact, Some(arg)).unwrap_err();
+        assert!(told.contains(why), "{arg}: {told}");
     }
+}
+
+#[test]
+fn a_host_that_does_not_show_itself_is_an_error_and_never_a_zero() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT RUN: only root can hide /proc, from a thread of its own");
+        return;
+    }
+    let read = || {
+        hide("/proc");
+        let [memory, cpu, load] = [machine::memory(), machine::cpu(), machine::load()];
+        [memory, cpu, load, processes::read("init"), open_files::read("/", LIMIT)]
+    };
+    let readings = std::thread::spawn(read).join().unwrap();
+    for (fact, reading) in ["memory", "cpu", "load", "processes", "open_files"].iter().zip(readings) {
+        let why = reading.unwrap_err();
+        assert!(!why.is_empty(), "{fact}");
+        if matches!(*fact, "processes" | "open_files") {
+            assert_eq!(why, NO_PROCESSES, "{fact}");
+        }
+    }
+}
+
+/// Puts an empty directory in front of one, for this thread alone.
+#[expect(deprecated, reason = "no descriptor table is unshared, which is what the other name warns of")]
+fn hide(dir: &str) {
+    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+    mount("", Path::new("/"), "", libc::MS_REC | libc::MS_PRIVATE, "").unwrap();
+    mount("tmpfs", Path::new(dir), "tmpfs", 0, "").unwrap();
 }
 
 #[test]

@@ -22,14 +22,19 @@ const PLACES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 /// How long systemd may take to say what else a unit is called.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What a host says that has no journal to be asked.
+const NONE: &str = "this host keeps no journal: ask the file that the unit logs to, by its path";
+
 pub(super) fn read(unit: &str, ask: &Ask) -> Result<Hits, String> {
     // journalctl takes patterns for units and reads options: neither can come of a value.
     let unit: UnitName =
         unit.parse().map_err(|why| format!("neither an absolute path nor the name of a unit: {why}"))?;
     let program = ["/usr/bin/journalctl", "/bin/journalctl"].iter().map(Path::new).find(|path| path.exists());
-    let program = program.ok_or("this host has no journalctl, so no journal that could be read")?;
+    let program = program.ok_or(
+        "this host has no journalctl to read a journal with: ask the file that the unit logs to, by its path",
+    )?;
     if !PLACES.iter().any(|place| is_kept(Path::new(place))) {
-        return Err("this host keeps no journal".into());
+        return Err(NONE.into());
     }
     ask_program(program, &other_names(&unit, ask.deadline), unit.as_str(), ask)
 }
@@ -97,7 +102,7 @@ fn why(complaint: &str) -> Option<String> {
     let first = complaint.lines().find(|line| !line.trim().is_empty())?;
     let has = |words: &str| complaint.contains(words);
     Some(if has("No journal files were found") {
-        "this host keeps no journal".to_owned()
+        NONE.to_owned()
     } else if has("insufficient permissions") || has("not seeing messages") || has("Permission denied") {
         "the agent may not read the system's journal: it has to be root, or in the group systemd-journal"
             .to_owned()
