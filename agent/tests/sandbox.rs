@@ -12,8 +12,6 @@ mod tries;
 #[path = "common/wait.rs"]
 mod wait;
 
-#[path = "sandbox/cost.rs"]
-mod cost;
 #[path = "sandbox/escapes.rs"]
 mod escapes;
 #[path = "sandbox/files.rs"]

@@ -17,6 +17,7 @@ mod fleet; // many hosts at once
 mod idle; // what it costs while nothing happens
 mod limit; // what the machine can do at all
 mod marker; // a process that says when it began
+mod sandbox; // steps that only read
 mod signal; // from an alert to the first process
 mod steps; // steps that act
 mod store; // the controller's store
@@ -27,6 +28,7 @@ mod webhook; // a source that keeps its connection
 const ALL: &[(&str, fn())] = &[
     ("signal", signal::measure),
     ("steps", steps::measure),
+    ("sandbox", sandbox::measure),
     ("store", store::measure),
     ("fleet", fleet::measure),
     ("idle", idle::measure),
