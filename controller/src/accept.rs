@@ -170,6 +170,11 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// Connections that come another way than through [`start`]; see [`Conn::vouched`].
+    pub fn vouched(ready: mpsc::Receiver<Conn>, address: SocketAddr) -> Incoming {
+        Incoming { ready, address }
+    }
+
     /// Where the port is.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -310,19 +315,21 @@ async fn establish(
         .admit(&identity, &ending)
         .ok_or_else(|| io::Error::other("the certificate was revoked"))?;
     let left = identity.not_after.since(shared.port.world.now());
-    let peer = Peer { address, identity: Some(identity), ending: ending.clone() };
-    Ok(Conn {
-        io: Io::Tls(Box::new(stream)),
-        peer,
-        end: Some(Box::pin(async move {
-            // The certificate's own end ends the connection like a revocation.
-            if tokio::time::timeout(left, ending.cancelled()).await.is_err() {
-                ending.cancel();
-            }
-            tokio::time::sleep(LAST_WORDS).await;
-        })),
-        _held: Held::Agent(admitted),
-    })
+    let peer = Peer { address, identity: Some(identity), ending };
+    Ok(agents(Io::Tls(Box::new(stream)), peer, left, admitted))
+}
+
+/// The connection of an agent, whose certificate is good for `left`.
+fn agents(io: Io, peer: Peer, left: Duration, admitted: Admitted) -> Conn {
+    let ending = peer.ending.clone();
+    let end = async move {
+        // The certificate's own end ends the connection like a revocation.
+        if tokio::time::timeout(left, ending.cancelled()).await.is_err() {
+            ending.cancel();
+        }
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    Conn { io, peer, end: Some(Box::pin(end)), _held: Held::Agent(admitted) }
 }
 
 /// Lets a peer that was refused read why. It has been sending already; closing on unread bytes would reset the connection,
@@ -367,15 +374,45 @@ pub struct Conn {
 enum Io {
     Tls(Box<TlsStream<TcpStream>>),
     Plain(TcpStream),
+    Vouched(Box<dyn Bytes>),
 }
+
+/// Bytes both ways, however they travel.
+trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
 /// What a connection holds while it lives.
 enum Held {
     Agent(#[expect(dead_code, reason = "dropped with the connection")] Admitted),
     Anonymous(#[expect(dead_code, reason = "dropped with the connection")] OwnedSemaphorePermit),
+    Nothing,
 }
 
 impl Conn {
+    /// A connection that did not come through TLS, and whose peer the caller vouches for: whom it is from is what
+    /// `identity` says. No port of the controller makes one; a simulated network does, where addresses cannot lie. Absent
+    /// when what was issued to the host has been revoked.
+    pub fn vouched<S>(
+        stream: S,
+        address: SocketAddr,
+        identity: Option<Identity>,
+        connections: &Connections,
+        now: At,
+    ) -> Option<Conn>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (io, ending) = (Io::Vouched(Box::new(stream)), CancellationToken::new());
+        let Some(identity) = identity.map(Arc::new) else {
+            let peer = Peer { address, identity: None, ending };
+            return Some(Conn { io, peer, end: None, _held: Held::Nothing });
+        };
+        let admitted = connections.admit(&identity, &ending)?;
+        let left = identity.not_after.since(now);
+        Some(agents(io, Peer { address, identity: Some(identity), ending }, left, admitted))
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         &self.peer
@@ -420,6 +457,7 @@ impl AsyncRead for Conn {
         match &mut self.io {
             Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Vouched(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -429,6 +467,7 @@ impl AsyncWrite for Conn {
         match &mut self.io {
             Io::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             Io::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Vouched(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -436,6 +475,7 @@ impl AsyncWrite for Conn {
         match &mut self.io {
             Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Vouched(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -443,6 +483,7 @@ impl AsyncWrite for Conn {
         ready!(match &mut self.io {
             Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Vouched(stream) => Pin::new(stream).poll_shutdown(cx),
         })?;
         Poll::Ready(Ok(()))
     }

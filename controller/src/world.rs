@@ -51,6 +51,26 @@ pub trait World: Send + Sync + 'static {
     fn uuid(&self) -> Uuid;
     /// 32 bytes nobody can guess.
     fn secret(&self) -> [u8; 32];
+    /// Does something that blocks, where that holds nobody up. A simulation, in which nothing takes time by itself, does it
+    /// at once.
+    fn aside(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let working = tokio::task::spawn_blocking(work);
+        // Work that panics has not done what it was to do, which its owner sees.
+        Box::pin(async { drop(working.await) })
+    }
+}
+
+/// The outcome of work that blocks, done [aside](World::aside); nothing if it panicked.
+pub(crate) fn aside<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
+    world: &dyn World,
+    work: W,
+) -> impl Future<Output = Option<T>> + Send + use<T, W> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let working = world.aside(Box::new(move || drop(tell.send(work()))));
+    async {
+        working.await;
+        told.await.ok()
+    }
 }
 
 /// The operating system's clock and randomness.

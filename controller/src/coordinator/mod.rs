@@ -46,7 +46,7 @@ use crate::model::{Change, MEMORY, Model, RowKey};
 use crate::notify::Deliver;
 use crate::problem::Problem;
 use crate::store::{Record, Store, Ticket, Unavailable};
-use crate::world::{At, World};
+use crate::world::{At, World, aside};
 use desk::{Decided, Desk, Effect};
 use handle::{Command, InForce, Live};
 use people::Challenges;
@@ -229,11 +229,10 @@ impl Coordinator {
 
     fn load(&self) -> impl Future<Output = Result<Model, Unavailable>> + Send + use<> {
         let (store, since) = (Arc::clone(&self.setup.store), self.setup.world.now().minus(MEMORY));
-        let loading = tokio::task::spawn_blocking(move || store.load(since));
+        let loading = aside(&*self.setup.world, move || store.load(since));
         async move {
-            loading.await.unwrap_or_else(|error| {
-                Err(Unavailable { doing: "load what is unfinished", source: Some(Box::new(error)) })
-            })
+            let lost = || Err(Unavailable { doing: "load what is unfinished", source: None });
+            loading.await.unwrap_or_else(lost)
         }
     }
 

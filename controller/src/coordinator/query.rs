@@ -17,7 +17,7 @@ use crate::model::Change;
 use crate::problem::Problem;
 use crate::report;
 use crate::store::{Of, Record, RunFilter, RunParts, Store, Unavailable};
-use crate::world::At;
+use crate::world::{At, aside};
 
 /// History read at a time.
 const PAGE: usize = if cfg!(test) { 3 } else { 10_000 };
@@ -51,14 +51,14 @@ impl Handle {
         read: impl FnOnce(&dyn Store) -> Result<T, Unavailable> + Send + 'static,
     ) -> Result<T, Problem> {
         let store = Arc::clone(&self.store);
-        let result = tokio::task::spawn_blocking(move || read(&*store)).await;
+        let result = aside(&*self.world, move || read(&*store)).await;
         match result {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => {
                 tracing::error!(%error, "A question to the store failed.");
                 Err(Problem::unavailable())
             }
-            Err(_) => Err(Problem::unavailable()),
+            None => Err(Problem::unavailable()),
         }
     }
 
