@@ -1,7 +1,8 @@
 //! The connection to the controller: dialled from here, proven both ways, kept up, and never trusted further than that.
 //!
 //! It speaks TLS and gRPC and starts no process; what to do with what it hears is decided by the works, through
-//! [`crate::message`]. Nothing is lost when it breaks: accepted work goes on, and reports wait with the works until the
+//! [`crate::message`]. Whatever waits for several things looks at them in a fixed order, so that a simulation goes the same
+//! way twice. Nothing is lost when it breaks: accepted work goes on, and reports wait with the works until the
 //! controller has acknowledged them.
 
 pub mod backoff;
@@ -22,14 +23,16 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use fettle_proto::v1;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 use crate::chain::Chain;
 use crate::identity::{Identity, IdentityError};
 use crate::message::{FromWorks, ToWorks};
 use backoff::Backoff;
-use connect::ConnectError;
+use connect::{ConnectError, Controller};
 use once::Why;
 
 /// The version of the conversation between agent and controller.
@@ -49,7 +52,7 @@ pub struct Wires {
     pub output: mpsc::Receiver<v1::OutputChunk>,
 }
 
-/// What the link needs to know.
+/// What the link of a host that has joined needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The state folder.
@@ -85,19 +88,90 @@ enum Ended {
 
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
-enum DialError {
+pub enum DialError {
+    /// This host does not know who it is.
     #[error("read the identity")]
-    Identity { source: IdentityError },
+    Identity {
+        /// Why.
+        source: IdentityError,
+    },
+    /// There is no connection.
     #[error("reach the controller")]
-    Connect { source: ConnectError },
+    Connect {
+        /// Why.
+        source: ConnectError,
+    },
+}
+
+/// How a connection comes about. A host's is made with TLS and its certificate ([`Settings`]); a simulation has another.
+pub trait Dial {
+    /// Makes one connection.
+    fn dial(&self) -> impl Future<Output = Result<Dialled, DialError>>;
+    /// Returns when the connection is to be made anew, as somebody else's certificate would have it.
+    fn renewed(&self, dialled: &Dialled) -> impl Future<Output = ()>;
+    /// A number in `0.0..1.0`, each as likely as the others: when to try again.
+    fn chance(&self) -> f64;
+}
+
+/// A connection that was made.
+#[derive(Debug)]
+pub struct Dialled {
+    channel: Channel,
+    /// Why TLS ended it, if it did.
+    why: Why,
+    /// Whose certificate is to be renewed.
+    identity: Option<Identity>,
+}
+
+impl Dialled {
+    /// A connection over a stream that proves nobody's identity: there is no certificate to renew.
+    ///
+    /// # Errors
+    /// When the other side does not speak gRPC.
+    pub async fn over<S>(controller: &Controller, stream: S) -> Result<Dialled, DialError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let made = connect::channel(controller, stream).await;
+        let (channel, why) = made.map_err(|source| DialError::Connect { source })?;
+        Ok(Dialled { channel, why, identity: None })
+    }
+}
+
+impl Dial for Settings {
+    async fn dial(&self) -> Result<Dialled, DialError> {
+        let identity = Identity::load(&self.state).map_err(|source| DialError::Identity { source })?;
+        let connected = async {
+            let tls = connect::mutual_tls(
+                &identity.trust.ca_der,
+                identity.certificate.clone(),
+                identity.key.clone_key(),
+            )?;
+            let stream = connect::dial(&identity.controller, tls).await?;
+            connect::channel(&identity.controller, stream).await
+        };
+        let (channel, why) = connected.await.map_err(|source| DialError::Connect { source })?;
+        Ok(Dialled { channel, why, identity: Some(identity) })
+    }
+
+    async fn renewed(&self, dialled: &Dialled) {
+        match &dialled.identity {
+            Some(identity) => renew::at_its_time(self, identity, dialled.channel.clone()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn chance(&self) -> f64 {
+        backoff::chance()
+    }
 }
 
 /// Keeps a connection up until `stop` is cancelled.
-pub async fn run(settings: Settings, mut wires: Wires, stop: CancellationToken) -> Outcome {
+pub async fn run(by: impl Dial, mut wires: Wires, stop: CancellationToken) -> Outcome {
     let mut backoff = Backoff::default();
     loop {
         let mut worked = false;
-        let ended = one_connection(&settings, &mut wires, &stop, &mut worked).await;
+        let ended = one_connection(&by, &mut wires, &stop, &mut worked).await;
         (wires.to_works)(ToWorks::Disconnected);
         if worked {
             backoff.worked();
@@ -106,19 +180,20 @@ pub async fn run(settings: Settings, mut wires: Wires, stop: CancellationToken) 
             Ended::Stopped => return Outcome::Stopped,
             Ended::WorksGone => return Outcome::WorksGone,
             Ended::Renewed => Duration::ZERO,
-            Ended::Drained(wait) => wait.mul_f64(backoff::chance()),
+            Ended::Drained(wait) => wait.mul_f64(by.chance()),
             Ended::Lost(why) => {
-                let wait = backoff.next(backoff::chance());
+                let wait = backoff.next(by.chance());
                 tracing::warn!(why, ?wait, "Not connected.");
                 wait
             }
             Ended::Refused(why) => {
-                let wait = REFUSED.mul_f64(1.0 + backoff::chance());
+                let wait = REFUSED.mul_f64(1.0 + by.chance());
                 tracing::error!(why, ?wait, "The controller refuses this host.");
                 wait
             }
         };
         tokio::select! {
+            biased;
             () = stop.cancelled() => return Outcome::Stopped,
             gone = wires.discarding(tokio::time::sleep(wait)) => if gone.is_none() {
                 return Outcome::WorksGone;
@@ -128,49 +203,36 @@ pub async fn run(settings: Settings, mut wires: Wires, stop: CancellationToken) 
 }
 
 async fn one_connection(
-    settings: &Settings,
+    by: &impl Dial,
     wires: &mut Wires,
     stop: &CancellationToken,
     worked: &mut bool,
 ) -> Ended {
     let dialled = tokio::select! {
+        biased;
         () = stop.cancelled() => return Ended::Stopped,
-        dialled = wires.discarding(dial(settings)) => dialled,
+        dialled = wires.discarding(by.dial()) => dialled,
     };
-    let (identity, channel, why) = match dialled {
+    let dialled = match dialled {
         None => return Ended::WorksGone,
         Some(Ok(connected)) => connected,
         Some(Err(error)) => return refused_or_lost(&error),
     };
     let Wires { to_works, from_works, output } = wires;
-    let renewing = renew::at_its_time(settings, &identity, channel.clone());
-    let talking = output::forward(channel.clone(), output);
-    let session = session::run(channel, to_works, from_works, stop, worked);
+    let renewing = by.renewed(&dialled);
+    let talking = output::forward(dialled.channel.clone(), output);
+    let session = session::run(dialled.channel.clone(), to_works, from_works, stop, worked);
     let (mut renewing, mut talking) = (pin!(renewing), pin!(talking));
     tokio::select! {
+        biased;
         // A refused certificate shows itself inside whatever came of it.
-        ended = session => match (ended, why.get().as_ref().and_then(refusal)) {
+        ended = session => match (ended, dialled.why.get().as_ref().and_then(refusal)) {
             (Ended::Lost(_), Some(why)) => Ended::Refused(why.to_owned()),
             (ended, _) => ended,
         },
         () = &mut renewing => Ended::Renewed,
         () = &mut talking => Ended::WorksGone,
     }
-}
-
-async fn dial(settings: &Settings) -> Result<(Identity, tonic::transport::Channel, Why), DialError> {
-    let identity = Identity::load(&settings.state).map_err(|source| DialError::Identity { source })?;
-    let connected = async {
-        let tls = connect::mutual_tls(
-            &identity.trust.ca_der,
-            identity.certificate.clone(),
-            identity.key.clone_key(),
-        )?;
-        let stream = connect::dial(&identity.controller, tls).await?;
-        connect::channel(&identity.controller, stream).await
-    };
-    let (channel, why) = connected.await.map_err(|source| DialError::Connect { source })?;
-    Ok((identity, channel, why))
 }
 
 fn refused_or_lost(error: &(dyn std::error::Error + 'static)) -> Ended {
@@ -220,6 +282,7 @@ impl Wires {
         let mut work = pin!(work);
         loop {
             tokio::select! {
+                biased;
                 done = &mut work => return Some(done),
                 report = self.from_works.recv() => drop(report?),
                 Some(_) = self.output.recv() => {}

@@ -14,6 +14,7 @@ use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -69,6 +70,16 @@ impl fmt::Display for Controller {
 }
 
 impl Controller {
+    /// Its name or number.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The name its certificate must hold.
     pub(crate) fn server_name(&self) -> &ServerName<'static> {
         &self.name
@@ -172,10 +183,10 @@ pub(crate) async fn dial(
 }
 
 /// gRPC over a connection; and what remembers how TLS ended it.
-pub(crate) async fn channel(
-    controller: &Controller,
-    stream: TlsStream<TcpStream>,
-) -> Result<(Channel, Why), ConnectError> {
+pub(crate) async fn channel<S>(controller: &Controller, stream: S) -> Result<(Channel, Why), ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let grpc = |source| ConnectError::Grpc { controller: controller.clone(), source };
     let (once, why) = Once::new(stream);
     let channel = Endpoint::from_shared(controller.to_string())

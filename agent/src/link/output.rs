@@ -27,6 +27,7 @@ pub(super) async fn forward(channel: Channel, output: &mut mpsc::Receiver<v1::Ou
         tokio::pin!(pause);
         loop {
             tokio::select! {
+                biased;
                 () = &mut pause => break,
                 chunk = output.recv() => if chunk.is_none() {
                     return;
@@ -63,6 +64,7 @@ async fn stream(
             }
         }
         tokio::select! {
+            biased;
             reply = replies.message() => match reply? {
                 Some(reply) => credit = credit.saturating_add(reply.credit_bytes),
                 None => return Ok(Over::Ended),

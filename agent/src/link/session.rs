@@ -55,6 +55,7 @@ pub(super) async fn run(
 ) -> Ended {
     let opening = tokio::time::timeout(WELCOME, open(channel, to_works, from_works));
     let opened = tokio::select! {
+        biased;
         () = stop.cancelled() => return Ended::Stopped,
         opened = opening => opened,
     };
@@ -141,6 +142,14 @@ impl Session<'_> {
         loop {
             let room = self.pending.len() < BATCH && self.pending_bytes < BATCH_BYTES;
             let event = tokio::select! {
+                biased;
+                () = stop.cancelled() => Event::Stop,
+                // Reports that are ready join the batch before it goes. There are never more than the credits.
+                report = from_works.recv(), if room => report.map_or(Event::Over(Ended::WorksGone), Event::Works),
+                permit = self.messages.clone().reserve_owned(), if !self.pending.is_empty() => match permit {
+                    Ok(permit) => Event::MaySend(permit),
+                    Err(_) => Event::Over(Ended::Lost("the stream takes nothing more".into())),
+                },
                 message = stream.message() => {
                     heard = Instant::now();
                     match message {
@@ -149,14 +158,8 @@ impl Session<'_> {
                         Err(status) => Event::Over(ended_by(&status)),
                     }
                 }
-                // Reports that are ready join the batch before it goes.
-                report = from_works.recv(), if room => report.map_or(Event::Over(Ended::WorksGone), Event::Works),
-                permit = self.messages.clone().reserve_owned(), if !self.pending.is_empty() => match permit {
-                    Ok(permit) => Event::MaySend(permit),
-                    Err(_) => Event::Over(Ended::Lost("the stream takes nothing more".into())),
-                },
+                // What has arrived is heard before anybody says that nothing was.
                 _ = ticks.tick() => Event::Tick,
-                () = stop.cancelled() => Event::Stop,
             };
             let ended = match event {
                 Event::Tick if heard.elapsed() > heartbeat * MISSED => {

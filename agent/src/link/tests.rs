@@ -265,7 +265,7 @@ async fn a_controller_of_another_root_is_never_spoken_to() {
     std::fs::write(&file, moved).expect("written");
 
     let settings = Settings { state: state.path().to_owned(), now: super::fake::now };
-    let refused = dial(&settings).await.map(drop).expect_err("refused");
+    let refused = settings.dial().await.map(drop).expect_err("refused");
     assert!(
         matches!(refused_or_lost(&refused), Ended::Refused(why) if why.contains("not one that this host trusts"))
     );
@@ -293,7 +293,8 @@ async fn a_renewed_certificate_that_would_lock_the_host_out_is_not_taken() {
     fake.with_heard(|heard| heard.renew_elsewhere = true);
     let state = joined(&fake).await;
     let settings = Settings { state: state.path().to_owned(), now: super::fake::now };
-    let (identity, channel, _) = dial(&settings).await.expect("connected");
+    let Dialled { channel, identity, .. } = settings.dial().await.expect("connected");
+    let identity = identity.expect("it is who it is");
     let refused = super::renew::renew(&settings, &identity, channel).await.expect_err("useless");
     assert!(matches!(refused, super::renew::RenewError::OtherRoot { .. }), "{refused}");
     assert_eq!(Identity::load(state.path()).expect("an identity").certificate, identity.certificate);

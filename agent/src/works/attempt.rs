@@ -229,13 +229,17 @@ pub struct Running {
 }
 
 /// How an attempt is told to end.
-pub(crate) trait Stop: Send + Sync + std::fmt::Debug {
+pub trait Stop: Send + Sync + std::fmt::Debug {
     /// Asks for TERM, grace, KILL.
+    ///
+    /// # Errors
+    /// When the request cannot be left for whoever looks after it.
     fn stop(&self) -> std::io::Result<()>;
 }
 
 impl Running {
-    pub(crate) fn new(key: AttemptKey, stop: Arc<dyn Stop>) -> Running {
+    /// An attempt that is told to end by `stop`.
+    pub fn new(key: AttemptKey, stop: Arc<dyn Stop>) -> Running {
         Running { key, stop }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fettle_proto::grant::effective_risk;
 use fettle_proto::signed::plan as plan_format;
@@ -18,15 +18,14 @@ use fettle_runbooks::segment::{
 use prost::Message as _;
 
 use super::attempt::{self, BootLimit, Ended, GRACE, Happening, Observer, StartBy, Work};
-use super::clock;
 use super::driver::{Deed, Driver, Launch, Wake};
-use super::facts;
 use super::orders::{self, OwnPlan};
 use super::output::{self, Stream};
 use super::record::{AttemptKey, Record};
 use super::recovery::{Dead, Found};
 use super::sandbox::{Allowed, Reading};
 use super::shim;
+use super::world::World;
 
 /// A segment that is not over.
 pub(super) struct Active {
@@ -92,7 +91,7 @@ struct Bundle {
 impl Driver {
     /// Tells a segment what happened, and does what it asks for. `records` belong to the event and go before its own.
     pub(super) fn drive(&mut self, run: RunId, segment: u32, event: Event, records: Vec<Record>) {
-        let now = self.began.elapsed();
+        let now = self.world.monotonic();
         let next = self
             .runs
             .get_mut(&run)
@@ -135,7 +134,8 @@ impl Driver {
             }
             Effect::SetTimer { timer, after } => {
                 self.timer_number += 1;
-                self.timers.insert((Instant::now() + after, self.timer_number), (run, segment, timer));
+                self.timers
+                    .insert((self.world.monotonic() + after, self.timer_number), (run, segment, timer));
             }
             Effect::Kill { path, attempt } => self.kill(AttemptKey { run, path, attempt }, segment),
             Effect::Report(note) => self.note(run, segment, note, bundle),
@@ -154,30 +154,8 @@ impl Driver {
             let _ = inbox.send(Wake::Facts { run, segment, ask, facts: Facts::new() });
             return;
         }
-        let unread = |why: &str| {
-            let facts = calls.iter().map(|call| (call.to_string(), Err(why.to_owned()))).collect();
-            Wake::Facts { run, segment, ask, facts }
-        };
-        let turn = match facts::Turn::take() {
-            Ok(turn) => turn,
-            Err(why) => {
-                let _ = inbox.send(unread(&why));
-                return;
-            }
-        };
-        let read = self.hands.facts();
-        let wanted = calls.clone();
-        let answer = {
-            let inbox = inbox.clone();
-            move || {
-                let facts = read(&wanted);
-                drop(turn);
-                let _ = inbox.send(Wake::Facts { run, segment, ask, facts });
-            }
-        };
-        if let Err(error) = std::thread::Builder::new().name("facts".to_owned()).spawn(answer) {
-            let _ = inbox.send(unread(&format!("no thread could read it: {error}")));
-        }
+        let answer = move |facts| drop(inbox.send(Wake::Facts { run, segment, ask, facts }));
+        self.hands.facts(calls, Arc::new(answer));
     }
 
     // --- attempts ---
@@ -260,7 +238,7 @@ impl Driver {
         start_by.not_after_ms = limit;
         start_by.boot = Some(BootLimit {
             boot: self.boot.clone(),
-            not_after_ms: u64::try_from(clock::since_boot().as_millis())
+            not_after_ms: u64::try_from(self.world.since_boot().as_millis())
                 .unwrap_or(u64::MAX)
                 .saturating_add(u64::try_from(left).unwrap_or(0)),
         });
@@ -484,7 +462,7 @@ impl Driver {
             let plan = Plan {
                 agent: self.config.host.clone(),
                 run,
-                nonce: nonce(),
+                nonce: nonce(&*self.world),
                 boot: self.boot.clone(),
                 runbook: active.runbook.name().to_owned(),
                 runbook_digest: active.runbook.digest(),
@@ -555,10 +533,10 @@ pub(super) fn acts(key: &AttemptKey) -> bool {
     key.path.starts_with("remediate/")
 }
 
-fn nonce() -> String {
+fn nonce(world: &dyn World) -> String {
     let mut bytes = [0; 32];
     // A nonce that is not random would still be of this plan alone: run, host and boot stand beside it.
-    if let Err(error) = getrandom::fill(&mut bytes) {
+    if let Err(error) = world.random(&mut bytes) {
         tracing::error!(%error, "The kernel gave no random bytes.");
     }
     fettle_proto::signed::words::hex(&bytes)

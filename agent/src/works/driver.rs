@@ -10,13 +10,14 @@
 //! when they are durable: that is how *Accepted* precedes the acknowledgement, *Intent* the process, *Exited* the report.
 //! Steps that only read are the exception: they start at once, for they may simply run again.
 //!
-//! Deliberately missing: sockets, and any wait. The thread sleeps on its inbox until something happens or the next timer
-//! is due.
+//! Deliberately missing: sockets, threads, and any wait. The [engine](super::engine) turns it whenever something happened
+//! or a timer is due.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fettle_proto::signed::{Roster, Signed};
 use fettle_proto::{Code, Refusal, v1};
@@ -27,14 +28,16 @@ use tokio::sync::mpsc;
 
 use super::attempt::{self, Running};
 use super::carry::Active;
+use super::disk::{self, Disk};
+use super::engine::Parts;
 use super::handle::Config;
 use super::hands::Hands;
 use super::here::{REMEMBER, RunHere, SegmentHere};
-use super::journal::{AppendError, Journal, OpenError};
+use super::journal::{AppendError, Journal, OpenError, Writer};
 use super::orders::{self, Order, Own};
 use super::record::{AttemptKey, Record};
 use super::spool::Spool;
-use super::{clock, disk};
+use super::world::World;
 use crate::message::{FromWorks, Greeting, ToWorks};
 
 /// A journal this large is rewritten with what is still needed.
@@ -81,6 +84,7 @@ pub(super) enum Wake {
         batch: u64,
         result: Result<(), AppendError>,
     },
+    Compacted(Result<(), AppendError>),
     /// To ourselves: something to be told to a segment.
     Event {
         run: RunId,
@@ -118,7 +122,9 @@ struct Batch {
 /// The owner of everything the works know.
 pub(super) struct Driver {
     pub(super) config: Config,
+    pub(super) world: Arc<dyn World>,
     pub(super) hands: Box<dyn Hands>,
+    disk: Arc<dyn Disk>,
     pub(super) journal: Journal,
     pub(super) journal_name: String,
     pub(super) spool: Spool,
@@ -128,9 +134,9 @@ pub(super) struct Driver {
     pub(super) running: BTreeMap<AttemptKey, (u32, Running)>,
     /// How those that act were started, should their supervisors die before they start anything.
     pub(super) launched: BTreeMap<AttemptKey, Launch>,
-    pub(super) timers: BTreeMap<(Instant, u64), (RunId, u32, u32)>,
+    /// By the monotonic clock.
+    pub(super) timers: BTreeMap<(Duration, u64), (RunId, u32, u32)>,
     pub(super) timer_number: u64,
-    pub(super) began: Instant,
     pub(super) inbox: std_mpsc::Sender<Wake>,
     pub(super) output: mpsc::Sender<v1::OutputChunk>,
     /// What this host cannot do, for people.
@@ -142,29 +148,31 @@ pub(super) struct Driver {
     anchor: (i64, Duration),
     batches: VecDeque<Batch>,
     batch_number: u64,
-    retry_at: Option<Instant>,
+    retry_at: Option<Duration>,
     /// Acknowledged, and not in the journal yet.
     ack_to_keep: Option<u64>,
     compact_at: u64,
-    swept_at: Option<Instant>,
+    compacting: bool,
+    swept_at: Option<Duration>,
     pub(super) stop: bool,
 }
 
 impl Driver {
     pub(super) fn open(
-        config: Config,
-        hands: Box<dyn Hands>,
+        parts: Parts,
         inbox: std_mpsc::Sender<Wake>,
         link: mpsc::UnboundedSender<FromWorks>,
         output: mpsc::Sender<v1::OutputChunk>,
-    ) -> Result<Driver, StartError> {
+    ) -> Result<(Driver, Writer), StartError> {
+        let Parts { config, world, hands, disk } = parts;
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| StartError::Io { what, source }
         };
-        let opened = Journal::open(&config.state.join("journal")).map_err(StartError::Journal)?;
-        let boot = clock::boot_id().map_err(io("read the kernel's boot id"))?;
-        let epoch = read_epoch(&config.state.join("epoch")).map_err(io("read the epoch"))?;
+        let (opened, writer) =
+            Journal::open_on(&disk, &*world, &config.state.join("journal")).map_err(StartError::Journal)?;
+        let boot = world.boot_id().map_err(io("read the kernel's boot id"))?;
+        let epoch = read_epoch(&*disk, &config.state.join("epoch")).map_err(io("read the epoch"))?;
         let mut missing = Vec::new();
         if let Some(damage) = &opened.damage {
             tracing::error!(file = %damage.file.display(), reason = %damage.reason, "The journal was damaged and is put aside; a person must look.");
@@ -174,12 +182,6 @@ impl Driver {
                 "a damaged journal is put aside at {}; look at it, then remove it",
                 file.display()
             ));
-        }
-        if !super::cgroup::available() {
-            missing.push("no control groups: a step that hides a process may leave it behind".to_owned());
-        }
-        if !rustix::process::geteuid().is_root() {
-            missing.push("not root: steps run as the agent's own user".to_owned());
         }
         missing.extend(hands.missing());
         let mut driver = Driver {
@@ -194,56 +196,37 @@ impl Driver {
             launched: BTreeMap::new(),
             timers: BTreeMap::new(),
             timer_number: 0,
-            began: Instant::now(),
             inbox,
             output,
             missing,
             reported: BTreeSet::new(),
             link,
             epoch,
-            anchor: (clock::wall_ms(), clock::since_boot()),
+            anchor: (world.wall_ms(), world.since_boot()),
             batches: VecDeque::new(),
             batch_number: 0,
             retry_at: None,
             ack_to_keep: None,
             compact_at: COMPACT_AT,
+            compacting: false,
             swept_at: None,
             stop: false,
             config,
+            world,
+            disk,
         };
         driver.roster = driver.read_roster();
         driver.replay(opened.records);
-        Ok(driver)
+        Ok((driver, writer))
     }
 
-    /// Goes on with what is unfinished, then does what comes, until told to stop.
-    pub(super) fn run(mut self, wakes: &std_mpsc::Receiver<Wake>) {
-        self.resume();
-        while !self.stop {
-            let due = self.timers.keys().next().map(|(at, _)| *at).into_iter().chain(self.retry_at).min();
-            if due.is_some_and(|at| at <= Instant::now()) {
-                self.tick(); // However full the inbox is.
-            }
-            let wake = match due {
-                None => wakes.recv().ok(),
-                Some(at) => match wakes.recv_timeout(at.saturating_duration_since(Instant::now())) {
-                    Ok(wake) => Some(wake),
-                    Err(std_mpsc::RecvTimeoutError::Timeout) => {
-                        self.tick();
-                        continue;
-                    }
-                    Err(std_mpsc::RecvTimeoutError::Disconnected) => None,
-                },
-            };
-            match wake {
-                Some(wake) => self.handle(wake),
-                None => return,
-            }
-        }
+    /// When the next timer is due, by the monotonic clock.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.timers.keys().next().map(|(at, _)| *at).into_iter().chain(self.retry_at).min()
     }
 
     /// One thing that happened. Never waits, but for the disk when a run is cancelled.
-    fn handle(&mut self, wake: Wake) {
+    pub(super) fn handle(&mut self, wake: Wake) {
         match wake {
             Wake::Told(message) => self.told(message),
             Wake::Ended(key, ended) => self.attempt_ended(key, *ended),
@@ -253,6 +236,7 @@ impl Driver {
                 self.drive(run, segment, Event::Facts { ask, facts }, Vec::new())
             }
             Wake::Appended { batch, result } => self.appended(batch, result),
+            Wake::Compacted(result) => self.compacted(result),
             Wake::Event { run, segment, event } => self.drive(run, segment, *event, Vec::new()),
         }
     }
@@ -281,8 +265,9 @@ impl Driver {
         }
     }
 
-    fn tick(&mut self) {
-        let now = Instant::now();
+    /// Everything that is due.
+    pub(super) fn tick(&mut self) {
+        let now = self.world.monotonic();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.append_again();
@@ -472,7 +457,7 @@ impl Driver {
     // --- the roster and the epoch ---
 
     fn read_roster(&self) -> Option<Roster> {
-        let bytes = std::fs::read(self.roster_path()).ok()?;
+        let bytes = self.disk.read(&self.roster_path()).ok()?;
         let read = fettle_proto::signed::certificate::decode_signed_file(bytes.trim_ascii_end())
             .map_err(Refusal::from)
             .and_then(|signed| Roster::trusted(&signed, &self.config.trust));
@@ -499,7 +484,7 @@ impl Driver {
             Ok((signed, roster)) => {
                 let file = fettle_proto::signed::certificate::encode_signed_file(&signed);
                 if let Some(file) = file
-                    && let Err(error) = disk::replace(&self.roster_path(), &file)
+                    && let Err(error) = disk::replace(&*self.disk, &self.roster_path(), &file)
                 {
                     tracing::error!(%error, "The new roster could not be kept; the old one stays in force.");
                     return;
@@ -516,8 +501,8 @@ impl Driver {
     fn keep_epoch(&mut self, epoch: u64) {
         if epoch > self.epoch {
             self.epoch = epoch;
-            if let Err(error) = disk::replace(&self.config.state.join("epoch"), epoch.to_string().as_bytes())
-            {
+            let file = self.config.state.join("epoch");
+            if let Err(error) = disk::replace(&*self.disk, &file, epoch.to_string().as_bytes()) {
                 tracing::error!(%error, epoch, "The epoch could not be kept.");
             }
         }
@@ -549,8 +534,8 @@ impl Driver {
     /// The wall clock, but never behind what it must be by the boot clock: setting it back revives nothing.
     pub(super) fn now_ms(&self) -> i64 {
         let (wall, boot) = self.anchor;
-        let passed = clock::since_boot().saturating_sub(boot);
-        clock::wall_ms().max(wall.saturating_add(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX)))
+        let passed = self.world.since_boot().saturating_sub(boot);
+        self.world.wall_ms().max(wall.saturating_add(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX)))
     }
 
     // --- reports and the journal ---
@@ -604,7 +589,7 @@ impl Driver {
                     .iter_mut()
                     .filter(|waiting| waiting.number == batch)
                     .for_each(|full| full.refused = true);
-                self.retry_at.get_or_insert(Instant::now() + RETRY_APPEND);
+                self.retry_at.get_or_insert(self.world.monotonic() + RETRY_APPEND);
             }
             Err(error @ (AppendError::TooLarge { .. } | AppendError::Broken { .. })) => {
                 tracing::error!(error = %error, "The journal takes nothing any more; the agent ends.");
@@ -617,7 +602,7 @@ impl Driver {
     fn append_again(&mut self) {
         // What is still under way will come back refused as well.
         if self.batches.iter().any(|batch| !batch.refused) {
-            self.retry_at = Some(Instant::now() + RETRY_APPEND);
+            self.retry_at = Some(self.world.monotonic() + RETRY_APPEND);
             return;
         }
         self.journal.again();
@@ -650,10 +635,11 @@ impl Driver {
 
     /// Removes what is kept of runs for which no order can come any more: whole outputs may be large.
     fn forget_if_due(&mut self) {
-        if self.swept_at.is_some_and(|at| at.elapsed() < SWEEP) {
+        let now = self.world.monotonic();
+        if self.swept_at.is_some_and(|at| now.saturating_sub(at) < SWEEP) {
             return;
         }
-        self.swept_at = Some(Instant::now());
+        self.swept_at = Some(now);
         let now_ms = self.now_ms();
         let old: Vec<RunId> = self
             .runs
@@ -673,12 +659,19 @@ impl Driver {
 
     /// Rewrites the journal with what is still needed, once it is much more than that.
     fn compact_if_due(&mut self) {
-        if self.journal.written() < self.compact_at {
+        if self.compacting || self.journal.written() < self.compact_at {
             return;
         }
         let mut live: Vec<Record> = self.spool.live().collect();
         live.extend(self.runs.values().flat_map(|here| here.records.iter().cloned()));
-        if let Err(error) = self.journal.compact(&live).wait() {
+        self.compacting = true;
+        let inbox = self.inbox.clone();
+        self.journal.compact_then(&live, move |result| drop(inbox.send(Wake::Compacted(result))));
+    }
+
+    fn compacted(&mut self, result: Result<(), AppendError>) {
+        self.compacting = false;
+        if let Err(error) = result {
             tracing::error!(%error, "The journal could not be rewritten.");
         }
         self.compact_at = self.journal.written().saturating_mul(2).max(COMPACT_AT);
@@ -706,9 +699,9 @@ pub(super) fn kept(record: &Record) -> bool {
     }
 }
 
-fn read_epoch(path: &std::path::Path) -> std::io::Result<u64> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => text.trim().parse().map_err(std::io::Error::other),
+fn read_epoch(disk: &dyn Disk, path: &std::path::Path) -> std::io::Result<u64> {
+    match disk.read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).trim().parse().map_err(std::io::Error::other),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
     }

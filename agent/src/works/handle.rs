@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 
@@ -12,12 +13,12 @@ use fettle_proto::v1;
 use fettle_runbooks::id::Host;
 use tokio::sync::mpsc;
 
-use super::driver::{Driver, StartError, Wake};
-use super::hands::{Hands, HostHands};
+use super::disk::HostDisk;
+use super::driver::{StartError, Wake};
+use super::engine::{Engine, Opened, Parts};
+use super::hands::HostHands;
+use super::world::HostWorld;
 use crate::message::{FromWorks, ToWorks};
-
-/// Chunks of live output that wait for the connection. What finds no place is dropped: it is still in the step's result.
-const OUTPUT_QUEUE: usize = 256;
 
 /// Evaluating an expression may go deep; memory that is not touched costs nothing.
 const STACK: usize = 16 * 1024 * 1024;
@@ -40,7 +41,7 @@ pub struct Config {
 /// A cheap way to talk to the works.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    inbox: std_mpsc::Sender<Wake>,
+    pub(super) inbox: std_mpsc::Sender<Wake>,
 }
 
 impl Handle {
@@ -72,8 +73,8 @@ pub fn spawn(config: Config) -> Result<Works, StartError> {
         what: format!("keep what this host believes and remembers in {}", config.state.display()),
         source,
     })?;
-    let hands = HostHands::open(&config)?;
-    spawn_with(config, hands)
+    let hands = Box::new(HostHands::open(&config)?);
+    run(Parts { config, world: Arc::new(HostWorld::new()), hands, disk: Arc::new(HostDisk) })
 }
 
 /// Whoever can write to the state directory can put another root of trust there, or another journal.
@@ -95,17 +96,13 @@ fn ours_alone(state: &Path) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn spawn_with(config: Config, hands: impl Hands) -> Result<Works, StartError> {
-    let (inbox, wakes) = std_mpsc::channel();
-    let (to_link, from) = mpsc::unbounded_channel();
-    let (chunks, output) = mpsc::channel(OUTPUT_QUEUE);
-    let handle = Handle { inbox: inbox.clone() };
-    let driver = Driver::open(config, Box::new(hands), inbox, to_link, chunks)?;
-    let thread = std::thread::Builder::new()
-        .name("works".to_owned())
-        .stack_size(STACK)
-        .spawn(move || driver.run(&wakes))
-        .map_err(|source| StartError::Io { what: "start the works' thread".to_owned(), source })?;
+/// The works on this host, with a thread for the driver and one for the journal.
+fn run(parts: Parts) -> Result<Works, StartError> {
+    let Opened { engine, writer, handle, from, output } = Engine::open(parts)?;
+    let thread = |source| StartError::Io { what: "start the works' threads".to_owned(), source };
+    engine.written_by_thread(writer).map_err(thread)?;
+    let builder = std::thread::Builder::new().name("works".to_owned()).stack_size(STACK);
+    let thread = builder.spawn(move || engine.run()).map_err(thread)?;
     Ok(Works { handle, from, output, thread })
 }
 

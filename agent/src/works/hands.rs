@@ -1,6 +1,8 @@
-//! What the works do to the host: start, kill, look, read. A script that remembers stands in for it in tests.
+//! What the works do to the host: start, kill, look, read. In a simulation there is another one.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fettle_runbooks::expr::{FactCall, Facts};
@@ -9,6 +11,7 @@ use fettle_runbooks::segment::Kind;
 
 use super::attempt::{Attempts, Observer, Running, Spec, StartBy, StartError as AttemptError};
 use super::driver::StartError;
+use super::facts::Turn;
 use super::handle::Config;
 use super::policy::{HostPolicy, ReadOnly};
 use super::record::AttemptKey;
@@ -17,12 +20,16 @@ use super::recovery::Found;
 /// Longest time one fact may take.
 const FACT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Reads facts, on whatever thread it is called.
-pub(super) type FactReader = Box<dyn FnOnce(&[FactCall]) -> Facts + Send>;
+/// Told what was read, once, on any thread.
+pub type Answer = Arc<dyn Fn(Facts) + Send + Sync>;
 
-/// The host, as the works need it.
-pub(super) trait Hands: Send + 'static {
-    /// Starts an attempt.
+/// The host, as the works need it. Nothing here waits for a step, and only [`Hands::bury`] and what makes itself durable
+/// waits at all.
+pub trait Hands: Send + 'static {
+    /// Starts an attempt. Whoever observes it is told on another thread, or later.
+    ///
+    /// # Errors
+    /// When no process of it was born, or one was before.
     fn start(
         &self,
         spec: &Spec,
@@ -31,22 +38,37 @@ pub(super) trait Hands: Send + 'static {
         observer: Observer,
     ) -> Result<Running, AttemptError>;
     /// What became of an attempt that was intended.
-    fn look(&self, key: &AttemptKey) -> std::io::Result<Found>;
+    ///
+    /// # Errors
+    /// When what it left cannot be read.
+    fn look(&self, key: &AttemptKey) -> io::Result<Found>;
     /// Follows an attempt that runs.
-    fn reattach(&self, key: &AttemptKey, observer: Observer) -> std::io::Result<Running>;
+    ///
+    /// # Errors
+    /// When it cannot be followed.
+    fn reattach(&self, key: &AttemptKey, observer: Observer) -> io::Result<Running>;
     /// Kills what is left of an attempt; true: nothing is, for certain.
-    fn bury(&self, key: &AttemptKey) -> std::io::Result<bool>;
-    /// No attempt of the run starts any more.
-    fn tombstone(&self, run: RunId) -> std::io::Result<()>;
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    fn bury(&self, key: &AttemptKey) -> io::Result<bool>;
+    /// No attempt of the run starts any more. Durable when it returns.
+    ///
+    /// # Errors
+    /// When it is not.
+    fn tombstone(&self, run: RunId) -> io::Result<()>;
     /// What is kept of a run's attempts may go.
-    fn forget(&self, run: RunId) -> std::io::Result<()>;
-    /// Something that reads facts, on a thread of its own.
-    fn facts(&self) -> FactReader;
+    ///
+    /// # Errors
+    /// When something is left.
+    fn forget(&self, run: RunId) -> io::Result<()>;
+    /// Reads facts and tells them, without waiting for them: a mount may hang.
+    fn facts(&self, calls: Vec<FactCall>, answer: Answer);
     /// The host's own veto, as it is now.
     fn policy(&self) -> HostPolicy;
-    /// What this host cannot do to keep steps that only read from acting, in words for people.
+    /// What this host cannot do, in words for people.
     fn missing(&self) -> Vec<String>;
-    /// How sure this host is that they only read.
+    /// How sure this host is that steps that only read do nothing else.
     fn sure_of_reading(&self) -> ReadOnly;
 }
 
@@ -85,29 +107,43 @@ impl Hands for HostHands {
         }
     }
 
-    fn look(&self, key: &AttemptKey) -> std::io::Result<Found> {
+    fn look(&self, key: &AttemptKey) -> io::Result<Found> {
         self.attempts.look(key)
     }
 
-    fn reattach(&self, key: &AttemptKey, observer: Observer) -> std::io::Result<Running> {
+    fn reattach(&self, key: &AttemptKey, observer: Observer) -> io::Result<Running> {
         self.attempts.reattach(key, observer)
     }
 
-    fn bury(&self, key: &AttemptKey) -> std::io::Result<bool> {
+    fn bury(&self, key: &AttemptKey) -> io::Result<bool> {
         self.attempts.bury(key)
     }
 
-    fn tombstone(&self, run: RunId) -> std::io::Result<()> {
+    fn tombstone(&self, run: RunId) -> io::Result<()> {
         self.attempts.tombstone(run)
     }
 
-    fn forget(&self, run: RunId) -> std::io::Result<()> {
+    fn forget(&self, run: RunId) -> io::Result<()> {
         self.attempts.forget(run)
     }
 
-    fn facts(&self) -> FactReader {
-        let state = self.state.clone();
-        Box::new(move |calls| super::facts::read(calls, FACT_LIMIT, &state))
+    fn facts(&self, calls: Vec<FactCall>, answer: Answer) {
+        let unread = |why: &str| calls.iter().map(|call| (call.to_string(), Err(why.to_owned()))).collect();
+        let turn = match Turn::take() {
+            Ok(turn) => turn,
+            Err(why) => return answer(unread(&why)),
+        };
+        let read = {
+            let (calls, state, answer) = (calls.clone(), self.state.clone(), Arc::clone(&answer));
+            move || {
+                let facts = super::facts::read(&calls, FACT_LIMIT, &state);
+                drop(turn);
+                answer(facts);
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("facts".to_owned()).spawn(read) {
+            answer(unread(&format!("no thread could read it: {error}")));
+        }
     }
 
     fn policy(&self) -> HostPolicy {
@@ -115,7 +151,15 @@ impl Hands for HostHands {
     }
 
     fn missing(&self) -> Vec<String> {
-        self.attempts.confinement().missing()
+        let mut missing = Vec::new();
+        if !super::cgroup::available() {
+            missing.push("no control groups: a step that hides a process may leave it behind".to_owned());
+        }
+        if !rustix::process::geteuid().is_root() {
+            missing.push("not root: steps run as the agent's own user".to_owned());
+        }
+        missing.extend(self.attempts.confinement().missing());
+        missing
     }
 
     fn sure_of_reading(&self) -> ReadOnly {

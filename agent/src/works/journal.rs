@@ -1,6 +1,6 @@
 //! What this host must not forget, on its disk.
 //!
-//! One file per generation, preallocated, written by one thread. Records that are waiting when the disk becomes free go
+//! One file per generation, preallocated, with one [`Writer`]: in an agent a thread. Records that are waiting when the disk becomes free go
 //! out together as one *batch*, and one fsync makes them all durable: that is what keeps the cost per record low.
 //! A batch carries its generation, its number, the checksum of the batch before it and its own, and is fsynced before
 //! the next is written. So damage has two meanings, and they are told apart when the journal is opened: in the last
@@ -9,14 +9,18 @@
 //! host says so.
 
 mod frame; // batches as bytes
-mod writer; // the thread that owns the file
+mod writer; // what owns the file
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 
+use crate::works::disk::{Disk, HostDisk};
 use crate::works::record::Record;
+use crate::works::world::{HostWorld, World};
+
+pub use writer::Writer;
 
 /// The journal, as a handle for appending.
 #[derive(Clone, Debug)]
@@ -120,7 +124,31 @@ impl Journal {
     /// # Errors
     /// When it is in use, of another version, or the disk fails. Damage is no error: see [`Opened::damage`].
     pub fn open(dir: &Path) -> Result<Opened, OpenError> {
-        open::open(dir)
+        let disk: Arc<dyn Disk> = Arc::new(HostDisk);
+        let (opened, writer) = Journal::open_on(&disk, &HostWorld::new(), dir)?;
+        let io = |source| OpenError::Io { path: dir.to_owned(), source };
+        opened.journal.written_by_thread(writer).map_err(io)?;
+        Ok(opened)
+    }
+
+    /// The same on any disk. Nothing is written but by the writer that is given back.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_on(
+        disk: &Arc<dyn Disk>,
+        world: &dyn World,
+        dir: &Path,
+    ) -> Result<(Opened, Writer), OpenError> {
+        open::open(disk, world, dir)
+    }
+
+    /// Has its writer work on a thread of its own.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub fn written_by_thread(&self, writer: Writer) -> io::Result<()> {
+        self.writer.written_by_thread(writer)
     }
 
     /// Its name: random, made when it was created. Another name means that what this journal knew is gone.
@@ -154,11 +182,15 @@ impl Journal {
     /// Replaces everything appended so far with `live`, in a new file. Appends made after this call follow it.
     pub fn compact(&self, live: &[Record]) -> Ticket {
         let (done, ticket) = mpsc::sync_channel(1);
-        let then = move |result| {
+        self.compact_then(live, move |result| {
             let _ = done.send(result);
-        };
-        self.writer.compact(live.iter().map(Record::encode).collect(), Box::new(then));
+        });
         Ticket(ticket)
+    }
+
+    /// The same, and calls `then` on the journal's thread: be quick there.
+    pub fn compact_then(&self, live: &[Record], then: impl FnOnce(Result<(), AppendError>) + Send + 'static) {
+        self.writer.compact(live.iter().map(Record::encode).collect(), Box::new(then));
     }
 
     /// Bytes written in this generation: compaction is worth it when they are many more than the live ones.

@@ -12,11 +12,13 @@ pub mod recovery; // what became of an attempt nobody watched
 pub mod clock; // when, and in which boot
 pub mod crash; // where tests may kill us
 pub mod handle; // how the connection talks to all of this
-mod hands; // the host, as the works need it
+pub mod hands; // the host, as the works need it
+pub mod world; // what the works cannot know by themselves
 mod spool; // what the controller has not acknowledged
 mod orders; // may this host do what the order asks?
 mod here; // what it knows of one run
-mod driver; // the one thread
+pub mod engine; // the works without their threads
+mod driver; // what everything that happens comes to
 mod carry; // a segment being carried out
 mod restore; // going on after a restart
 mod place; // the directory of one attempt
@@ -26,7 +28,7 @@ mod systemd; // … and how one speaks with systemd
 mod kin; // which processes belong to a step
 pub mod cgroup; // … named by the kernel
 mod unix; // the only unsafe code
-mod disk; // so that it is there after a power failure
+pub mod disk; // so that it is there after a power failure
 mod base64_bytes;
 
 pub use driver::StartError;

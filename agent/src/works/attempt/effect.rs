@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 use super::{Attempts, Happening, Observer, Running, Spec, StartBy, StartError, Stop};
 use crate::works::cgroup::Cgroup;
 use crate::works::crash::crash_point;
-use crate::works::disk;
+use crate::works::disk::{self, HostDisk};
 use crate::works::facts::owner;
 use crate::works::output::Stream;
 use crate::works::place::{self, Order, Place, Start};
@@ -113,7 +113,7 @@ impl Attempts {
     /// # Errors
     /// When it cannot be made durable.
     pub fn tombstone(&self, run: RunId) -> io::Result<()> {
-        disk::replace(&place::tombstone(&self.dir, run), b"")
+        disk::replace(&HostDisk, &place::tombstone(&self.dir, run), b"")
     }
 
     /// Whether the run has a tombstone.

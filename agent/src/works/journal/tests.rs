@@ -237,8 +237,9 @@ impl Medium for Faulty {
 fn faulty() -> (Journal, Arc<Mutex<Faults>>) {
     let faults = Arc::new(Mutex::new(Faults::default()));
     let (header, _, next) = writer::snapshot(1, &"0".repeat(32), &[]);
-    let writer = writer::spawn(header, next, Box::new(Faulty(Arc::clone(&faults)))).unwrap();
-    (Journal { name: "faulty".into(), writer }, faults)
+    let (handle, writer) = writer::new(header, next, Box::new(Faulty(Arc::clone(&faults))));
+    handle.written_by_thread(writer).unwrap();
+    (Journal { name: "faulty".into(), writer: handle }, faults)
 }
 
 #[test]

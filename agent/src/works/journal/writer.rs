@@ -1,21 +1,18 @@
-//! The thread that owns the file.
+//! What owns the file: in an agent a thread of its own.
 
-use std::fs::File;
+use std::any::Any;
+use std::fmt;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
-
 use super::AppendError;
 use super::frame::{self, Header, LARGEST, Place};
 use crate::works::crash::crash_point;
-use crate::works::disk;
+use crate::works::disk::{Disk, DiskFile};
 
 /// The file grows by so much, so that an fsync seldom has to write a new size.
 const GROWTH: u64 = 1 << 20;
@@ -31,7 +28,7 @@ enum Job {
     Again,
 }
 
-/// A way to the thread. The last one to be dropped waits until everything appended is written.
+/// A way to the writer. The last one to be dropped waits until a thread has written everything appended.
 #[derive(Clone, Debug)]
 pub(super) struct Handle(Arc<Inner>);
 
@@ -59,6 +56,14 @@ impl Handle {
         self.0.written.load(Ordering::Relaxed)
     }
 
+    /// Has `writer` work on a thread of its own.
+    pub(super) fn written_by_thread(&self, writer: Writer) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("journal".into()).stack_size(256 * 1024);
+        let thread = thread.spawn(move || writer.run())?;
+        *self.0.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
     fn send(&self, job: Job) {
         let jobs = self.0.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let unsent = match jobs.as_ref().map(|jobs| jobs.send(job)) {
@@ -83,9 +88,9 @@ impl Drop for Inner {
     }
 }
 
-/// The thread is not there any more, which only a panic in it explains.
+/// The writer is not there any more, which only a panic in it explains.
 pub(super) fn gone() -> AppendError {
-    AppendError::Broken { source: Arc::new(io::Error::other("the journal's thread has ended")) }
+    AppendError::Broken { source: Arc::new(io::Error::other("the journal's writer has ended")) }
 }
 
 /// What a journal is written on: a file, or in tests one that fails.
@@ -100,13 +105,14 @@ pub(super) trait Medium: Send {
 
 /// Files in the journal's directory.
 pub(super) struct Files {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
-    pub(super) file: File,
+    pub(super) file: Box<dyn DiskFile>,
     pub(super) generation: u64,
     /// Bytes the file has.
     pub(super) reserved: u64,
     /// Held as long as the journal is open.
-    pub(super) _lock: File,
+    pub(super) _lock: Box<dyn Any + Send>,
 }
 
 /// The name of a generation's file.
@@ -115,21 +121,26 @@ pub(super) fn path(dir: &Path, generation: u64) -> PathBuf {
 }
 
 /// Creates a generation's file with `bytes`: durable before it has its name.
-pub(super) fn create(dir: &Path, generation: u64, bytes: &[u8]) -> io::Result<File> {
+pub(super) fn create(
+    disk: &dyn Disk,
+    dir: &Path,
+    generation: u64,
+    bytes: &[u8],
+) -> io::Result<Box<dyn DiskFile>> {
     let tmp = dir.join("next.tmp");
-    let _ = std::fs::remove_file(&tmp);
-    let file = disk::create_new(&tmp, 0o600)?;
-    let written = file.write_all_at(bytes, 0).and_then(|()| {
+    let _ = disk.remove(&tmp);
+    let mut file = disk.create_new(&tmp)?;
+    let written = file.write_at(bytes, 0).and_then(|()| {
         crash_point("journal.compact.before-sync");
-        file.sync_all()
+        file.sync()
     });
     if let Err(error) = written {
-        let _ = std::fs::remove_file(&tmp); // on a full disk it would only keep it full
+        let _ = disk.remove(&tmp); // on a full disk it would only keep it full
         return Err(error);
     }
     crash_point("journal.compact.before-rename");
-    std::fs::rename(&tmp, path(dir, generation))?;
-    disk::sync_dir(dir)?;
+    disk.rename(&tmp, &path(dir, generation))?;
+    disk.sync_dir(dir)?;
     crash_point("journal.compact.after-rename");
     Ok(file)
 }
@@ -140,48 +151,48 @@ impl Medium for Files {
             return Ok(());
         }
         let size = end.next_multiple_of(GROWTH);
-        match fallocate(&self.file, FallocateFlags::empty(), self.reserved, size - self.reserved) {
-            Ok(()) => {}
-            // Some file systems cannot reserve; there, a full disk shows when it is written to.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.file.set_len(size)?,
-            Err(error) => return Err(error.into()),
-        }
+        self.file.reserve(self.reserved, size)?;
         self.reserved = size;
         Ok(())
     }
 
     fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, at)
+        self.file.write_at(bytes, at)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        self.file.sync()
     }
 
     fn replace(&mut self, generation: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file = create(&self.dir, generation, bytes)?;
+        self.file = create(&*self.disk, &self.dir, generation, bytes)?;
         self.reserved = bytes.len() as u64;
         let old = std::mem::replace(&mut self.generation, generation);
         // Should it survive a crash here, opening takes the higher generation and removes the lower.
-        std::fs::remove_file(path(&self.dir, old))?;
-        disk::sync_dir(&self.dir)
+        self.disk.remove(&path(&self.dir, old))?;
+        self.disk.sync_dir(&self.dir)
     }
 }
 
-/// Starts the thread, which writes after `next`.
-pub(super) fn spawn(header: Header, next: Place, medium: Box<dyn Medium>) -> io::Result<Handle> {
+/// A way to a journal and what writes it, after `next`.
+pub(super) fn new(header: Header, next: Place, medium: Box<dyn Medium>) -> (Handle, Writer) {
     let (jobs, queue) = channel();
     let written = Arc::new(AtomicU64::new(next.at));
-    let mut writer =
-        Writer { header, next, medium, full: false, broken: None, written: Arc::clone(&written) };
-    let thread = std::thread::Builder::new()
-        .name("journal".into())
-        .stack_size(256 * 1024)
-        .spawn(move || writer.run(&queue))?;
-    Ok(Handle(Arc::new(Inner { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), written })))
+    let writer = Writer {
+        header,
+        next,
+        medium,
+        full: false,
+        broken: None,
+        written: Arc::clone(&written),
+        queue,
+        held: None,
+    };
+    (Handle(Arc::new(Inner { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(None), written })), writer)
 }
 
-struct Writer {
+/// Writes a journal: what waits, each time it is asked to.
+pub struct Writer {
     header: Header,
     next: Place,
     medium: Box<dyn Medium>,
@@ -190,33 +201,52 @@ struct Writer {
     /// Why nothing is written any more.
     broken: Option<Arc<io::Error>>,
     written: Arc<AtomicU64>,
+    queue: Receiver<Job>,
+    /// It did not go together with those before it.
+    held: Option<Job>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("generation", &self.header.generation).finish_non_exhaustive()
+    }
 }
 
 impl Writer {
-    fn run(&mut self, queue: &Receiver<Job>) {
-        let mut held = None;
-        while let Some(job) = held.take().or_else(|| queue.recv().ok()) {
-            match job {
-                Job::Compact(records, then) => then(self.compact(&records)),
-                Job::Again => self.full = false,
-                Job::Append(records, then) => {
-                    let size = frame::payload(&records);
-                    if size > LARGEST {
-                        then(Err(AppendError::TooLarge { bytes: size, limit: LARGEST }));
-                        continue;
-                    }
-                    held = self.commit(records, then, queue);
+    /// Does one thing that waits: the appends that go out together, or a compaction. Blocks for the disk alone. False:
+    /// nothing waited.
+    pub fn turn(&mut self) -> bool {
+        let Some(job) = self.held.take().or_else(|| self.queue.try_recv().ok()) else { return false };
+        self.work(job);
+        true
+    }
+
+    /// Until every way to it is gone.
+    fn run(mut self) {
+        while let Some(job) = self.held.take().or_else(|| self.queue.recv().ok()) {
+            self.work(job);
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Compact(records, then) => then(self.compact(&records)),
+            Job::Again => self.full = false,
+            Job::Append(records, then) => {
+                let size = frame::payload(&records);
+                if size > LARGEST {
+                    return then(Err(AppendError::TooLarge { bytes: size, limit: LARGEST }));
                 }
+                self.commit(records, then);
             }
         }
     }
 
-    /// Writes one append and all that are waiting behind it. Gives back the job that did not fit.
-    fn commit(&mut self, mut records: Vec<Vec<u8>>, then: Then, queue: &Receiver<Job>) -> Option<Job> {
+    /// Writes one append and all that are waiting behind it, but for the job that does not fit.
+    fn commit(&mut self, mut records: Vec<Vec<u8>>, then: Then) {
         let mut size = frame::payload(&records);
         let mut thens = vec![then];
-        let mut held = None;
-        while let Ok(job) = queue.try_recv() {
+        while let Ok(job) = self.queue.try_recv() {
             match job {
                 Job::Append(more, then) if size + frame::payload(&more) <= GROUP => {
                     size += frame::payload(&more);
@@ -224,7 +254,7 @@ impl Writer {
                     thens.push(then);
                 }
                 Job::Append(..) | Job::Compact(..) | Job::Again => {
-                    held = Some(job);
+                    self.held = Some(job);
                     break;
                 }
             }
@@ -233,7 +263,6 @@ impl Writer {
         for then in thens {
             then(result.clone());
         }
-        held
     }
 
     fn write(&mut self, records: &[Vec<u8>]) -> Result<(), AppendError> {

@@ -9,7 +9,7 @@ use std::path::Path;
 use fettle_runbooks::unit::UnitName;
 use serde::{Deserialize, Serialize};
 
-use super::super::disk;
+use super::super::disk::{self, HostDisk};
 use super::super::systemd::Unit;
 
 const FORMAT: &str = "unit-before/1";
@@ -52,7 +52,7 @@ impl Before {
         match Before::read(path)? {
             Some(first) => Ok(first),
             None => {
-                disk::replace(path, &serde_json::to_vec(&self)?)?;
+                disk::replace(&HostDisk, path, &serde_json::to_vec(&self)?)?;
                 Ok(self)
             }
         }
