@@ -432,7 +432,7 @@ fn yaml(value: &Value) -> String {
     serde_yaml::to_string(value).expect("JSON is YAML")
 }
 
-fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let lines: Vec<&str> =

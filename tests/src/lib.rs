@@ -16,9 +16,11 @@ pub mod alerts; // what comes in
 pub mod prometheus; // … and who sends it in earnest
 pub mod receiver; // … and what is told
 pub mod systemd; // a host with units
+pub mod fleet; // many hosts in one process
 pub mod remains; // what must not be left
 mod wait;
 
 pub use cluster::{Builder, Cluster};
+pub use fleet::Fleet;
 pub use systemd::Systemd;
 pub use wait::eventually;

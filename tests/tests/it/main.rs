@@ -16,6 +16,7 @@ mod demo;
 mod docs;
 mod exits;
 mod facts;
+mod fleet;
 mod guards;
 mod healing;
 mod hosts;
