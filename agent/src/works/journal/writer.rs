@@ -221,6 +221,14 @@ impl Writer {
         true
     }
 
+    /// Nothing waits.
+    pub fn is_idle(&mut self) -> bool {
+        if self.held.is_none() {
+            self.held = self.queue.try_recv().ok();
+        }
+        self.held.is_none()
+    }
+
     /// Until every way to it is gone.
     fn run(mut self) {
         while let Some(job) = self.held.take().or_else(|| self.queue.recv().ok()) {
