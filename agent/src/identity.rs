@@ -16,6 +16,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 
+use crate::crash::{RENEWAL, crash_point};
 use crate::link::connect::{Controller, NotAController};
 
 /// The folder below the state folder.
@@ -194,7 +195,10 @@ impl Pending {
             Err(source) => return Err(IdentityError::Read { path, source }),
         }
         let key_pem = make();
-        write(&path, key_pem.as_bytes(), 0o600)?;
+        write_at(&path, key_pem.as_bytes(), "join.key-unsynced")?;
+        // Its names, too: a token that was spent for this key is of no use to another.
+        sync(&dir).and_then(|()| sync(state)).map_err(wrote)?;
+        crash_point("join.key-durable");
         Ok(Pending { dir, key_pem })
     }
 
@@ -207,14 +211,18 @@ impl Pending {
         };
         let text = serde_json::to_vec_pretty(&file)
             .map_err(|error| IdentityError::Damaged { path: self.dir.join(HOST), why: error.to_string() })?;
-        write(&self.dir.join(HOST), &text, 0o600)?;
-        write(&self.dir.join(TRUST), joined.trust, 0o600)?;
-        write(&self.dir.join(CERTIFICATE), pem(joined.certificate).as_bytes(), 0o600)?;
+        write(&self.dir.join(HOST), &text)?;
+        write(&self.dir.join(TRUST), joined.trust)?;
+        write(&self.dir.join(CERTIFICATE), pem(joined.certificate).as_bytes())?;
         let dir = folder(state);
         let wrote = |source| IdentityError::Write { path: dir.clone(), source };
         sync(&self.dir).map_err(wrote)?;
+        crash_point("join.identity-unnamed");
         fs::rename(&self.dir, &dir).map_err(wrote)?;
-        sync(state).map_err(wrote)
+        crash_point("join.identity-undurable");
+        sync(state).map_err(wrote)?;
+        crash_point("join.identity-durable");
+        Ok(())
     }
 }
 
@@ -222,9 +230,15 @@ impl Pending {
 pub(crate) fn replace_certificate(state: &Path, der: &CertificateDer<'_>) -> Result<(), IdentityError> {
     let path = folder(state).join(CERTIFICATE);
     let aside = path.with_extension("pem.new");
-    write(&aside, pem(der).as_bytes(), 0o600)?;
-    let renamed = fs::rename(&aside, &path).and_then(|()| sync(&folder(state)));
-    renamed.map_err(|source| IdentityError::Write { path, source })
+    write_at(&aside, pem(der).as_bytes(), RENEWAL.unsynced)?;
+    crash_point(RENEWAL.unnamed);
+    let renamed = fs::rename(&aside, &path).and_then(|()| {
+        crash_point(RENEWAL.undurable);
+        sync(&folder(state))
+    });
+    renamed.map_err(|source| IdentityError::Write { path, source })?;
+    crash_point(RENEWAL.durable);
+    Ok(())
 }
 
 /// Whether a certificate names this host and no other. Controllers go by that name and hosts by the one they joined
@@ -247,14 +261,27 @@ pub(crate) fn validity(der: &CertificateDer<'_>) -> Option<(SystemTime, SystemTi
     Some((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
 }
 
-fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), IdentityError> {
+fn write(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    put(path, bytes, || ())
+}
+
+/// With a point at which it is written and not durable.
+fn write_at(path: &Path, bytes: &[u8], unsynced: &'static str) -> Result<(), IdentityError> {
+    put(path, bytes, || crash_point(unsynced))
+}
+
+fn put(path: &Path, bytes: &[u8], unsynced: impl FnOnce()) -> Result<(), IdentityError> {
     fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(mode)
+        .mode(0o600)
         .open(path)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            unsynced();
+            file.sync_all()
+        })
         .map_err(|source| IdentityError::Write { path: path.to_owned(), source })
 }
 

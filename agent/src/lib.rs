@@ -13,6 +13,7 @@ pub mod chain; // how it says what went wrong
 pub mod identity; // who it is
 pub mod join; // how it came to be that
 pub mod link; // the connection to the controller
+pub mod crash; // where tests may kill it
 pub mod message; // what the two halves say to each other
 pub mod works; // carries orders out; never speaks to the network
 mod life; // from start to stop

@@ -23,6 +23,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use crate::crash::crash_point;
 use crate::world::At;
 
 /// Before a host's name in the URI of its certificate.
@@ -291,7 +292,7 @@ fn create(data: &Path, dir: &Path, now: At) -> Result<(), CaError> {
     let certificate = params.self_signed(&key).map_err(make)?;
 
     // Built aside and renamed, so that a root is there whole or not at all.
-    let aside = data.join(format!("ca.new-{}", std::process::id()));
+    let aside = data.join("ca.new");
     let wrote = |path: &Path| {
         let path = path.to_owned();
         move |source| CaError::Write { path, source }
@@ -302,8 +303,12 @@ fn create(data: &Path, dir: &Path, now: At) -> Result<(), CaError> {
     write_new(&aside.join("cert.pem"), certificate.pem().as_bytes(), 0o644)?;
     let sync = |path: &Path| fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(wrote(path));
     sync(&aside)?;
+    crash_point("ca.unnamed");
     fs::rename(&aside, dir).map_err(wrote(dir))?;
-    sync(data)
+    crash_point("ca.undurable");
+    sync(data)?;
+    crash_point("ca.durable");
+    Ok(())
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CaError> {
@@ -312,7 +317,11 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CaError> {
         .create_new(true)
         .mode(mode)
         .open(path)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            crash_point("ca.unsynced");
+            file.sync_all()
+        })
         .map_err(|source| CaError::Write { path: path.to_owned(), source })
 }
 

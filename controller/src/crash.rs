@@ -1,11 +1,27 @@
-//! Points at which a test may kill the process, so that every recovery is tried and not merely argued.
+//! Points at which a test may kill the controller: before and after everything that is made durable.
 //!
-//! `FETTLE_CRASH_AT=store.after-commit#3` makes the process kill itself with SIGKILL, which no destructor, buffer or
-//! handler survives, when it gets there for the third time. The points exist in debug builds; in a release build
-//! [`crash_point`] is nothing. The agent has points of its own.
+//! What becomes of a crash at each is said, and tried, by the table in `docs/crashes.md`.
 
-/// Every point there is, so that a test can go through all of them.
+use fettle_crash::Replaced;
+
+pub(crate) use fettle_crash::point as crash_point;
+
+/// Every point there is.
 pub const POINTS: &[&str] = &[
+    "ca.unsynced",
+    "ca.unnamed",
+    "ca.undurable",
+    "ca.durable",
+    TRUST.unsynced,
+    TRUST.unnamed,
+    TRUST.undurable,
+    TRUST.durable,
+    CA_PEM.unsynced,
+    CA_PEM.unnamed,
+    CA_PEM.undurable,
+    CA_PEM.durable,
+    "store.before-create",
+    "store.created",
     // Decided, not durable.
     "store.before-commit",
     // Durable, and nobody knows.
@@ -16,29 +32,18 @@ pub const POINTS: &[&str] = &[
     "coordinator.after-effects",
 ];
 
-/// Dies here when `FETTLE_CRASH_AT` says so.
-#[cfg(not(debug_assertions))]
-#[inline(always)]
-pub(crate) fn crash_point(_name: &'static str) {}
+/// The trust bundle.
+pub(crate) const TRUST: Replaced = Replaced {
+    unsynced: "trust.unsynced",
+    unnamed: "trust.unnamed",
+    undurable: "trust.undurable",
+    durable: "trust.durable",
+};
 
-/// Dies here when `FETTLE_CRASH_AT` says so.
-#[cfg(debug_assertions)]
-pub(crate) fn crash_point(name: &'static str) {
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    static ARMED: OnceLock<Option<(String, AtomicU32)>> = OnceLock::new();
-
-    let armed = ARMED.get_or_init(|| {
-        let asked = std::env::var("FETTLE_CRASH_AT").ok()?;
-        let (at, times) = asked.split_once('#').unwrap_or((&asked, "1"));
-        Some((at.to_owned(), AtomicU32::new(times.parse().unwrap_or(1))))
-    });
-    let Some((at, left)) = armed else { return };
-    if at != name || left.fetch_sub(1, Ordering::Relaxed) != 1 {
-        return;
-    }
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    // SIGKILL has been delivered before the call returns; this is for readers of the types.
-    std::process::abort();
-}
+/// The authority's certificate, for people and their programs.
+pub(crate) const CA_PEM: Replaced = Replaced {
+    unsynced: "ca-pem.unsynced",
+    unnamed: "ca-pem.unnamed",
+    undurable: "ca-pem.undurable",
+    durable: "ca-pem.durable",
+};

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
+use fettle_crash::Replaced;
 use fettle_proto::signed::Trust;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +26,7 @@ use crate::accept::{self, Connections, Limits, Port, Security};
 use crate::ca::Ca;
 use crate::config::{Config, LogFormat};
 use crate::coordinator::{self, Handle, RulesWatch, Setup};
+use crate::crash::{self, crash_point};
 use crate::grpc::{self, Services};
 use crate::library::{self, Loaded, Notices, Places};
 use crate::metered::Metered;
@@ -291,20 +293,20 @@ fn trust(config: &Config, ca: &Ca) -> anyhow::Result<(Bytes, Trust)> {
             path.display()
         ),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            write_new(&path, &bytes)?;
+            write_new(&path, &bytes, &crash::TRUST)?;
             tracing::info!(path = %path.display(), root = %Trust::fingerprint(&bytes), "Trust bundle written.");
         }
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     }
     let pem = config.state.join("ca.pem");
     if !pem.exists() {
-        write_new(&pem, to_pem(&trust.ca_der).as_bytes())?;
+        write_new(&pem, to_pem(&trust.ca_der).as_bytes(), &crash::CA_PEM)?;
     }
     Ok((bytes.into(), trust))
 }
 
 /// Whole or not at all, readable by everybody: neither file is secret.
-fn write_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], points: &Replaced) -> anyhow::Result<()> {
     let failed = || format!("write {}", path.display());
     let fresh = path.with_extension("new");
     let mut file = fs::OpenOptions::new()
@@ -314,8 +316,16 @@ fn write_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .mode(0o644)
         .open(&fresh)
         .with_context(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(failed)?;
-    fs::rename(&fresh, path).with_context(failed)
+    file.write_all(bytes).with_context(failed)?;
+    crash_point(points.unsynced);
+    file.sync_all().with_context(failed)?;
+    crash_point(points.unnamed);
+    fs::rename(&fresh, path).with_context(failed)?;
+    crash_point(points.undurable);
+    let folder = path.parent().unwrap_or(path);
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(failed)?;
+    crash_point(points.durable);
+    Ok(())
 }
 
 fn to_pem(der: &[u8]) -> String {

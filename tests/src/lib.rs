@@ -12,11 +12,13 @@
 pub mod people; // who has which key
 pub mod programs; // what is started
 pub mod cluster; // … and how it is put together
+pub mod desk; // … and asked
 pub mod alerts; // what comes in
 pub mod prometheus; // … and who sends it in earnest
 pub mod receiver; // … and what is told
 pub mod systemd; // a host with units
 pub mod fleet; // many hosts in one process
+pub mod power; // a disk that forgets
 pub mod remains; // what must not be left
 mod wait;
 

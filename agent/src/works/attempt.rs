@@ -16,6 +16,8 @@ use fettle_runbooks::segment;
 use fettle_runbooks::unit::{UnitName, Verb};
 use serde::{Deserialize, Serialize};
 
+use crate::crash::crash_point;
+
 use super::output::{Kept, Stream};
 use super::record::AttemptKey;
 use super::sandbox::{Allowed, Confinement};
@@ -279,7 +281,9 @@ impl Attempts {
         // Shims stand elsewhere, and a later agent may spell the path another way.
         let state = state.canonicalize()?;
         let dir = state.join("attempts");
+        crash_point("attempts.undurable");
         super::disk::sync_dir(&state)?;
+        crash_point("attempts.durable");
         let program = PathBuf::from(super::shim::itself());
         let confinement = Confinement::new(program.clone(), state.clone());
         Ok(Attempts { dir, program, policy: state.join("policy.yaml"), confinement })

@@ -10,8 +10,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use fettle_crash::Replaced;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
+
+use crate::crash::crash_point;
 
 /// The most of each output of a step that stays on the host; the rest is counted.
 pub(crate) const SPOOL: u64 = 16 << 20;
@@ -148,12 +151,17 @@ pub(crate) fn create(path: &Path, mode: u32) -> io::Result<File> {
 }
 
 /// Replaces a file as a whole: after a crash it has its old or its new content.
-pub(crate) fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8], points: &Replaced) -> io::Result<()> {
     let tmp = path.with_extension("tmp");
     let _ = disk.remove(&tmp); // left by a crash
     let mut file = disk.create_new(&tmp)?;
     file.write_at(bytes, 0)?;
+    crash_point(points.unsynced);
     file.sync()?;
+    crash_point(points.unnamed);
     disk.rename(&tmp, path)?;
-    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
+    crash_point(points.undurable);
+    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))?;
+    crash_point(points.durable);
+    Ok(())
 }

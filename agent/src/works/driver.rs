@@ -38,6 +38,7 @@ use super::orders::{self, Order, Own};
 use super::record::{AttemptKey, Record};
 use super::spool::Spool;
 use super::world::World;
+use crate::crash;
 use crate::message::{FromWorks, Greeting, ToWorks};
 
 /// A journal this large is rewritten with what is still needed.
@@ -207,7 +208,7 @@ impl Driver {
             batch_number: 0,
             retry_at: None,
             ack_to_keep: None,
-            compact_at: COMPACT_AT,
+            compact_at: crash::compact_at().unwrap_or(COMPACT_AT),
             compacting: false,
             swept_at: None,
             stop: false,
@@ -484,7 +485,7 @@ impl Driver {
             Ok((signed, roster)) => {
                 let file = fettle_proto::signed::certificate::encode_signed_file(&signed);
                 if let Some(file) = file
-                    && let Err(error) = disk::replace(&*self.disk, &self.roster_path(), &file)
+                    && let Err(error) = disk::replace(&*self.disk, &self.roster_path(), &file, &crash::ROSTER)
                 {
                     tracing::error!(%error, "The new roster could not be kept; the old one stays in force.");
                     return;
@@ -502,7 +503,8 @@ impl Driver {
         if epoch > self.epoch {
             self.epoch = epoch;
             let file = self.config.state.join("epoch");
-            if let Err(error) = disk::replace(&*self.disk, &file, epoch.to_string().as_bytes()) {
+            if let Err(error) = disk::replace(&*self.disk, &file, epoch.to_string().as_bytes(), &crash::EPOCH)
+            {
                 tracing::error!(%error, epoch, "The epoch could not be kept.");
             }
         }
@@ -674,7 +676,8 @@ impl Driver {
         if let Err(error) = result {
             tracing::error!(%error, "The journal could not be rewritten.");
         }
-        self.compact_at = self.journal.written().saturating_mul(2).max(COMPACT_AT);
+        self.compact_at =
+            self.journal.written().saturating_mul(2).max(crash::compact_at().unwrap_or(COMPACT_AT));
     }
 }
 

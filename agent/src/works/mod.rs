@@ -10,7 +10,6 @@ pub mod sandbox; // steps that only read can do nothing else
 pub mod shim; // the process that watches over a step that acts
 pub mod recovery; // what became of an attempt nobody watched
 pub mod clock; // when, and in which boot
-pub mod crash; // where tests may kill us
 pub mod handle; // how the connection talks to all of this
 pub mod hands; // the host, as the works need it
 pub mod world; // what the works cannot know by themselves

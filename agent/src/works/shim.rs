@@ -23,7 +23,6 @@ use rustix::fs::{FlockOperation, flock};
 use super::attempt::{Ended, Outcome};
 use super::cgroup::Cgroup;
 use super::clock;
-use super::crash::crash_point;
 use super::disk;
 use super::launch;
 use super::output::Kept;
@@ -32,6 +31,7 @@ use super::policy::{Asked, HostPolicy};
 use super::sandbox;
 use super::service;
 use super::unix;
+use crate::crash::crash_point;
 
 /// The first argument that makes this program a shim.
 pub(crate) const WORD: &str = "__shim";
@@ -109,6 +109,7 @@ fn start(place: &Place, cgroup: Option<&Cgroup>) -> std::io::Result<()> {
     file.write_all(&bytes)?;
     crash_point("shim.started-unsynced");
     file.sync_all()?;
+    crash_point("shim.started-undurable");
     disk::sync_dir(place.dir())?;
     // The agent made the directory and did not wait for the disk: by now its name is there, or soon will be.
     place.dir().parent().map_or(Ok(()), disk::sync_dir)?;

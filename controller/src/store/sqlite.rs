@@ -50,7 +50,9 @@ impl Sqlite {
         let path = directory.join("controller.db");
         let connection = Connection::open(&path).map_err(database)?;
         schema::tune(&connection).map_err(database)?;
+        crash_point("store.before-create");
         schema::migrate(&connection)?;
+        crash_point("store.created");
         let last = last_number(&connection).map_err(database)?;
         let (queue, queued) = mpsc::channel();
         let failing = Failing::default();

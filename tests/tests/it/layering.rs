@@ -8,12 +8,16 @@ use crate::sources;
 /// Who may depend on whom inside the workspace. Adding an arrow is a design decision, so it is made here, where a
 /// reviewer will see it.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("fettle-crash", &[]),
     ("fettle-runbooks", &[]),
     ("fettle-proto", &["fettle-runbooks"]),
-    ("fettle-agent", &["fettle-proto", "fettle-runbooks"]),
-    ("fettle-controller", &["fettle-proto", "fettle-runbooks"]),
+    ("fettle-agent", &["fettle-crash", "fettle-proto", "fettle-runbooks"]),
+    ("fettle-controller", &["fettle-crash", "fettle-proto", "fettle-runbooks"]),
     ("fettle", &["fettle-agent", "fettle-controller", "fettle-proto", "fettle-runbooks"]),
-    ("fettle-tests", &["fettle", "fettle-agent", "fettle-controller", "fettle-proto", "fettle-runbooks"]),
+    (
+        "fettle-tests",
+        &["fettle", "fettle-agent", "fettle-controller", "fettle-crash", "fettle-proto", "fettle-runbooks"],
+    ),
 ];
 
 /// The stages an alert passes in the controller. Each may know those before it, none after it.

@@ -14,8 +14,9 @@ use rustix::fs::{Timespec, inotify};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::{Attempts, Happening, Observer, Running, Spec, StartBy, StartError, Stop};
+use crate::crash::{self, crash_point};
 use crate::works::cgroup::Cgroup;
-use crate::works::crash::crash_point;
+use crate::works::clock;
 use crate::works::disk::{self, HostDisk};
 use crate::works::facts::owner;
 use crate::works::output::Stream;
@@ -113,7 +114,7 @@ impl Attempts {
     /// # Errors
     /// When it cannot be made durable.
     pub fn tombstone(&self, run: RunId) -> io::Result<()> {
-        disk::replace(&HostDisk, &place::tombstone(&self.dir, run), b"")
+        disk::replace(&HostDisk, &place::tombstone(&self.dir, run), b"", &crash::TOMBSTONE)
     }
 
     /// Whether the run has a tombstone.
@@ -175,11 +176,10 @@ impl Attempts {
 
     fn spawn_shim(&self, place: &Place, lock: &File) -> io::Result<Pid> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
-        // Nothing of the agent's environment, but where a test wants the shim to die.
-        let crash = std::env::var("FETTLE_CRASH_AT")
-            .ok()
-            .filter(|_| cfg!(any(debug_assertions, feature = "crash-points")));
-        let env: Vec<_> = crash.map(|at| ("FETTLE_CRASH_AT".to_owned(), at)).into_iter().collect();
+        // Nothing of the agent's environment, but what tests say of both: where to die, and which boot this is.
+        let told = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
+        let told = ["FETTLE_CRASH_AT", clock::BOOT].into_iter().filter_map(told);
+        let env: Vec<_> = told.filter(|_| fettle_crash::POSSIBLE).collect();
         // Outside the agent's group from its first moment on.
         let group = Cgroup::of_attempt(place.dir()).and_then(|group| group.open().ok());
         unix::spawn(&Birth {

@@ -5,6 +5,7 @@ use std::any::Any;
 use super::frame::{self, Parsed, Verdict};
 use super::writer::{self, Files};
 use super::*;
+use crate::crash::{self, crash_point};
 use crate::works::disk::DiskFile;
 
 /// Opens the journal in `dir`, or creates it.
@@ -44,7 +45,7 @@ pub(super) fn open(
             let name = fresh_name(world).map_err(io(dir))?;
             let generation = generations.last().map_or(1, |(generation, _)| generation + 1);
             let (header, bytes, next) = writer::snapshot(generation, &name, &[]);
-            let file = writer::create(on, dir, generation, &bytes).map_err(io(dir))?;
+            let file = writer::create(on, dir, generation, &bytes, &crash::CREATED).map_err(io(dir))?;
             (header, next, file, Vec::new())
         }
     };
@@ -107,7 +108,9 @@ fn reopen(disk: &dyn Disk, path: &Path, parsed: &Parsed) -> io::Result<Box<dyn D
         Verdict::Clean => {}
         Verdict::Torn | Verdict::Corrupt(_) => {
             file.set_size(parsed.next.at)?;
+            crash_point("journal.cut.unsynced");
             file.sync()?;
+            crash_point("journal.cut.durable");
         }
     }
     Ok(file)
@@ -133,7 +136,9 @@ fn put_aside(disk: &dyn Disk, dir: &Path, generations: &[(u64, PathBuf)]) -> io:
         newest = dir.join(free);
         disk.rename(path, &newest)?;
     }
+    crash_point("journal.aside.undurable");
     disk.sync_dir(dir)?;
+    crash_point("journal.aside.durable");
     Ok(newest)
 }
 

@@ -9,9 +9,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use fettle_crash::Replaced;
+
 use super::AppendError;
 use super::frame::{self, Header, LARGEST, Place};
-use crate::works::crash::crash_point;
+use crate::crash::{self, crash_point};
 use crate::works::disk::{Disk, DiskFile};
 
 /// The file grows by so much, so that an fsync seldom has to write a new size.
@@ -126,22 +128,24 @@ pub(super) fn create(
     dir: &Path,
     generation: u64,
     bytes: &[u8],
+    points: &Replaced,
 ) -> io::Result<Box<dyn DiskFile>> {
     let tmp = dir.join("next.tmp");
     let _ = disk.remove(&tmp);
     let mut file = disk.create_new(&tmp)?;
     let written = file.write_at(bytes, 0).and_then(|()| {
-        crash_point("journal.compact.before-sync");
+        crash_point(points.unsynced);
         file.sync()
     });
     if let Err(error) = written {
         let _ = disk.remove(&tmp); // on a full disk it would only keep it full
         return Err(error);
     }
-    crash_point("journal.compact.before-rename");
+    crash_point(points.unnamed);
     disk.rename(&tmp, &path(dir, generation))?;
+    crash_point(points.undurable);
     disk.sync_dir(dir)?;
-    crash_point("journal.compact.after-rename");
+    crash_point(points.durable);
     Ok(file)
 }
 
@@ -165,12 +169,14 @@ impl Medium for Files {
     }
 
     fn replace(&mut self, generation: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file = create(&*self.disk, &self.dir, generation, bytes)?;
+        self.file = create(&*self.disk, &self.dir, generation, bytes, &crash::COMPACTED)?;
         self.reserved = bytes.len() as u64;
         let old = std::mem::replace(&mut self.generation, generation);
         // Should it survive a crash here, opening takes the higher generation and removes the lower.
         self.disk.remove(&path(&self.dir, old))?;
-        self.disk.sync_dir(&self.dir)
+        self.disk.sync_dir(&self.dir)?;
+        crash_point("journal.compact.durable");
+        Ok(())
     }
 }
 

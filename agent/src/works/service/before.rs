@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::disk::{self, HostDisk};
 use super::super::systemd::Unit;
+use crate::crash;
 
 const FORMAT: &str = "unit-before/1";
 
@@ -52,7 +53,7 @@ impl Before {
         match Before::read(path)? {
             Some(first) => Ok(first),
             None => {
-                disk::replace(&HostDisk, path, &serde_json::to_vec(&self)?)?;
+                disk::replace(&HostDisk, path, &serde_json::to_vec(&self)?, &crash::BEFORE)?;
                 Ok(self)
             }
         }

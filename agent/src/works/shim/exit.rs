@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use crate::crash::crash_point;
 use crate::works::attempt::Ended;
-use crate::works::crash::crash_point;
 use crate::works::disk;
 use crate::works::output::Stream;
 use crate::works::place::Place;

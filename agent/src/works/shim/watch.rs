@@ -12,9 +12,9 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus, getpid, pidfd_open};
 
 use super::{itself, not_started};
+use crate::crash::crash_point;
 use crate::works::attempt::{Ended, Outcome};
 use crate::works::cgroup::Cgroup;
-use crate::works::crash::crash_point;
 use crate::works::disk;
 use crate::works::kin;
 use crate::works::launch::{self, Ends};

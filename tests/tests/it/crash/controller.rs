@@ -23,7 +23,10 @@ fn kept<'c>(cluster: &'c Cluster, env: &[(&'static str, &str)]) -> Kept<'c> {
 /// dies at ever other turns of it. Whoever posts the alert posts it until it is taken.
 #[test]
 fn a_controller_that_dies_at_every_few_commits_tells_the_story_to_its_end() {
-    share(POINTS.to_vec(), 2, |point| {
+    let of_each_commit = |point: &&str| {
+        !["ca", "trust", "store.create", "store.before-create"].iter().any(|no| point.starts_with(no))
+    };
+    share(POINTS.iter().copied().filter(of_each_commit).collect(), 2, |point| {
         let mut cluster = stage().agent("web-1").start();
         cluster.controller().kill();
         for commits in [3, 4, 5, 8] {

@@ -1,0 +1,118 @@
+//! A disk whose power can fail.
+//!
+//! An ext4 in an image file, of its own, mounted over a directory. When its power fails (`FETTLE_CRASH_AT`, or [`Disk::cut`])
+//! it takes nothing any more, and what was not made durable is not there when it is [mounted again](Disk::mount_again).
+//! By itself it writes nothing back for five minutes: so whatever a program did not fsync is lost.
+//!
+//! Only root can mount one.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::eventually;
+
+/// How long it may take until nobody uses it.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Megabytes. The smallest that has a log of its own and room for a journal.
+const SIZE: u64 = 24;
+
+/// A mounted disk. It goes away with its contents.
+pub struct Disk {
+    image: PathBuf,
+    device: String,
+    at: PathBuf,
+}
+
+impl Disk {
+    /// Makes an empty one and mounts it over a directory, which is made if it is not there. None: not allowed to.
+    pub fn over(directory: &Path) -> Option<Disk> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("NOT RUN: only root can mount a disk, and this test needs one whose power can fail");
+            return None;
+        }
+        fs::create_dir_all(directory).expect("a folder can be made");
+        // In memory, where there is some to be had: these tests are about what is lost, not about how long it takes.
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let image = tempfile::Builder::new().prefix("fettle-disk-").tempfile_in(folder).expect("a file");
+        let (file, image) = image.keep().expect("a file can be kept");
+        file.set_len(SIZE << 20).expect("a file can be long");
+        done(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-J", "size=4"]).arg(&image));
+        let device = done(Command::new("losetup").args(["--find", "--show"]).arg(&image));
+        let device = String::from_utf8_lossy(&device.stdout).trim().to_owned();
+        let disk = Disk { image, device, at: directory.to_owned() };
+        disk.mount();
+        let _ = fs::remove_dir(disk.at.join("lost+found"));
+        Some(disk)
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.at
+    }
+
+    /// Its power fails, now.
+    pub fn cut(&self) {
+        fettle_crash::cut(&self.at).expect("an ext4 can be shut down");
+    }
+
+    /// Whether its power has failed.
+    pub fn is_cut(&self) -> bool {
+        File::create(self.at.join("probe")).is_err()
+    }
+
+    /// After a power failure: what was durable is there again. Whoever used it must be gone.
+    #[track_caller]
+    pub fn mount_again(&self) {
+        eventually("nobody uses the disk any more", LIMIT, || {
+            let output = Command::new("umount").arg(&self.at).output().expect("umount can be run");
+            if output.status.success() { Ok(()) } else { Err(said(&output)) }
+        });
+        // A process with mounts of its own may have it a little longer.
+        let name = Path::new(&self.device).file_name().expect("a device has a name");
+        let used = Path::new("/sys/fs/ext4").join(name);
+        eventually("the kernel has let go of the disk", LIMIT, || {
+            if used.exists() { Err(format!("{} is there", used.display())) } else { Ok(()) }
+        });
+        self.mount();
+    }
+
+    #[track_caller]
+    fn mount(&self) {
+        // Nothing is written because some time has passed.
+        let options = "commit=300,noatime,nodiscard";
+        done(Command::new("mount").args(["-t", "ext4", "-o", options, &self.device]).arg(&self.at));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).output();
+        // It goes when its last user does.
+        let _ = Command::new("losetup").args(["--detach", &self.device]).output();
+        let _ = fs::remove_file(&self.image);
+    }
+}
+
+/// What the disk of this path would lose, were its power to fail, is all written back.
+///
+/// # Errors
+/// When it cannot be.
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path).and_then(|file| rustix::fs::syncfs(file).map_err(io::Error::from))
+}
+
+#[track_caller]
+fn done(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", said(&output));
+    output
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).trim().to_owned()
+}
