@@ -1,14 +1,16 @@
 //! Connections in: our own accept loop, for both ports.
 //!
 //! A peer that opens a connection and then says nothing holds a place among the waiting, not among the handshakes, and
-//! loses it after [`Limits::handshake`]. Connections without a certificate are counted apart, so that anonymous peers
-//! cannot take the places of agents. When the process runs out of descriptors the loop waits instead of spinning.
+//! one that stops in the middle of a handshake holds nobody else's turn; both end after [`Limits::handshake`].
+//! Connections without a certificate are counted apart, so that anonymous peers cannot take the places of agents. All such
+//! places are [shared](crate::share) between the addresses that want them: when they run out, those give way who have
+//! most. When the process runs out of descriptors the loop waits instead of spinning.
 //!
 //! A connection with a certificate ends with it: at its `notAfter`, and when [`Connections::revoke`] says so.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,19 +21,32 @@ use fettle_runbooks::id::Host;
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use crate::ca::{self, Identity, Revocations};
+use crate::share::{Place, Shares, source_of};
 use crate::tasks::{TaskKind, Tasks};
 use crate::tls::ServerTls;
 use crate::world::{At, World};
 
 /// Connections that are ready and not yet taken by the server.
 const READY: usize = 64;
+
+/// Handshakes that compute at once; the others wait for their turn, in their order.
+const TURNS: usize = 256;
+/// Honest peers begin to speak at once, …
+const SILENT: Duration = Duration::from_secs(1);
+/// … answer our part of the handshake as soon as they have it, …
+const MIDWAY: Duration = Duration::from_secs(2);
+/// … and without a certificate, ask what they came to ask. Whoever took longer gives way when places run out.
+const ANONYMOUS: Duration = Duration::from_secs(30);
+/// So many bytes must come in as much time as a handshake has: the preface of HTTP/2.
+const OPENING: usize = 24;
 
 /// How long a connection that was ended may still say why.
 const LAST_WORDS: Duration = Duration::from_millis(250);
@@ -43,9 +58,9 @@ const UNREAD: u64 = 64 * 1024;
 pub struct Limits {
     /// Peers that have connected and not yet said anything.
     pub waiting: usize,
-    /// Handshakes at once, each of which costs a signature.
+    /// Peers whose turn it is to go on with a handshake.
     pub handshakes: usize,
-    /// From connecting to the end of the handshake.
+    /// From connecting to the end of the handshake; and from there to the first words.
     pub handshake: Duration,
     /// Connections without a client certificate.
     pub anonymous: usize,
@@ -53,7 +68,21 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { waiting: 4096, handshakes: 256, handshake: Duration::from_secs(10), anonymous: 2048 }
+        Limits { waiting: 4096, handshakes: 1024, handshake: Duration::from_secs(10), anonymous: 2048 }
+    }
+}
+
+impl Limits {
+    /// For one of two ports of a process that may have so many descriptors: more than a third are left to agents and files.
+    #[must_use]
+    pub fn within(self, descriptors: u64) -> Limits {
+        let part = |of: u64| usize::try_from(descriptors / of).unwrap_or(usize::MAX).max(1);
+        Limits {
+            waiting: self.waiting.min(part(8)),
+            handshakes: self.handshakes.min(part(16)),
+            anonymous: self.anonymous.min(part(8)),
+            ..self
+        }
     }
 }
 
@@ -216,9 +245,10 @@ pub fn start(port: Port, tasks: &Tasks) -> io::Result<Incoming> {
     let kind = port.kind;
     let stopping = tasks.stopping();
     let shared = Arc::new(Shared {
-        waiting: Arc::new(Semaphore::new(port.limits.waiting)),
-        handshakes: Arc::new(Semaphore::new(port.limits.handshakes)),
-        anonymous: Arc::new(Semaphore::new(port.limits.anonymous)),
+        waiting: Shares::new(port.limits.waiting, SILENT),
+        midway: Shares::new(port.limits.handshakes, MIDWAY),
+        anonymous: Shares::new(port.limits.anonymous, ANONYMOUS),
+        turns: Semaphore::new(TURNS),
         port,
         deliver,
         tasks: tasks.clone(),
@@ -231,9 +261,10 @@ pub fn start(port: Port, tasks: &Tasks) -> io::Result<Incoming> {
 
 struct Shared {
     port: Port,
-    waiting: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
-    anonymous: Arc<Semaphore>,
+    waiting: Shares<IpAddr>,
+    midway: Shares<IpAddr>,
+    anonymous: Shares<IpAddr>,
+    turns: Semaphore,
     deliver: mpsc::Sender<Conn>,
     tasks: Tasks,
 }
@@ -252,10 +283,8 @@ async fn accept_all(shared: Arc<Shared>) {
             }
         };
         backoff = Duration::from_millis(5);
-        // Full: this peer is turned away, those already here keep their places.
-        let Ok(place) = Arc::clone(&shared.waiting).try_acquire_owned() else {
-            continue;
-        };
+        // Full: this peer is turned away.
+        let Some(place) = shared.waiting.take(source_of(address)) else { continue };
         let one = Arc::clone(&shared);
         shared.tasks.spawn(TaskKind::Handshake, async move {
             let limit = one.port.limits.handshake;
@@ -284,25 +313,35 @@ async fn establish(
     shared: &Shared,
     stream: TcpStream,
     address: SocketAddr,
-    place: OwnedSemaphorePermit,
+    place: Place<IpAddr>,
 ) -> io::Result<Conn> {
     tune(&stream);
     let tls = match &shared.port.security {
         Security::Tls(tls) => tls,
         Security::Plain => return anonymous(shared, Io::Plain(stream), address),
     };
-    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let speaks = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+    let hello = place.lost().run_until_cancelled(speaks).await.ok_or_else(place_lost)??;
     drop(place);
-    let turn = shared.handshakes.acquire().await.map_err(io::Error::other)?;
-    let stream = match hello.into_stream(tls.current()).into_fallible().await {
+    let mut handshake = std::pin::pin!(hello.into_stream(tls.current()).into_fallible());
+    // Our part is arithmetic, and waits for its turn; theirs is waited for without one.
+    let turn = shared.turns.acquire().await.map_err(io::Error::other)?;
+    let ours = std::future::poll_fn(|cx| Poll::Ready(handshake.as_mut().poll(cx))).await;
+    drop(turn);
+    let shaken = match ours {
+        Poll::Ready(shaken) => shaken,
+        Poll::Pending => {
+            let place = shared.midway.take(source_of(address)).ok_or_else(place_lost)?;
+            place.lost().run_until_cancelled(handshake).await.ok_or_else(place_lost)?
+        }
+    };
+    let stream = match shaken {
         Ok(stream) => stream,
         Err((error, stream)) => {
-            drop(turn);
             hear_out(stream).await;
             return Err(error);
         }
     };
-    drop(turn);
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let identity = match shown {
         None => return anonymous(shared, Io::Tls(Box::new(stream)), address),
@@ -329,7 +368,7 @@ fn agents(io: Io, peer: Peer, left: Duration, admitted: Admitted) -> Conn {
         }
         tokio::time::sleep(LAST_WORDS).await;
     };
-    Conn { io, peer, end: Some(Box::pin(end)), _held: Held::Agent(admitted) }
+    Conn { io, peer, end: Some(Box::pin(end)), opening: None, _held: Held::Agent(admitted) }
 }
 
 /// Lets a peer that was refused read why. It has been sending already; closing on unread bytes would reset the connection,
@@ -345,11 +384,15 @@ async fn hear_out(mut stream: TcpStream) {
 }
 
 fn anonymous(shared: &Shared, io: Io, address: SocketAddr) -> io::Result<Conn> {
-    let place = Arc::clone(&shared.anonymous)
-        .try_acquire_owned()
-        .map_err(|_| io::Error::other("too many connections without a certificate"))?;
-    let peer = Peer { address, identity: None, ending: CancellationToken::new() };
-    Ok(Conn { io, peer, end: None, _held: Held::Anonymous(place) })
+    let place = shared.anonymous.take(source_of(address)).ok_or_else(place_lost)?;
+    let peer = Peer { address, identity: None, ending: place.lost() };
+    let end = place.lost().cancelled_owned();
+    let opening = Some(Opening::within(shared.port.limits.handshake));
+    Ok(Conn { io, peer, end: Some(Box::pin(end)), opening, _held: Held::Anonymous(place) })
+}
+
+fn place_lost() -> io::Error {
+    io::Error::other("there are too many such connections")
 }
 
 /// Failing to tune a socket is no reason to refuse it: a broken one shows itself at the first read.
@@ -366,8 +409,10 @@ fn tune(stream: &TcpStream) {
 pub struct Conn {
     io: Io,
     peer: Peer,
-    /// Completes when the connection must be gone; absent for peers without a certificate.
+    /// Completes when the connection must be gone.
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Until a peer without a certificate has begun to speak.
+    opening: Option<Opening>,
     _held: Held,
 }
 
@@ -385,7 +430,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 /// What a connection holds while it lives.
 enum Held {
     Agent(#[expect(dead_code, reason = "dropped with the connection")] Admitted),
-    Anonymous(#[expect(dead_code, reason = "dropped with the connection")] OwnedSemaphorePermit),
+    Anonymous(#[expect(dead_code, reason = "dropped with the connection")] Place<IpAddr>),
     Nothing,
 }
 
@@ -406,7 +451,7 @@ impl Conn {
         let (io, ending) = (Io::Vouched(Box::new(stream)), CancellationToken::new());
         let Some(identity) = identity.map(Arc::new) else {
             let peer = Peer { address, identity: None, ending };
-            return Some(Conn { io, peer, end: None, _held: Held::Nothing });
+            return Some(Conn { io, peer, end: None, opening: None, _held: Held::Nothing });
         };
         let admitted = connections.admit(&identity, &ending)?;
         let left = identity.not_after.since(now);
@@ -436,7 +481,19 @@ impl Conn {
 }
 
 fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the client's certificate has ended")
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the connection had to end")
+}
+
+/// What a peer must have said by when.
+struct Opening {
+    by: Pin<Box<Sleep>>,
+    bytes: usize,
+}
+
+impl Opening {
+    fn within(limit: Duration) -> Opening {
+        Opening { by: Box::pin(tokio::time::sleep(limit)), bytes: OPENING }
+    }
 }
 
 impl Connected for Conn {
@@ -454,11 +511,21 @@ impl AsyncRead for Conn {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check_end(cx)?;
-        match &mut self.io {
+        let before = buf.filled().len();
+        let read = match &mut self.io {
             Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Vouched(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        if let Some(opening) = &mut self.opening {
+            opening.bytes = opening.bytes.saturating_sub(buf.filled().len() - before);
+            if opening.bytes == 0 {
+                self.opening = None;
+            } else if opening.by.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
+        read
     }
 }
 

@@ -29,14 +29,17 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 mod refusals;
+mod seldom;
 
 pub use refusals::Refusals;
+use seldom::Seldom;
 
 use crate::accept::{Connections, Incoming};
 use crate::coordinator::{Handle, Receipt};
 use crate::metrics::{Metrics, Posted};
 use crate::policy::Policy;
 use crate::problem::Problem;
+use crate::share::Shares;
 use crate::signal::Signal;
 use crate::signal::intake::{self, Fault, LARGEST_BODY};
 use crate::tasks::{TaskKind, Tasks};
@@ -52,8 +55,10 @@ const UNREAD: usize = 16 * LARGEST_BODY;
 const UNREAD_WITHIN: Duration = Duration::from_secs(3);
 /// For the store to say that it is there.
 const READY_WITHIN: Duration = Duration::from_secs(2);
-/// Bodies in memory at once; more are told to come back.
+/// Bodies that arrive at once, and as many that are being taken in; more are told to come back.
 const BODIES: usize = 64;
+/// A body that takes longer to arrive gives way when there are too many.
+const BODY_HURRIES: Duration = Duration::from_secs(2);
 
 /// What the port needs of the rest of the controller; the coordinator gives it.
 pub trait Intake: Clone + Send + Sync + 'static {
@@ -104,7 +109,10 @@ pub struct Parts<I> {
 
 struct Shared<I> {
     parts: Parts<I>,
+    /// By source: one whose senders are slow keeps no other from posting.
+    arriving: Shares<String>,
     bodies: Semaphore,
+    refused: Seldom,
 }
 
 /// Serves connections until the tasks are stopped; requests that have begun are finished.
@@ -134,7 +142,9 @@ pub async fn serve<I: Intake>(mut incoming: Incoming, parts: Parts<I>) {
 
 /// The routes, without a socket.
 pub fn router<I: Intake>(parts: Parts<I>) -> Router {
-    let shared = Arc::new(Shared { parts, bodies: Semaphore::new(BODIES) });
+    let arriving = Shares::new(BODIES, BODY_HURRIES);
+    let refused = Seldom::default();
+    let shared = Arc::new(Shared { parts, arriving, bodies: Semaphore::new(BODIES), refused });
     Router::new()
         .route("/v1/signals/{source}", post(take_in::<I>))
         .route("/metrics", get(metrics::<I>))
@@ -179,10 +189,13 @@ async fn take_in<I: Intake>(
                 let why = if no.why.is_empty() { no.what.to_owned() } else { no.why.clone() };
                 shared.parts.refusals.refused(&source, shared.parts.world.now(), why);
             }
-            tracing::warn!(
-                source = %source.chars().take(60).collect::<String>().escape_debug(),
-                status = no.status.as_u16(), what = %no.what, why = %no.why, "A post was not taken in."
-            );
+            if let Some(unsaid) = shared.refused.may_say() {
+                tracing::warn!(
+                    source = %source.chars().take(60).collect::<String>().escape_debug(),
+                    status = no.status.as_u16(), what = %no.what, why = %no.why, unsaid,
+                    "A post was not taken in."
+                );
+            }
             no.into_response()
         }
     }
@@ -197,11 +210,14 @@ async fn answer<I: Intake>(
     let parts = &shared.parts;
     authorise(&parts.intake.policy(), source, headers)?;
     // More than there is room for is told to come back, never queued.
-    let Ok(_room) = shared.bodies.try_acquire() else {
-        return Err(No::new(StatusCode::SERVICE_UNAVAILABLE, "too many bodies are being taken in at once")
-            .next("post the same body again in a few seconds"));
+    let full = || {
+        No::new(StatusCode::SERVICE_UNAVAILABLE, "too many bodies are being taken in at once")
+            .next("post the same body again in a few seconds")
     };
-    let body = collect(headers, body).await?;
+    let place = shared.arriving.take(source.to_owned()).ok_or_else(full)?;
+    let body = place.lost().run_until_cancelled(collect(headers, body)).await.ok_or_else(full)??;
+    let _room = shared.bodies.try_acquire().map_err(|_| full())?;
+    drop(place);
     let received = parts.world.now();
     let read = intake::read(source, &body, received).map_err(No::from)?;
     let said: Vec<_> = read.signals.iter().map(|signal| signal.status).collect();

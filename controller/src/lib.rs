@@ -29,6 +29,7 @@ pub mod coordinator; // the one task that knows all of the above
 
 pub mod ca; // who is whom
 pub mod tls; // … proven on every connection
+pub mod share; // … and how many at once, from where
 pub mod accept; // connections in
 pub mod grpc; // … and which service they reach
 pub mod agents; // hosts: joining, control streams, live output

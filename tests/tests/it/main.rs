@@ -28,6 +28,7 @@ mod notify;
 mod prometheus;
 mod reload;
 mod rogue;
+mod sick;
 mod sources;
 mod stepping_in;
 mod surface;

@@ -1,0 +1,4 @@
+//! Attacks, sick hosts and sick networks: what is bounded stays so, others are not held up, and no run is lost or done twice.
+
+mod crowd; // too many, too slow, too wrong
+mod wire; // a connection of our own, so that it can misbehave
