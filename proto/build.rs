@@ -5,6 +5,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }
-    tonic_prost_build::configure().bytes(".").compile_fds(protox::compile(files, ["."])?)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        // Decoded by hand, because it counts.
+        .extern_path(".fettle.v1.Reports", "crate::reports::Reports")
+        .compile_fds(protox::compile(files, ["."])?)?;
     Ok(())
 }

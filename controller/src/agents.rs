@@ -121,6 +121,9 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// Reports an agent may have sent and not seen acknowledged.
     pub credits: u32,
+    /// Bytes of such reports beyond which nothing more is read of an agent until some are durable. One message more than
+    /// that is the most an agent can have here.
+    pub queue_bytes: u64,
     /// From opening a control stream to `Hello`.
     pub hello: Duration,
     /// For a whole enrolment.
@@ -134,6 +137,7 @@ impl Default for Settings {
         Settings {
             heartbeat: Duration::from_secs(10),
             credits: 128,
+            queue_bytes: 2 * 1024 * 1024,
             hello: Duration::from_secs(10),
             enrolment: Duration::from_secs(30),
             enrolments: 64,

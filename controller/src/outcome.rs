@@ -10,6 +10,13 @@ use crate::model::row::{Blob, PlanRow};
 use crate::model::{Change, StepEnd};
 use crate::world::At;
 
+/// Bytes of a path beyond which it is none.
+const LONGEST_PATH: usize = 1024;
+/// Bytes of what a host says for people that are kept.
+const LONGEST_MESSAGE: usize = 16 * 1024;
+/// Bytes of an attempt's outputs beyond which none is kept.
+const LARGEST_OUTPUTS: usize = 256 * 1024;
+
 /// One report, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
@@ -41,6 +48,19 @@ pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
     let Some(what) = report.what else {
         return noted("the host sent a report that this controller does not know".to_owned());
     };
+    let path = match &what {
+        v1::report::What::StepStarted(step) => step.path.as_str(),
+        v1::report::What::StepEnded(step) => step.path.as_str(),
+        v1::report::What::StepSkipped(step) => step.path.as_str(),
+        v1::report::What::Accepted(_)
+        | v1::report::What::Refused(_)
+        | v1::report::What::Planned(_)
+        | v1::report::What::SegmentEnded(_)
+        | v1::report::What::Cancelled(_) => "",
+    };
+    if path.len() > LONGEST_PATH {
+        return noted("the host reported a step whose path is none".to_owned());
+    }
     match what {
         v1::report::What::Accepted(v1::Accepted {}) => heard(
             vec![Change::OrderAccepted { run, host: host.clone(), segment }],
@@ -105,7 +125,7 @@ fn plan(about: About<'_>, planned: v1::Planned) -> Result<(Option<PlanRow>, Opti
     let row = PlanRow {
         digest: signed::plan::digest_of(&planned.plan),
         nonce: plan.nonce,
-        bytes: Blob::new(planned.plan),
+        bytes: Blob::copied(&planned.plan),
         impossible: planned.impossible.into_iter().collect(),
     };
     Ok((Some(row), first))
@@ -113,15 +133,22 @@ fn plan(about: About<'_>, planned: v1::Planned) -> Result<(Option<PlanRow>, Opti
 
 fn step_ended(run: RunId, host: &Host, at: At, ended: v1::StepEnded) -> Change {
     let took = std::time::Duration::from_millis(ended.took_ms);
+    let mut message = ended.message;
+    message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+    let mut outputs = ended.outputs;
+    if outputs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > LARGEST_OUTPUTS {
+        outputs.clear();
+        message = format!("its outputs are larger than {} KiB and were not kept", LARGEST_OUTPUTS / 1024);
+    }
     Change::StepEnded(Box::new(StepEnd {
         run,
         host: host.clone(),
         path: ended.path,
         attempt: ended.attempt,
         outcome: ended.outcome,
-        message: ended.message,
+        message,
         exit_code: ended.exit_code,
-        outputs: ended.outputs.into_iter().collect(),
+        outputs: outputs.into_iter().collect(),
         stdout: ended.stdout.unwrap_or_default().into(),
         stderr: ended.stderr.unwrap_or_default().into(),
         at,

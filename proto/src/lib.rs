@@ -24,8 +24,10 @@
 )]
 pub mod v1 {
     tonic::include_proto!("fettle.v1");
+    pub use crate::reports::Reports;
 }
 
+pub mod reports; // many at once, counted
 pub mod refusal; // a "no", with its stable code
 pub mod signed; // the formats people sign
 pub mod merkle; // many plans under one signature

@@ -3,6 +3,7 @@
 
 mod identity; // who they are
 mod works; // what they do, which is nothing
+pub mod raw; // one that keeps to nothing
 
 pub use identity::Mint;
 pub use works::{Pace, Works};

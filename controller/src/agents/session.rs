@@ -7,7 +7,9 @@
 //! ```
 //!
 //! The reader never waits for the fleet once the agent is welcome: a stream whose reader stalls gets its HTTP/2
-//! connection killed, not back-pressure. Credits bound what can be queued between reader and worker.
+//! connection killed, not back-pressure. Credits bound how many reports can be queued between reader and worker. What they
+//! weigh is bounded too: beyond that nothing more is read for a while, which few large messages put up with, and more small
+//! ones than that cannot be under way.
 //!
 //! The end of the stream is not a goodbye; only `Goodbye` is.
 
@@ -20,12 +22,13 @@ use std::time::Duration;
 use fettle_proto::v1;
 use fettle_runbooks::id::Host;
 use futures_util::Stream;
-use tokio::sync::{mpsc, oneshot};
+use prost::Message as _;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
 
-use super::{Caller, Fleet, PROTOCOL, Shared, certificate, refusal};
+use super::{Caller, Fleet, PROTOCOL, Settings, Shared, certificate, refusal};
 use crate::coordinator::Gone;
 use crate::tasks::TaskKind;
 
@@ -120,7 +123,7 @@ impl<F: Fleet> Reader<F> {
 
         // One batch holds at least one report, so the queue can never be full while credits are kept.
         let (inbox, batches) = mpsc::channel(settings.credits as usize + 1);
-        let queued = Arc::new(AtomicU64::new(0));
+        let queued = Arc::new(Queued::default());
         let (failed, failure) = oneshot::channel();
         let worker = Worker {
             host: host.clone(),
@@ -171,21 +174,23 @@ impl<F: Fleet> Reader<F> {
     /// Waits here and only here; [`Reader::handle`] decides.
     async fn read(
         &mut self,
-        inbox: &mpsc::Sender<Vec<v1::Report>>,
-        queued: &AtomicU64,
+        inbox: &mpsc::Sender<Batch>,
+        queued: &Queued,
         mut failure: oneshot::Receiver<Status>,
     ) -> End {
-        let heartbeat = self.shared.parts.settings.heartbeat;
+        let Settings { heartbeat, queue_bytes, .. } = self.shared.parts.settings;
         let stopping = self.shared.parts.tasks.stopping();
         let mut ticks = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         loop {
+            let full = queued.bytes.load(Ordering::Acquire) > queue_bytes;
             let event = tokio::select! {
-                message = self.stream.message() => match message {
+                message = self.stream.message(), if !full => match message {
                     Ok(Some(message)) => message.what.map_or(Event::Nothing, Event::Message),
                     Ok(None) | Err(_) => Event::Over(End::Broken),
                 },
+                () = queued.freed.notified(), if full => Event::Nothing,
                 Ok(status) = &mut failure => Event::Over(End::Refused(status)),
                 () = self.caller.peer.ending.cancelled() => Event::Over(End::Refused(refusal::certificate_ended())),
                 () = self.left.cancelled() => Event::Over(End::Broken),
@@ -196,7 +201,8 @@ impl<F: Fleet> Reader<F> {
                 }
                 _ = ticks.tick() => Event::Tick,
             };
-            if !matches!(event, Event::Tick) {
+            // Whom nobody listens to is not silent.
+            if full || !matches!(event, Event::Tick) {
                 heard = Instant::now();
             }
             if let Some(end) = self.handle(event, inbox, queued, heard.elapsed() > heartbeat * MISSED) {
@@ -208,8 +214,8 @@ impl<F: Fleet> Reader<F> {
     fn handle(
         &mut self,
         event: Event,
-        inbox: &mpsc::Sender<Vec<v1::Report>>,
-        queued: &AtomicU64,
+        inbox: &mpsc::Sender<Batch>,
+        queued: &Queued,
         silent: bool,
     ) -> Option<End> {
         use v1::from_agent::What;
@@ -225,11 +231,15 @@ impl<F: Fleet> Reader<F> {
             Event::Message(What::Goodbye(goodbye)) => Some(End::Goodbye(goodbye.reason)),
             Event::Message(What::Hello(_)) => Some(End::Refused(refusal::out_of_order("one `hello`"))),
             Event::Message(What::Reports(v1::Reports { reports })) if reports.is_empty() => None,
-            Event::Message(What::Reports(v1::Reports { reports })) => {
+            Event::Message(What::Reports(reports)) => {
+                let bytes = reports.encoded_len() as u64;
+                let v1::Reports { reports } = reports;
                 let count = reports.len() as u64;
-                let waiting = queued.fetch_add(count, Ordering::AcqRel) + count;
+                let waiting = queued.reports.fetch_add(count, Ordering::AcqRel) + count;
+                queued.bytes.fetch_add(bytes, Ordering::AcqRel);
                 let within = waiting <= u64::from(self.shared.parts.settings.credits);
-                (!within || inbox.try_send(reports).is_err()).then(|| End::Refused(refusal::over_credit()))
+                let batch = Batch { reports, bytes };
+                (!within || inbox.try_send(batch).is_err()).then(|| End::Refused(refusal::over_credit()))
             }
         }
     }
@@ -245,29 +255,46 @@ impl End {
     }
 }
 
+/// One message of reports.
+struct Batch {
+    reports: Vec<v1::Report>,
+    bytes: u64,
+}
+
+/// What was received of one agent and is not durable yet.
+#[derive(Default)]
+struct Queued {
+    reports: AtomicU64,
+    bytes: AtomicU64,
+    freed: Notify,
+}
+
 /// Makes reports durable, several messages at a time, and acknowledges them.
 struct Worker<F> {
     host: Host,
     epoch: u64,
     fleet: F,
-    batches: mpsc::Receiver<Vec<v1::Report>>,
+    batches: mpsc::Receiver<Batch>,
     control: mpsc::Sender<v1::ToAgent>,
-    queued: Arc<AtomicU64>,
+    queued: Arc<Queued>,
 }
 
 impl<F: Fleet> Worker<F> {
     /// A failure ends the session: the agent connects anew and sends again what was not acknowledged.
     async fn work(mut self) -> Result<(), Status> {
-        let mut waiting = Vec::new();
+        let mut waiting: Vec<Batch> = Vec::new();
         while self.batches.recv_many(&mut waiting, usize::MAX).await > 0 {
-            let reports: Vec<_> = waiting.drain(..).flatten().collect();
+            let bytes: u64 = waiting.iter().map(|batch| batch.bytes).sum();
+            let reports: Vec<_> = waiting.drain(..).flat_map(|batch| batch.reports).collect();
             let count = reports.len() as u64;
             let upto = self
                 .fleet
                 .reports(self.host.clone(), self.epoch, reports)
                 .await
                 .map_err(|problem| refusal::status(&problem))?;
-            self.queued.fetch_sub(count, Ordering::AcqRel);
+            self.queued.reports.fetch_sub(count, Ordering::AcqRel);
+            self.queued.bytes.fetch_sub(bytes, Ordering::AcqRel);
+            self.queued.freed.notify_one();
             if self.control.send(to_agent(v1::to_agent::What::Ack(v1::Ack { upto }))).await.is_err() {
                 return Ok(());
             }

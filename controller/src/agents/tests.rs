@@ -519,6 +519,27 @@ async fn more_reports_than_credits_end_the_session_and_a_stuck_store_does_not_st
 }
 
 #[tokio::test]
+async fn a_queue_of_large_reports_is_not_read_on_until_some_are_durable() {
+    let heartbeat = Duration::from_millis(50);
+    let settings = Settings { credits: 4, queue_bytes: 1000, heartbeat, ..Settings::default() };
+    let site = Site::with(settings, Limits::default(), crate::ca::AGENT_VALIDITY).await;
+    site.fleet.with(|memory| memory.stuck = true);
+    let mut agent = site.session(&site.credential("web-1")).await;
+    agent.welcome().await;
+    for seq in 1..=100 {
+        let refused = v1::Refused { message: "x".repeat(500), ..v1::Refused::default() };
+        let report =
+            v1::Report { seq, what: Some(v1::report::What::Refused(refused)), ..v1::Report::default() };
+        let reports = v1::Reports { reports: vec![report] };
+        agent.say.send(from(v1::from_agent::What::Reports(reports))).await.expect("the stream takes it");
+    }
+    // All of them read would be over credit. Nobody listens to it now, and it is not called silent for that.
+    for _ in 0..8 {
+        assert!(matches!(agent.next().await, Ok(Some(v1::to_agent::What::Heartbeat(_)))));
+    }
+}
+
+#[tokio::test]
 async fn three_missed_heartbeats_end_the_session() {
     let settings = Settings { heartbeat: Duration::from_millis(50), ..Settings::default() };
     let site = Site::with(settings, Limits::default(), crate::ca::AGENT_VALIDITY).await;

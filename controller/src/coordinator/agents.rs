@@ -35,6 +35,11 @@ const CREDITS: u32 = 256;
 /// No run ever gets so far: a few segments are what one has.
 const SEGMENT_HIGHEST: u32 = 1 << 20;
 
+/// Attempts of steps that are kept of a run on one host, and their bytes: far more than a runbook has, few enough to hold in
+/// memory.
+const MOST_STEPS: usize = 2000;
+const MOST_STEP_BYTES: usize = 32 * 1024 * 1024;
+
 /// Labels, and missing abilities, that a host may tell of itself.
 const HELLO_MOST: usize = 64;
 
@@ -264,7 +269,9 @@ impl Desk<'_> {
                 self.change(Change::Noted { run, host: host.clone(), text });
                 return;
             }
-            if !self.told_before(&change) {
+            if self.too_many_steps(&change) {
+                tracing::warn!(%host, %run, "More steps than a run has; ignored.");
+            } else if !self.told_before(&change) {
                 self.change(change);
             }
         }
@@ -280,6 +287,33 @@ impl Desk<'_> {
             }
             self.host_event(run, host, event);
         }
+    }
+
+    /// Whether a host makes up steps without end.
+    fn too_many_steps(&self, change: &Change) -> bool {
+        let (run, host, path, attempt) = if let Change::StepEnded(end) = change {
+            (end.run, &end.host, &end.path, end.attempt)
+        } else if let Change::StepStarted { run, host, path, attempt, .. } = change {
+            (*run, host, path, *attempt)
+        } else if let Change::StepSkipped { run, host, path, .. } = change {
+            (*run, host, path, 0)
+        } else {
+            return false;
+        };
+        if self.model.steps.contains_key(&(run, host.clone(), path.clone(), attempt)) {
+            return false;
+        }
+        let all = self.model.steps.range((run, host.clone(), String::new(), 0)..);
+        let (mut count, mut bytes) = (0, 0);
+        for (_, row) in all.take_while(|((of, on, _, _), _)| *of == run && on == host) {
+            count += 1;
+            bytes += row.message.len() + row.outputs.values().map(String::len).sum::<usize>();
+            bytes += [&row.stdout, &row.stderr]
+                .map(|kept| kept.head.0.len() + kept.tail.0.len())
+                .iter()
+                .sum::<usize>();
+        }
+        count >= MOST_STEPS || bytes >= MOST_STEP_BYTES
     }
 
     /// Whether a host run has a plan already, and not this one: what people saw and signed for stays on record.

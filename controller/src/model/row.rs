@@ -27,6 +27,11 @@ impl Blob {
         Blob(bytes.into())
     }
 
+    /// Keeps a copy. What was decoded from a message shares the memory of the whole of it, for as long as any of it is kept.
+    pub fn copied(bytes: &[u8]) -> Blob {
+        Blob(Bytes::copy_from_slice(bytes))
+    }
+
     /// The same bytes, for a message.
     pub fn bytes(&self) -> Bytes {
         self.0.clone()
@@ -291,9 +296,18 @@ pub struct KeptRow {
     pub dropped: u64,
 }
 
+/// Bytes of the head, and of the tail, beyond which nothing is kept. Agents send less.
+const MOST_KEPT: usize = 64 * 1024;
+
 impl From<v1::Kept> for KeptRow {
     fn from(kept: v1::Kept) -> Self {
-        KeptRow { head: Blob::new(kept.head), tail: Blob::new(kept.tail), dropped: kept.dropped }
+        let (head, tail) = (kept.head.len().min(MOST_KEPT), kept.tail.len().min(MOST_KEPT));
+        let cut = kept.head.len() + kept.tail.len() - head - tail;
+        KeptRow {
+            head: Blob::copied(&kept.head[..head]),
+            tail: Blob::copied(&kept.tail[kept.tail.len() - tail..]),
+            dropped: kept.dropped.saturating_add(cut as u64),
+        }
     }
 }
 

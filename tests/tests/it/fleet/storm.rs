@@ -2,20 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fettle_tests::alerts::firing;
 use fettle_tests::fleet::{Pace, raise_descriptors};
 use fettle_tests::{Cluster, Fleet};
 
-use super::EVERYWHERE;
+use super::{EVERYWHERE, LIMIT};
 
 /// Hosts that come back.
 const HOSTS: usize = 1000;
 /// Descriptors that a process needs beside one for each host.
 const OTHERS: u64 = 256;
-/// How long each part of it may take on a machine that does other things too, in a debug build.
-const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn a_thousand_hosts_come_back_to_a_restarted_controller_and_no_run_is_lost() {
