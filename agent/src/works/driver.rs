@@ -50,6 +50,10 @@ const MOST_OWED: usize = 10_000;
 /// A full disk is tried again after this.
 const RETRY_APPEND: Duration = Duration::from_secs(1);
 
+/// Said of a host for which the controller has reports that it never made.
+const TWO_OF_IT: &str =
+    "its disk was put back to an earlier state, or there are two of it: what ran since may run again";
+
 /// Works that could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -249,8 +253,9 @@ impl Driver {
                 let _ = self.link.send(FromWorks::Greeting(greeting));
             }
             ToWorks::Connected { epoch, credits, acked } => {
+                let epochs_known = epoch <= self.epoch.saturating_add(1);
                 self.keep_epoch(epoch);
-                self.acked(acked);
+                self.acked_at_connect(acked, epochs_known);
                 self.spool.connected(credits);
                 self.pump();
             }
@@ -619,6 +624,21 @@ impl Driver {
             Deed::Start(launch) => self.launch(*launch),
             Deed::Send(upto) => self.spool.durable(upto),
         }
+    }
+
+    /// A report that this host has not made was another's. So may be those of an epoch that it has not seen; or only the
+    /// welcome was lost, and then something is told twice, which changes nothing.
+    fn acked_at_connect(&mut self, upto: u64, epochs_known: bool) {
+        let all_ours = upto <= self.spool.last();
+        if all_ours && epochs_known {
+            return self.acked(upto);
+        }
+        if !all_ours && !self.missing.iter().any(|known| known == TWO_OF_IT) {
+            tracing::error!(upto, ours = self.spool.last(), "{TWO_OF_IT}.");
+            self.missing.push(TWO_OF_IT.to_owned());
+        }
+        let anew = self.spool.renumber(upto);
+        self.commit(anew, Vec::new());
     }
 
     fn acked(&mut self, upto: u64) {

@@ -68,6 +68,18 @@ impl Spool {
         news
     }
 
+    /// Somebody else has spoken for this host: there are two of its disk, or it was put back to what it was. What was
+    /// acknowledged up to this one may be theirs, so everything owed gets a number that nobody has used; the records are to
+    /// be journaled in their order.
+    pub(super) fn renumber(&mut self, upto: u64) -> Vec<Record> {
+        let owed = std::mem::take(&mut self.reports);
+        self.last = self.last.max(upto);
+        self.acked = self.last;
+        let acked = Record::Acked { upto: self.acked };
+        let owed = owed.values().filter_map(|bytes| v1::Report::decode(&bytes[..]).ok());
+        std::iter::once(acked).chain(owed.map(|report| self.add(report))).collect()
+    }
+
     /// At start: this was acknowledged, whatever reports are still there.
     pub(super) fn remember_acked(&mut self, upto: u64) {
         self.last = self.last.max(upto);
@@ -154,6 +166,31 @@ mod tests {
         spool.acked(1);
         spool.connected(10);
         assert_eq!(sent(&mut spool), [2, 3]);
+    }
+
+    #[test]
+    fn what_another_with_the_same_disk_has_said_takes_no_report_away() {
+        let mut spool = Spool::default();
+        for segment in 1..=3 {
+            let _ = spool.add(v1::Report { segment, ..v1::Report::default() });
+        }
+        spool.durable(3);
+        spool.acked(1);
+        // The other one is at 7 already.
+        let records = spool.renumber(7);
+        spool.durable(spool.last());
+        spool.connected(10);
+        let sent: Vec<_> = std::iter::from_fn(|| spool.next()).map(|it| (it.seq, it.segment)).collect();
+        assert_eq!(sent, [(8, 2), (9, 3)]);
+        let mut again = Spool::default();
+        for record in records {
+            match record {
+                Record::Acked { upto } => again.remember_acked(upto),
+                Record::Report { seq, bytes } => again.remember(seq, bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((again.owed(), again.last()), (2, 9));
     }
 
     #[test]
