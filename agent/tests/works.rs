@@ -7,6 +7,8 @@ mod wait;
 
 #[path = "works/carry.rs"]
 mod carry;
+#[path = "works/follow.rs"]
+mod follow;
 #[path = "works/refuse.rs"]
 mod refuse;
 #[path = "works/restart.rs"]

@@ -104,7 +104,7 @@ What you sign is shown from the very bytes that the host will check. What is not
     /// What waits, what runs, which hosts are away.
     #[command(after_help = "Examples:\n  fettle status\n  fettle status -o json | jq '.gates[].id'")]
     Status,
-    /// Runs: list, show, cancel, resolve.
+    /// Runs: list, show, retry, undo, cancel, resolve.
     #[command(subcommand)]
     Run(Run),
     /// Signals: list, explain why something did or did not happen, test a body.
@@ -256,6 +256,52 @@ pub enum Run {
         #[arg(long, value_name = "RUN")]
         before: Option<String>,
     },
+    /// Go on from a run that is over and did not end well: a new run that diagnoses anew and resumes at the step that failed.
+    #[command(after_help = "\
+Examples:
+  fettle run retry run_019…
+  fettle run retry run_019… --host web-1 --reason 'the mount is back'
+
+The same runbook with the same inputs, on the hosts whose part did not end verified or succeeded. Each host renders a fresh plan
+and marks in it the leading steps that it had done and that would be done in exactly the same way: they are not run again. The
+rest is as with `fettle start`: gates, guards and the host's veto. You are its requester. Where a step's outcome is unknown, say
+with `fettle run resolve` first what you found.
+
+Ends with the exit code of the new run's ending; with --detach, 0 once it is accepted.
+Exit codes besides: 1 nothing is left to retry, or the library has another runbook by now · 3 no such run · 5 not allowed
+8 the run is not over · 13 a host refuses, and says why · 15 it waits for a person to resolve a step")]
+    Retry {
+        /// What to go on from.
+        #[command(flatten)]
+        of: Follow,
+        /// Why, for the record.
+        #[arg(short, long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Make what a run did as if not done: a new run that undoes its finished steps, the last one first.
+    #[command(after_help = "\
+Examples:
+  fettle run undo run_019… --reason 'it made things worse'
+  fettle run undo run_019… --host web-1 --cancel --reason 'wrong host'
+
+Each host builds a plan of the undos as they stood in the plan of that run, each at the risk of the step that it undoes; gates,
+guards and the host's veto are as for any plan. A step that failed midway is put back where its undo knows how far it came
+(`undo: previous`). Steps without an undo are named, and stay. What was undone is not undone twice.
+
+Ends with the exit code of the new run's ending: 7 undone, as asked; 1 an undo failed. With --detach, 0 once it is accepted.
+Exit codes besides: 1 there is nothing to undo, or it was undone before · 3 no such run · 5 not allowed · 8 the run is not over
+13 a host refuses, and says why · 15 it waits for a person to resolve a step")]
+    Undo {
+        /// What to go on from.
+        #[command(flatten)]
+        of: Follow,
+        /// Why, for the record.
+        #[arg(short, long, value_name = "TEXT")]
+        reason: String,
+        /// If the run is not over, stop it on all its hosts first, and wait until they have confirmed it.
+        #[arg(long)]
+        cancel: bool,
+    },
     /// Stop a run on all its hosts. It is `cancelled` once each host has confirmed that nothing of it will start any more.
     #[command(after_help = "\
 Examples:
@@ -308,6 +354,19 @@ Exit codes: 0 recorded · 1 nothing waits to be resolved there · 3 no such run 
         /// The run's id.
         run: String,
     },
+}
+
+/// A run that another goes on from.
+#[derive(Clone, Debug, Args)]
+pub struct Follow {
+    /// The run's id.
+    pub run: String,
+    /// Only on this host of the run; may be given several times, or separated by commas.
+    #[arg(short = 'H', long = "host", value_name = "HOST", value_delimiter = ',')]
+    pub hosts: Vec<String>,
+    /// Print the new run's id and leave; do not watch.
+    #[arg(short, long)]
+    pub detach: bool,
 }
 
 /// `fettle signal …`

@@ -17,7 +17,7 @@ pub enum Exit {
     SignIn,
     /// Signed in, and not allowed.
     NotAllowed,
-    /// A step failed and what had been done was undone.
+    /// What had been done is undone: because a step failed, or because a person wanted it.
     Undone,
     /// Not ended yet: it waits, or goes on without being watched.
     Pending,

@@ -12,6 +12,15 @@ pub fn run(run: &v1::Run) -> Value {
         "inputs": run.inputs, "origin": run.origin, "incident": or_null(&run.incident), "mode": run.mode,
         "created_at": time_json(run.created_at), "ended_at": time_json(run.ended_at),
         "hosts": run.hosts.iter().map(host_run).collect::<Vec<_>>(),
+        "of": run.of.as_ref().map(follow_up),
+        "follow_ups": run.follow_ups.iter().map(follow_up).collect::<Vec<_>>(),
+    })
+}
+
+fn follow_up(of: &v1::FollowUp) -> Value {
+    json!({
+        "run": of.run, "how": of.how, "origin": of.origin, "reason": or_null(&of.reason), "hosts": of.hosts,
+        "created_at": time_json(of.created_at),
     })
 }
 
@@ -20,7 +29,7 @@ fn host_run(host: &v1::HostRun) -> Value {
         "host": host.host, "state": host.state, "waiting_for": or_null(&host.waiting_for),
         "ending": or_null(&host.ending), "reason": or_null(&host.reason), "gate": or_null(&host.gate),
         "plan_digest": digest(&host.plan_digest), "plan": embedded(&host.plan), "agent_connected": host.agent_connected,
-        "resolve": or_null(&host.resolve),
+        "resolve": or_null(&host.resolve), "found": host.found,
         "steps": host.steps.iter().map(step).collect::<Vec<_>>(),
     })
 }

@@ -167,6 +167,7 @@ mod tests {
             hosts: vec![host.clone()],
             created_at: At(0),
             ended_at: None,
+            of: None,
         };
         let host_run = HostRunRow {
             run: id,
@@ -178,6 +179,8 @@ mod tests {
             plan: None,
             gate: None,
             remediated_at: None,
+            root: None,
+            found: Default::default(),
             ended_at: None,
         };
         (run, host_run)

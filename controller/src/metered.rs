@@ -67,6 +67,9 @@ impl Store for Metered {
     fn run(&self, run: RunId) -> Result<Option<RunParts>, Unavailable> {
         self.store.run(run)
     }
+    fn follow_ups(&self, run: RunId) -> Result<Vec<RunParts>, Unavailable> {
+        self.store.follow_ups(run)
+    }
     fn gates(&self, open: bool, limit: usize) -> Result<Vec<GateRow>, Unavailable> {
         self.store.gates(open, limit)
     }

@@ -13,7 +13,7 @@ use fettle_runbooks::run::{State, Wait};
 use crate::evidence;
 use crate::gate;
 use crate::incident::{self, Clock};
-use crate::model::row::{AgentRow, GateRow, GateState, HostRunRow, IncidentRow, SignalRow, StepRow};
+use crate::model::row::{AgentRow, GateRow, GateState, HostRunRow, IncidentRow, RunRow, SignalRow, StepRow};
 use crate::store::{Record, RunParts};
 use crate::world::At;
 
@@ -46,6 +46,20 @@ pub fn run(parts: &RunParts, connected: &dyn Fn(&Host) -> bool, whole: bool) -> 
         created_at: row.created_at.0,
         ended_at: ms(row.ended_at),
         hosts: parts.hosts.iter().map(|host| host_run(host, &parts.steps, connected, whole)).collect(),
+        of: row.of.as_ref().map(|of| v1::FollowUp { run: of.run.to_string(), ..follow_up(row) }),
+        follow_ups: Vec::new(),
+    }
+}
+
+/// A run that goes on from another, as that one names it.
+pub fn follow_up(row: &RunRow) -> v1::FollowUp {
+    v1::FollowUp {
+        run: row.id.to_string(),
+        how: row.of.as_ref().map(|of| of.how.word()).unwrap_or_default().to_owned(),
+        origin: row.origin.to_string(),
+        reason: row.of.as_ref().map(|of| of.reason.clone()).unwrap_or_default(),
+        hosts: row.hosts.iter().map(Host::to_string).collect(),
+        created_at: row.created_at.0,
     }
 }
 
@@ -80,7 +94,12 @@ fn host_run(
             | State::Cancelling { .. }
             | State::Ended(_) => String::new(),
         },
+        found: row.found.iter().map(|(path, ran)| (path.clone(), found_word(*ran).to_owned())).collect(),
     }
+}
+
+fn found_word(ran: bool) -> &'static str {
+    if ran { "ran" } else { "did-not-run" }
 }
 
 fn step_views(row: &HostRunRow, steps: &[StepRow]) -> Vec<v1::StepView> {
@@ -90,7 +109,7 @@ fn step_views(row: &HostRunRow, steps: &[StepRow]) -> Vec<v1::StepView> {
         planned().map(|step| (step.path.as_str(), risk_word(step.risk))).collect();
     let risk = |path: &str| {
         let of = path.strip_suffix("/undo").unwrap_or(path);
-        risks.get(of).copied().unwrap_or("read").to_owned()
+        risks.get(path).or_else(|| risks.get(of)).copied().unwrap_or("read").to_owned()
     };
     let mine: Vec<&StepRow> = steps.iter().filter(|step| step.host == row.host).collect();
     let mut views: Vec<v1::StepView> = mine

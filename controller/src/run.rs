@@ -7,7 +7,7 @@ use fettle_runbooks::id::{Digest, Host, IncidentId, RunId, SignalId};
 use fettle_runbooks::run::{HostRun, Until};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::row::{Blob, HostRunRow, Origin, RunRow, SignedBlob};
+use crate::model::row::{Blob, Earlier, HostRunRow, Origin, RunRow, SignedBlob};
 use crate::policy::Mode;
 use crate::world::At;
 
@@ -40,6 +40,8 @@ pub struct Beginning<'a> {
     pub mode: Mode,
     /// Where.
     pub hosts: Vec<Host>,
+    /// What it goes on from, and the first of the runs that did so.
+    pub of: Option<(Earlier, RunId)>,
     /// Now.
     pub now: At,
 }
@@ -74,6 +76,8 @@ pub fn begin(beginning: Beginning<'_>) -> (RunRow, Vec<HostRunRow>) {
         gate: None,
         remediated_at: None,
         ended_at: None,
+        root: beginning.of.as_ref().map(|(_, root)| *root),
+        found: BTreeMap::new(),
     });
     let hosts = hosts.collect();
     let run = RunRow {
@@ -92,6 +96,7 @@ pub fn begin(beginning: Beginning<'_>) -> (RunRow, Vec<HostRunRow>) {
         hosts: beginning.hosts,
         created_at: beginning.now,
         ended_at: None,
+        of: beginning.of.map(|(of, _)| of),
     };
     (run, hosts)
 }

@@ -110,6 +110,15 @@ codes! {
     /// The person signed the start too long ago for it to begin a run.
     StartExpired = "start-expired",
 
+    /// The run that this one goes on from, or another that goes on from it, is not over on this host.
+    EarlierOpen = "earlier-open",
+    /// This host does not remember the run that is to be undone.
+    EarlierForgotten = "earlier-forgotten",
+    /// The run that this one goes on from is an undo itself, is of another runbook, or has been gone on from or undone meanwhile.
+    EarlierMismatch = "earlier-mismatch",
+    /// Nothing of the run is left that could be undone.
+    NothingToUndo = "nothing-to-undo",
+
     /// The order is for another host.
     OrderHost = "order-host",
     /// The order's bytes do not have the digest it names, or cannot be read.

@@ -21,6 +21,7 @@ pub mod template; // text with values in it
 pub mod runbook; // a runbook that passed every check
 pub mod input; // what is given to it from outside
 pub mod plan; // what remediation would do, exactly
+pub mod follow; // … when it goes on from a run that is over
 pub mod segment; // how a host carries part of it out
 pub mod run; // and how all of it moves on one host
 pub mod detect; // how late an alert can be that starts it

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::follow::FollowUp;
 use crate::id::{Digest, Host, RunId};
 use crate::runbook::{Approval, OnFailure, Repeat, Retry, Risk, Sandbox};
 use crate::unit::{UnitName, Verb};
@@ -44,6 +45,20 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// The `verify` steps, in order. They have risk `read`, no undo and no approval.
     pub verify: Vec<PlannedStep>,
+    /// The run that it goes on from, if it is of a follow-up.
+    pub of: Option<Of>,
+}
+
+/// What the plan of a follow-up says of the run that it goes on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Of {
+    /// That run.
+    pub run: RunId,
+    /// What is done with it. To undo, `steps` are the undos of its steps, in the order in which they run, each at the path
+    /// `remediate/…/undo`, and `verify` is empty.
+    pub how: FollowUp,
+    /// For people: what is skipped, what cannot be undone, and why.
+    pub says: Vec<String>,
 }
 
 /// One rendered step.
@@ -83,6 +98,9 @@ pub struct PlannedStep {
     pub approval: Option<Approval>,
     /// Sources of `outputs:`.
     pub outputs: BTreeMap<String, String>,
+    /// The run in which it was done, in the plan of a follow-up: to retry, it is not run again; to undo, what was done there is
+    /// what this step undoes.
+    pub done_in: Option<RunId>,
 }
 
 /// What a planned step does.
@@ -115,6 +133,11 @@ pub enum PlannedWork {
         /// What.
         verb: Verb,
         /// With which.
+        unit: UnitName,
+    },
+    /// Put a unit of systemd back as it was before the first attempt of the step that this one undoes.
+    PutBack {
+        /// Which.
         unit: UnitName,
     },
     /// It could not be rendered, and why. Reached, it fails without starting anything.
@@ -155,7 +178,8 @@ impl Rendering {
                 | PlannedWork::Argv(_)
                 | PlannedWork::That { .. }
                 | PlannedWork::Wait(_)
-                | PlannedWork::Service { .. } => None,
+                | PlannedWork::Service { .. }
+                | PlannedWork::PutBack { .. } => None,
             })
             .collect()
     }

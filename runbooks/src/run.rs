@@ -459,7 +459,7 @@ impl Final {
     }
 
     /// How a run ends whose last segment ended so; absent when it goes on.
-    fn of(outcome: &Outcome) -> Option<Final> {
+    pub(crate) fn of(outcome: &Outcome) -> Option<Final> {
         let symptom = match outcome.verification {
             Verification::Passed => "; the symptom is gone nevertheless",
             Verification::Failed => "; the symptom is still there",
@@ -473,6 +473,10 @@ impl Final {
                 Ending::Undone,
                 format!("{path}: {reason}; what was done is undone{symptom}"),
             )),
+            (How::Failed { path, reason }, Undoing::Failed) if path.ends_with("/undo") => Some(Final::new(
+                Ending::Failed,
+                format!("an undo failed: {path}: {reason}; no other was tried after it"),
+            )),
             (How::Failed { path, reason }, Undoing::Failed) => {
                 Some(Final::new(Ending::Failed, format!("an undo failed, after {path}: {reason}{symptom}")))
             }
@@ -480,7 +484,10 @@ impl Final {
                 Some(Final::new(Ending::Failed, format!("stopped midway: {reason}{symptom}")))
             }
             (How::Stopped { reason }, _) => Some(Final::new(Ending::Refused, reason)),
-            (How::Done, _) => Some(match outcome.verification {
+            (How::Done, Undoing::Done) => {
+                Some(Final::new(Ending::Undone, "what was done is undone, as asked"))
+            }
+            (How::Done, Undoing::None | Undoing::Failed) => Some(match outcome.verification {
                 Verification::Passed => Final::new(Ending::Verified, "the symptom is gone"),
                 Verification::Failed => {
                     Final::new(Ending::Unverified, "it ran, and the symptom is still there")

@@ -18,8 +18,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::expr::{FactCall, Facts, Scope};
+use crate::follow::FollowUp;
+use crate::id::RunId;
 use crate::plan::{Plan, PlannedStep, Rendering};
-use crate::runbook::{Phase, Runbook, Sandbox};
+use crate::runbook::{Phase, Runbook, Sandbox, Step};
 use crate::unit::{UnitName, Verb};
 use crate::value::Value;
 
@@ -29,7 +31,7 @@ mod stage; // one step, from its condition to its end
 #[cfg(test)]
 mod table; // the transitions as documentation
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use item::path;
 
@@ -42,6 +44,8 @@ pub struct Program {
     base: Scope,
     closed: BTreeSet<String>,
     past: BTreeMap<String, BTreeMap<u32, Option<Exit>>>,
+    /// What there is to do is known without a diagnosis.
+    known: Option<Rendering>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +87,13 @@ impl Program {
             base,
             closed: BTreeSet::new(),
             past: BTreeMap::new(),
+            known: None,
         }
+    }
+
+    /// Plans what is known already: the undos of an earlier run's steps. Nothing is diagnosed.
+    pub fn undo(runbook: Arc<Runbook>, base: Scope, known: Rendering) -> Program {
+        Program { known: Some(known), ..Program::diagnose(runbook, base) }
     }
 
     /// Carries the plan out from the step at path `from`, then verifies.
@@ -111,7 +121,15 @@ impl Program {
         for Past { path, attempt, exit } in past {
             known.entry(path).or_default().insert(attempt, exit);
         }
-        Ok(Program { work: Work::Remediate { from }, runbook, plan: Some(plan), base, closed, past: known })
+        Ok(Program {
+            work: Work::Remediate { from },
+            runbook,
+            plan: Some(plan),
+            base,
+            closed,
+            past: known,
+            known: None,
+        })
     }
 
     /// Only verifies.
@@ -127,6 +145,7 @@ impl Program {
             base,
             closed: BTreeSet::new(),
             past: BTreeMap::new(),
+            known: None,
         })
     }
 
@@ -140,6 +159,22 @@ impl Program {
         }
     }
 
+    /// What the outputs of the remediate step `id` are, if its process ended so: `id.name` → JSON text. `evidence` is what
+    /// diagnosis found, in the same form. None: one of them has no value.
+    pub fn left(
+        &self,
+        id: &str,
+        evidence: &BTreeMap<String, String>,
+        exit: &Exit,
+    ) -> Option<BTreeMap<String, String>> {
+        let step = self.runbook.steps(Phase::Remediate).iter().find(|step| step.id == id)?;
+        let found = crate::plan::evidence::read(evidence, &self.runbook);
+        let scope = stage::exit_scope(item::scope(&self.base, &found), exit);
+        let value = |expr: &crate::expr::Expr| expr.eval(&scope, &Facts::new()).ok();
+        let json = crate::plan::evidence::json;
+        step.outputs.iter().map(|(name, expr)| Some((format!("{id}.{name}"), json(&value(expr)?)))).collect()
+    }
+
     fn planned(&self, phase: Phase) -> &[PlannedStep] {
         match (&self.plan, phase) {
             (Some(plan), Phase::Remediate) => &plan.steps,
@@ -149,17 +184,33 @@ impl Program {
     }
 }
 
-/// Steps of a plan stand in the order of their runbook; then the conditions of one are those of the other.
+/// Steps of a plan stand in the order of their runbook; then the conditions of one are those of the other. A plan that undoes
+/// has the undos of some of them.
 fn fits(runbook: &Runbook, plan: &Plan) -> Result<(), NotAProgram> {
     let same = |phase, planned: &[PlannedStep]| {
         let steps = runbook.steps(phase);
         steps.len() == planned.len()
             && steps.iter().zip(planned).all(|(step, planned)| item::path(phase, &step.id) == planned.path)
     };
+    if undoes(plan) {
+        let known = plan.steps.iter().all(|step| undone_step(runbook, step).is_some());
+        let fits = runbook.digest() == plan.runbook_digest && known && plan.verify.is_empty();
+        return if fits { Ok(()) } else { Err(NotAProgram::OtherRunbook) };
+    }
     let fits = runbook.digest() == plan.runbook_digest
         && same(Phase::Remediate, &plan.steps)
         && same(Phase::Verify, &plan.verify);
     if fits { Ok(()) } else { Err(NotAProgram::OtherRunbook) }
+}
+
+fn undoes(plan: &Plan) -> bool {
+    plan.of.as_ref().is_some_and(|of| of.how == FollowUp::Undo)
+}
+
+/// The step of the runbook that a step of such a plan undoes.
+fn undone_step<'r>(runbook: &'r Runbook, planned: &PlannedStep) -> Option<&'r Step> {
+    let of = planned.path.strip_suffix("/undo")?;
+    runbook.steps(Phase::Remediate).iter().find(|step| item::path(Phase::Remediate, &step.id) == of)
 }
 
 /// Where a segment stands.
@@ -410,6 +461,8 @@ pub struct Spec {
     pub sandbox: Sandbox,
     /// How long it may take.
     pub timeout: Duration,
+    /// The run that keeps how things were before, where that is another than the attempt's own: what it undoes was done there.
+    pub kept_in: Option<RunId>,
 }
 
 /// What a process is made of.

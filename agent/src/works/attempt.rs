@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fettle_runbooks::id::RunId;
 use fettle_runbooks::runbook::Risk;
 use fettle_runbooks::segment;
 use fettle_runbooks::unit::{UnitName, Verb};
@@ -66,6 +67,9 @@ pub enum Work {
         deed: Deed,
         /// With which.
         unit: UnitName,
+        /// The run that keeps how the unit was, where that is not the attempt's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept_in: Option<RunId>,
     },
 }
 

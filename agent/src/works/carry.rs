@@ -8,12 +8,13 @@ use fettle_proto::grant::effective_risk;
 use fettle_proto::signed::plan as plan_format;
 use fettle_proto::v1;
 use fettle_runbooks::expr::{FactCall, Facts};
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::RunId;
-use fettle_runbooks::plan::{Plan, PlannedStep, PlannedWork, Rendering};
+use fettle_runbooks::plan::{self, Plan, PlannedStep, PlannedWork, Rendering};
 use fettle_runbooks::runbook::{Phase, Risk, Runbook};
 use fettle_runbooks::segment::{
     Command, Effect, Event, Exit, ExitBy, How, Kept, Kind, Note, Outcome, Past, Program, Spec, State,
-    Undoing, Verification,
+    StepResult, Undoing, Verification,
 };
 use prost::Message as _;
 
@@ -44,6 +45,8 @@ pub(super) struct Active {
     begin_by_ms: i64,
     /// Its first step, when it remediates.
     from: Option<String>,
+    /// The run that it goes on from, when it plans.
+    of: Option<plan::Of>,
 }
 
 impl Active {
@@ -68,6 +71,7 @@ impl Active {
             certified: false,
             begin_by_ms,
             from,
+            of: None,
         }
     }
 
@@ -77,6 +81,10 @@ impl Active {
 
     pub(super) fn certified(self, certified: bool) -> Active {
         Active { certified, ..self }
+    }
+
+    pub(super) fn follows(self, of: Option<plan::Of>) -> Active {
+        Active { of, ..self }
     }
 }
 
@@ -218,7 +226,10 @@ impl Driver {
             return Err("the host was rebooted after people approved".to_owned());
         }
         let own_path = key.path.strip_suffix("/undo").unwrap_or(&key.path);
-        let planned = plan.plan.steps.iter().find(|step| step.path == own_path);
+        // The steps of a plan that undoes stand in it themselves.
+        let of = |path: &str| plan.plan.steps.iter().find(|step| step.path == path);
+        let planned = of(&key.path).or_else(|| of(own_path));
+        let own_path = planned.map_or(own_path, |step| &step.path);
         if let Some(step) = planned {
             orders::allowed(&self.hands.policy(), &plan.plan, step, active.certified)
                 .map_err(|refusal| refusal.to_string())?;
@@ -425,6 +436,7 @@ impl Driver {
             }
             Note::Skipped { path, reason } => v1::report::What::StepSkipped(v1::StepSkipped { path, reason }),
             Note::Ended { path, attempt, result, message, exit, outputs } => {
+                self.keep_decided(run, &path, attempt, result, &message, bundle);
                 if self.reported.contains(&(run, path.clone(), attempt)) {
                     return;
                 }
@@ -454,9 +466,40 @@ impl Driver {
         bundle.records.push(report);
     }
 
-    fn planned(&mut self, run: RunId, segment: u32, rendering: Rendering, bundle: &mut Bundle) {
+    /// A `check` has decided what became of an attempt that nobody saw the end of: kept, so that it is not asked again. What its
+    /// outputs would have been nobody knows; a step that has some stays unknown.
+    fn keep_decided(
+        &mut self,
+        run: RunId,
+        path: &str,
+        attempt: u32,
+        result: StepResult,
+        message: &str,
+        bundle: &mut Bundle,
+    ) {
+        let Some(here) = self.runs.get_mut(&run).filter(|_| result == StepResult::Succeeded) else { return };
+        let leaves = |step: &PlannedStep| step.path == path && !step.outputs.is_empty();
+        let leaves = here.plan.as_ref().is_some_and(|own| own.plan.steps.iter().any(leaves));
+        let Some(ended @ None) = here.attempts.get_mut(&(path.to_owned(), attempt)).filter(|_| !leaves)
+        else {
+            return;
+        };
+        let (stdout, stderr) = Default::default();
+        let (outcome, exit_code, signal) = (attempt::Outcome::Exited, Some(0), None);
+        let (took, hint) = (Duration::ZERO, message.to_owned());
+        let result = Ended { outcome, exit_code, signal, stdout, stderr, took, hint };
+        *ended = Some(result.clone());
+        let key = AttemptKey { run, path: path.to_owned(), attempt };
+        bundle.records.push(Record::Exited { key, result });
+    }
+
+    fn planned(&mut self, run: RunId, segment: u32, mut rendering: Rendering, bundle: &mut Bundle) {
         let impossible = rendering.impossible().into_iter().collect();
         let Some(active) = self.runs.get(&run).and_then(|here| here.active.as_ref()) else { return };
+        let mut of = active.of.clone();
+        if let Some(of) = of.as_mut().filter(|of| of.how == FollowUp::Retry) {
+            of.says.extend(self.resume_marks(run, &active.program, &mut rendering));
+        }
         let mut bytes = Vec::new();
         if !active.runbook.steps(Phase::Remediate).is_empty() {
             let plan = Plan {
@@ -470,6 +513,7 @@ impl Driver {
                 evidence: rendering.evidence,
                 steps: rendering.steps,
                 verify: rendering.verify,
+                of,
             };
             bytes = plan_format::encode(&plan);
             let (nonce, boot) = (plan.nonce.clone(), plan.boot.clone());
@@ -548,7 +592,9 @@ fn host_spec(key: AttemptKey, spec: Spec, certified: bool) -> attempt::Spec {
         work: match spec.command {
             Command::Script { source, interpreter } => Work::Script { source, interpreter },
             Command::Argv(words) => Work::Argv(words),
-            Command::Service { deed, unit } => Work::Service { deed: deed.into(), unit },
+            Command::Service { deed, unit } => {
+                Work::Service { deed: deed.into(), unit, kept_in: spec.kept_in }
+            }
         },
         env: spec.env,
         cwd: Some(spec.cwd),
@@ -569,9 +615,10 @@ fn host_spec(key: AttemptKey, spec: Spec, certified: bool) -> attempt::Spec {
 /// All the time a step may take, retries included.
 fn longest(step: &PlannedStep) -> Duration {
     let once = match &step.work {
-        PlannedWork::Script { .. } | PlannedWork::Argv(_) | PlannedWork::Service { .. } => {
-            step.timeout.saturating_add(GRACE)
-        }
+        PlannedWork::Script { .. }
+        | PlannedWork::Argv(_)
+        | PlannedWork::Service { .. }
+        | PlannedWork::PutBack { .. } => step.timeout.saturating_add(GRACE),
         PlannedWork::That { within, stable_for, .. } => {
             within.saturating_add(*stable_for).saturating_add(GRACE)
         }
@@ -595,7 +642,7 @@ fn barred(ended: &Ended) -> Option<String> {
     }
 }
 
-fn exit(ended: &Ended) -> Exit {
+pub(super) fn exit(ended: &Ended) -> Exit {
     let kept = |kept: &output::Kept| Kept {
         head: kept.head.clone(),
         tail: kept.tail.clone(),

@@ -337,13 +337,20 @@ impl Driver {
         orders::for_us(order, &own)?;
         let judged = orders::judge(order, &own)?;
         self.nothing_unknown(run, &judged.work)?;
-        let program = judged.program(self.past(run))?;
+        let (mut followed, mut closed) = (None, None);
+        match &judged.work {
+            orders::Work::Diagnose => followed = self.follow(run, &judged)?,
+            orders::Work::Remediate { plan, .. } => self.still_done(run, plan)?,
+            orders::Work::Verify { .. } => {}
+        }
+        let program = judged.program(self.past(run), followed.as_mut().and_then(|it| it.known.take()))?;
         let now_ms = own.now_ms;
         let permit = match &judged.work {
             orders::Work::Remediate { permit, .. } => permit.as_ref(),
             orders::Work::Diagnose | orders::Work::Verify { .. } => None,
         };
         let begin_by = orders::begin_by(order);
+        let of = followed.map(|it| it.of);
         let nonce_consumed = permit.map(|permit| permit.nonce().to_owned());
         let accepted = Record::Accepted {
             run,
@@ -356,7 +363,11 @@ impl Driver {
         let active =
             Active::new(segment, program, judged.runbook, judged.inputs, self.boot.clone(), begin_by)
                 .granted(nonce_consumed.is_some())
-                .certified(judged.certified);
+                .certified(judged.certified)
+                .follows(of.clone());
+        if let Some(of) = &of {
+            closed = self.close(of.run)?;
+        }
         let here = self.runs.entry(run).or_default();
         here.not_after_ms = here.not_after_ms.max(order.content.not_after_ms);
         here.started.get_or_insert(judged.started);
@@ -367,7 +378,8 @@ impl Driver {
         here.active = Some(active);
         tracing::info!(%run, segment, granted = nonce_consumed.is_some(), "Order accepted.");
         let report = self.report(run, segment, now_ms, v1::report::What::Accepted(v1::Accepted {}));
-        self.drive(run, segment, Event::Begin, vec![accepted, report]);
+        let records = closed.into_iter().chain([accepted, report]).collect();
+        self.drive(run, segment, Event::Begin, records);
         Ok(())
     }
 
@@ -663,13 +675,13 @@ impl Driver {
         }
         self.swept_at = Some(now);
         let now_ms = self.now_ms();
-        let old: Vec<RunId> = self
+        let old: BTreeSet<RunId> = self
             .runs
             .iter()
             .filter(|(_, here)| here.active.is_none() && here.remembered_until_ms(&self.boot) < now_ms)
             .map(|(run, _)| *run)
             .collect();
-        for run in old {
+        for run in self.forgettable(old) {
             match self.hands.forget(run) {
                 Ok(()) => drop(self.runs.remove(&run)),
                 Err(error) => {

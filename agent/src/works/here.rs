@@ -99,8 +99,12 @@ impl RunHere {
         if !self.is_remediated() {
             return;
         }
+        // Whoever goes on from this run may need what its steps have left.
+        let steps = self.plan.iter().flat_map(|own| own.plan.steps.iter());
+        let leave: Vec<String> =
+            steps.filter(|step| !step.outputs.is_empty()).map(|step| step.path.clone()).collect();
         let exited = self.records.iter_mut().filter_map(|record| match record {
-            Record::Exited { result, .. } => Some(result),
+            Record::Exited { key, result } => Some((&key.path, result)),
             Record::Accepted { .. }
             | Record::Planned { .. }
             | Record::Event { .. }
@@ -110,7 +114,9 @@ impl RunHere {
             | Record::Acked { .. }
             | Record::Ended { .. } => None,
         });
-        for ended in self.attempts.values_mut().flatten().chain(exited) {
+        let attempts =
+            self.attempts.iter_mut().filter_map(|((path, _), ended)| Some((path, ended.as_mut()?)));
+        for (_, ended) in attempts.chain(exited).filter(|(path, _)| !leave.contains(path)) {
             (ended.stdout, ended.stderr) = (Kept::default(), Kept::default());
         }
     }

@@ -15,6 +15,7 @@ pub mod hands; // the host, as the works need it
 pub mod world; // what the works cannot know by themselves
 mod spool; // what the controller has not acknowledged
 mod orders; // may this host do what the order asks?
+mod follow; // … and of a run that goes on from an earlier one
 mod here; // what it knows of one run
 pub mod engine; // the works without their threads
 mod driver; // what everything that happens comes to

@@ -14,9 +14,10 @@ use fettle_proto::signed::{
 };
 use fettle_proto::{Code, Refusal, convert, v1};
 use fettle_runbooks::expr::Scope;
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, Host, RunId};
 use fettle_runbooks::input::bind;
-use fettle_runbooks::plan::{Plan, PlannedStep, PlannedWork};
+use fettle_runbooks::plan::{Plan, PlannedStep, PlannedWork, Rendering};
 use fettle_runbooks::runbook::{Action, Input, Phase, Risk, Runbook, Step};
 use fettle_runbooks::segment::{Past, Program};
 use fettle_runbooks::value::Value;
@@ -426,7 +427,9 @@ fn remediate(order: &Order, own: &Own<'_>, read: Parts, work: &v1::Remediate) ->
     if own.remediated {
         return Err(Refusal::new(Code::StepOrder, "the run's remediation is over on this host"));
     }
-    for step in steps.iter().filter(|step| !closed.contains(&step.path)) {
+    let undoes = plan.of.as_ref().is_some_and(|of| of.how == FollowUp::Undo);
+    let runs = |step: &&PlannedStep| step.done_in.is_none() || undoes;
+    for step in steps.iter().filter(runs).filter(|step| !closed.contains(&step.path)) {
         allowed(own.policy, &plan, step, certified.is_some())?;
     }
     let from = work.from.clone();
@@ -454,7 +457,7 @@ pub(super) fn allowed(
     let (program, unit) = match &step.work {
         PlannedWork::Script { interpreter, .. } => (interpreter.first().map_or("", String::as_str), ""),
         PlannedWork::Argv(words) => (words.first().map_or("", String::as_str), ""),
-        PlannedWork::Service { unit, .. } => ("", unit.as_str()),
+        PlannedWork::Service { unit, .. } | PlannedWork::PutBack { unit } => ("", unit.as_str()),
         PlannedWork::That { .. } | PlannedWork::Wait(_) | PlannedWork::Impossible(_) => return Ok(()),
     };
     policy
@@ -490,14 +493,18 @@ fn closed(
 
 impl Judged {
     /// What the segment's machine needs.
-    pub(super) fn program(&self, past: Vec<Past>) -> Result<Program, Refusal> {
+    /// `known`: what there is to do, where that is known without a diagnosis.
+    pub(super) fn program(&self, past: Vec<Past>, known: Option<Rendering>) -> Result<Program, Refusal> {
         let mismatch = |error: fettle_runbooks::segment::NotAProgram| {
             Refusal::new(Code::PlanMismatch, format!("failed to {error}"))
         };
         let runbook = Arc::clone(&self.runbook);
         let base = self.base.clone();
         match &self.work {
-            Work::Diagnose => Ok(Program::diagnose(runbook, base)),
+            Work::Diagnose => Ok(match known {
+                None => Program::diagnose(runbook, base),
+                Some(known) => Program::undo(runbook, base, known),
+            }),
             Work::Remediate { plan, from, closed, permit: _ } => {
                 Program::remediate(runbook, Arc::clone(plan), base, from, closed.clone(), past)
                     .map_err(mismatch)

@@ -99,8 +99,9 @@ impl Driver {
 
     /// Goes on with every segment that was accepted and is not over, and looks who started what.
     pub(super) fn resume(&mut self) {
-        for run in self.runs.keys().copied().collect::<Vec<_>>() {
-            self.know_who_started(run);
+        let runs: Vec<RunId> = self.runs.keys().copied().collect();
+        runs.iter().for_each(|run| self.know_who_started(*run));
+        for run in runs {
             if let Some(here) = self.runs.get_mut(&run) {
                 here.shrink();
             }
@@ -167,7 +168,16 @@ impl Driver {
             Ok(judged) => judged,
             Err(refusal) => return self.give_up(run, segment, refusal.to_string()),
         };
-        let program = match judged.program(self.past(run)) {
+        let followed = match &judged.work {
+            orders::Work::Diagnose => self.follow(run, &judged),
+            orders::Work::Remediate { .. } | orders::Work::Verify { .. } => Ok(None),
+        };
+        let mut followed = match followed {
+            Ok(followed) => followed,
+            Err(refusal) => return self.give_up(run, segment, refusal.to_string()),
+        };
+        let known = followed.as_mut().and_then(|it| it.known.take());
+        let program = match judged.program(self.past(run), known) {
             Ok(program) => program,
             Err(refusal) => return self.give_up(run, segment, refusal.to_string()),
         };
@@ -175,7 +185,8 @@ impl Driver {
         let begin_by = orders::begin_by(&order);
         let active = Active::new(segment, program, judged.runbook, judged.inputs, boot, begin_by)
             .granted(granted)
-            .certified(judged.certified);
+            .certified(judged.certified)
+            .follows(followed.map(|it| it.of));
         let Some(here) = self.runs.get_mut(&run) else { return };
         here.active = Some(active);
         let tombstone = here.tombstone;

@@ -29,6 +29,7 @@ use self::before::Before;
 use super::attempt::{Deed, Work};
 use super::place::{Order, Place};
 use super::policy::{Asked, HostPolicy};
+use super::record::AttemptKey;
 use super::systemd::{self, Ends, JobId, No, Systemd, Unit};
 
 /// What systemd calls started may not even have become its program yet. After this long it is looked at again.
@@ -73,14 +74,16 @@ fn work(place: &Place) -> Result<Done, String> {
     let order: Order = std::fs::read(place.file("order"))
         .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?))
         .map_err(|error| format!("the order of this step cannot be read: {error}"))?;
-    let Work::Service { deed, unit } = &order.spec.work else {
+    let Work::Service { deed, unit, kept_in } = &order.spec.work else {
         return Err("this step does nothing with a unit".to_owned());
     };
-    let before = place.before(&order.spec.key).ok_or("this step has no place to keep how its unit was")?;
+    let key = AttemptKey { run: kept_in.unwrap_or(order.spec.key.run), ..order.spec.key.clone() };
+    let before = place.before(&key).ok_or("this step has no place to keep how its unit was")?;
     let step = Step {
         deed: *deed,
         name: unit,
         before,
+        key,
         place,
         order: &order,
         asked: Cell::new(false),
@@ -109,6 +112,8 @@ struct Step<'a> {
     name: &'a UnitName,
     /// Where it is kept how the unit was.
     before: PathBuf,
+    /// The attempt, as one of the run that keeps it.
+    key: AttemptKey,
     place: &'a Place,
     order: &'a Order,
     /// systemd was asked, and the end of its job has not come.
@@ -122,7 +127,7 @@ struct Step<'a> {
 impl Step<'_> {
     async fn take(&self) -> Result<(), String> {
         let before = self.kept()?;
-        if self.deed == Deed::PutBack && before.is_none() && self.place.all_failed(&self.order.spec.key) {
+        if self.deed == Deed::PutBack && before.is_none() && self.place.all_failed(&self.key) {
             println!("no attempt of the step came so far as to do anything, so there is nothing to put back");
             return Ok(());
         }

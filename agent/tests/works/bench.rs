@@ -27,7 +27,7 @@ pub(crate) struct Bench {
     epoch: u64,
 }
 
-fn key(of: u8) -> PrivateKey {
+pub(crate) fn key(of: u8) -> PrivateKey {
     PrivateKey::from_seed([of; 32], "test")
 }
 
@@ -35,7 +35,7 @@ const ROOT: u8 = 1;
 const ANA: u8 = 2;
 const BEN: u8 = 3;
 const RITA: u8 = 4;
-const SARA: u8 = 5;
+pub(crate) const SARA: u8 = 5;
 
 fn scopes(all: &[Scope]) -> BTreeSet<Scope> {
     all.iter().copied().collect()
@@ -94,6 +94,7 @@ pub(crate) fn start(bench: &Bench, runbook: &str) -> Signed {
         person: "sara".to_owned(),
         at: now(),
         until: Until::End,
+        of: None,
     };
     sign(&key(SARA), Namespace::Start, &start.encode()).unwrap()
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod detect;
+mod follow;
 mod incident;
 mod lint;
 mod logs;
@@ -42,6 +43,10 @@ pub fn run(cli: Cli, runtime: &Runtime) -> Result<Exit> {
             runtime.block_on(run::list(&context()?, host.as_deref(), *open, *limit, before.as_deref()))
         }
         Command::Run(Run::Show { run }) => runtime.block_on(run::show(&context()?, run)),
+        Command::Run(Run::Retry { of, reason }) => runtime.block_on(follow::retry(&context()?, of, reason)),
+        Command::Run(Run::Undo { of, reason, cancel }) => {
+            runtime.block_on(follow::undo(&context()?, of, reason, *cancel))
+        }
         Command::Run(Run::Cancel { run, reason }) => runtime.block_on(stop::cancel(&context()?, run, reason)),
         Command::Run(Run::Resolve { run, host, step, ran, did_not_run: _, reason }) => {
             let found = if *ran { v1::Found::Ran } else { v1::Found::DidNotRun };

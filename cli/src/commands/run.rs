@@ -82,6 +82,19 @@ pub(crate) fn page(out: &Output, run: &v1::Run) -> String {
     if !run.incident.is_empty() {
         text.push_str(&format!("\n  incident: {}", visible(&run.incident)));
     }
+    if let Some(of) = &run.of {
+        text.push_str(&format!("\n  {} of:  {}{}", visible(&of.how), visible(&of.run), because(of)));
+    }
+    for later in &run.follow_ups {
+        text.push_str(&format!(
+            "\n  {} by:  {}  {} on {}{}",
+            visible(&later.how),
+            visible(&later.run),
+            visible(&later.origin),
+            visible(&later.hosts.join(", ")),
+            because(later)
+        ));
+    }
     let mut inputs: Vec<_> = run.inputs.iter().collect();
     inputs.sort();
     for (name, value) in inputs {
@@ -116,6 +129,10 @@ pub(crate) fn page(out: &Output, run: &v1::Run) -> String {
         text.push_str(&next);
     }
     text
+}
+
+fn because(follow: &v1::FollowUp) -> String {
+    if follow.reason.is_empty() { String::new() } else { format!(": {}", visible(&follow.reason)) }
 }
 
 fn steps(out: &Output, host: &v1::HostRun) -> String {

@@ -79,6 +79,7 @@ pub(super) async fn start(context: &Context, what: &What, until: Until) -> Resul
         inputs: given,
         hosts,
         until,
+        of: None,
     };
     let signed = people::sign_start(context, &wanted).await?;
     let request = v1::StartRunRequest { start: Some(signed), runbook: carried.into() };
@@ -90,7 +91,7 @@ pub(super) async fn start(context: &Context, what: &What, until: Until) -> Resul
 }
 
 /// Sends a start; when the answer is lost, sends the very same again: the id makes it one run.
-async fn send(
+pub(super) async fn send(
     context: &Context,
     calls: &mut Operators,
     request: v1::StartRunRequest,

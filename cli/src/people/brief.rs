@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fettle_proto::grant::{describe, effective_risk};
 use fettle_proto::signed::words::risk_word;
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
 use fettle_runbooks::runbook::{OnFailure, Repeat, Risk};
 use jiff::Timestamp;
@@ -114,6 +115,16 @@ fn host(page: &mut Page<'_>, checked: &Checked, checked_plan: &CheckedPlan) {
 
 /// What a plan was made from, and each of its steps; those before the step `from` stand before the gate.
 fn planned(page: &mut Page<'_>, plan: &Plan, certified: bool, from: Option<&str>) {
+    if let Some(of) = &plan.of {
+        let what = match of.how {
+            FollowUp::Retry => format!("retries {}", of.run),
+            FollowUp::Undo => format!("undoes what {} did", of.run),
+        };
+        page.toned("this", &what, Tone::Strong);
+        for says in &of.says {
+            page.field("", says);
+        }
+    }
     for (name, value) in &plan.inputs {
         page.field("input", &format!("{name} = {}", quoted(value)));
     }
@@ -139,6 +150,13 @@ fn step(page: &mut Page<'_>, number: usize, step: &PlannedStep, certified: bool,
         format!("{} ({})", step.path, step.name)
     };
     page.toned(&format!("{number}."), &name, Tone::Strong);
+    match step.done_in {
+        Some(run) if step.path.ends_with("/undo") => {
+            page.field("", &format!("undoes what was done in {run}"))
+        }
+        Some(run) => page.toned("", &format!("done in {run}: NOT run again"), Tone::Strong),
+        None => {}
+    }
     if before_gate {
         page.field("", "stands before the gate; part of the plan all the same");
     }
@@ -209,6 +227,9 @@ fn work(page: &mut Page<'_>, work: &PlannedWork) {
         PlannedWork::Wait(time) => page.field("waits", &length(*time)),
         PlannedWork::Service { verb, unit } => {
             page.field("does", &format!("{verb} the systemd unit {unit}"));
+        }
+        PlannedWork::PutBack { unit } => {
+            page.field("does", &format!("put the systemd unit {unit} back as it was before, running or not"));
         }
         PlannedWork::Impossible(reason) => {
             page.toned("", &format!("cannot be done, and will fail: {reason}"), Tone::Bad);

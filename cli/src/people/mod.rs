@@ -48,6 +48,8 @@ pub struct StartWanted {
     pub hosts: Vec<String>,
     /// Whether to stop at the plan.
     pub until: Until,
+    /// The run that it goes on from.
+    pub of: Option<signed::start::Of>,
 }
 
 /// How far a start goes.
@@ -80,6 +82,7 @@ pub async fn sign_start(context: &Context, wanted: &StartWanted) -> Result<v1::S
             Until::Plan => signed::Until::Plan,
             Until::End => signed::Until::End,
         },
+        of: wanted.of.clone(),
     };
     Ok(keys::signer(context, keys::Wanted::Any)?.sign(Namespace::Start, &start.encode())?.into())
 }

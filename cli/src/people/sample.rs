@@ -71,6 +71,7 @@ fn step(path: &str, risk: Risk, work: PlannedWork) -> PlannedStep {
         on_failure: OnFailure::Stop,
         approval: None,
         outputs: BTreeMap::new(),
+        done_in: None,
     }
 }
 
@@ -116,6 +117,7 @@ pub(crate) fn sample_plan() -> Plan {
         evidence: [("usage.used".to_owned(), "97".to_owned())].into(),
         steps: vec![vacuum, purge],
         verify: vec![below],
+        of: None,
     }
 }
 
@@ -133,6 +135,7 @@ pub(super) fn gate_of(plan: &Plan, change: impl FnOnce(&mut Request)) -> v1::Gat
         person: "eve".to_owned(),
         at: at("2026-11-21T18:00:00Z"),
         until: Until::End,
+        of: None,
     };
     let start = sign(&key("eve"), Namespace::Start, &start.encode()).expect("signs");
     let certificate = Certificate {

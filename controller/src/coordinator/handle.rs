@@ -11,6 +11,7 @@ use fettle_runbooks::id::{GateId, Host, RunId, SignalId};
 use futures_util::Stream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::follow::Earlier;
 use super::gates::parse;
 use super::people::{same_start, taken};
 use crate::policy::Policy;
@@ -160,6 +161,8 @@ pub(crate) enum Command {
     Start {
         session: Session,
         request: v1::StartRunRequest,
+        /// The run that the start names.
+        earlier: Option<Box<Earlier>>,
         reply: Reply<v1::StartRunReply>,
     },
     Decide {
@@ -278,7 +281,8 @@ impl Handle {
         self.ask(|reply| Command::Session { token, reply }).await
     }
 
-    /// Starts a run that a person signed for. The same start again gives the same run, `created` false.
+    /// Starts a run that a person signed for, which may go on from one that is over. The same start again gives the same run,
+    /// `created` false.
     pub async fn start(
         &self,
         session: Session,
@@ -296,7 +300,11 @@ impl Handle {
                 false => Err(taken(start.run)),
             };
         }
-        self.ask(|reply| Command::Start { session, request, reply }).await
+        let earlier = match start.and_then(|start| start.of) {
+            Some(of) => Some(Box::new(self.earlier(of.run).await?)),
+            None => None,
+        };
+        self.ask(|reply| Command::Start { session, request, earlier, reply }).await
     }
 
     /// Records one person's signed decision and returns the gate as it then stands.

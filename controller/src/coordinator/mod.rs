@@ -15,6 +15,7 @@
 
 mod agents;
 mod desk;
+mod follow;
 mod gates;
 mod handle;
 mod moves;
@@ -478,8 +479,8 @@ impl Coordinator {
                 let tested = signals.into_iter().map(|signal| desk.test_signal(signal)).collect();
                 desk.reply(reply, Ok(tested));
             }),
-            Command::Start { session, request, reply } => self.decide(|desk| {
-                let answer = desk.start(&session, request);
+            Command::Start { session, request, earlier, reply } => self.decide(|desk| {
+                let answer = desk.start(&session, request, earlier.as_deref());
                 desk.reply(reply, answer);
             }),
             Command::Decide { session, request, reply } => self.decide(|desk| {

@@ -13,6 +13,7 @@ use fettle_runbooks::run::{Event, Resolution, State, Wait};
 use sha2::{Digest as _, Sha256};
 
 use super::desk::Desk;
+use super::follow::Earlier;
 use super::handle::{Found, Looked, Session};
 use crate::model::Change;
 use crate::model::row::{Origin, SessionRow, SignedBlob};
@@ -141,6 +142,7 @@ impl Desk<'_> {
         &mut self,
         session: &Session,
         request: v1::StartRunRequest,
+        earlier: Option<&Earlier>,
     ) -> Result<v1::StartRunReply, Problem> {
         let roster = self.roster()?;
         let message = request.start.ok_or_else(|| Problem::invalid("start-missing", "no start was sent"))?;
@@ -163,7 +165,11 @@ impl Desk<'_> {
         if let Some(host) = start.hosts.iter().find(|host| !self.enrolled(host)) {
             return Err(Problem::not_found(format!("host `{host}`: no such host is enrolled")));
         }
-        let source = self.source(start, request.runbook)?;
+        let followed = self.follow(start, earlier)?;
+        let source = match followed.as_ref().and_then(|followed| followed.source.clone()) {
+            Some(source) => source,
+            None => self.source(start, request.runbook)?,
+        };
         input::bind(source.runbook.inputs(), &start.inputs).map_err(|problems| {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             Problem::invalid("bad-input", problems.join("; "))
@@ -172,6 +178,7 @@ impl Desk<'_> {
             signed::Until::Plan => Mode::Diagnose,
             signed::Until::End => Mode::Auto,
         };
+        let incident = followed.as_ref().and_then(|followed| followed.incident);
         let hosts: Vec<Host> = start.hosts.iter().cloned().collect();
         let (run, rows) = begin(Beginning {
             id: start.run,
@@ -183,13 +190,17 @@ impl Desk<'_> {
             inputs: start.inputs.clone(),
             origin: Origin::Person(start.person.clone()),
             start: Some(message),
-            incident: None,
+            incident,
             signal: None,
             mode,
             hosts: hosts.clone(),
+            of: followed.map(|followed| followed.of),
             now: self.now,
         });
         self.change(Change::RunCreated { run: Box::new(run), hosts: rows });
+        if let Some(incident) = incident {
+            self.change(Change::IncidentJoined { incident, signal: None, run: Some(start.run) });
+        }
         for host in hosts {
             self.host_event(start.run, &host, Event::Started);
         }

@@ -11,6 +11,7 @@ use futures_util::stream;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
+use super::follow::Earlier;
 use super::gates::parse;
 use super::handle::{Handle, Live, RunEvents};
 use crate::model::Change;
@@ -131,10 +132,34 @@ impl Handle {
         self.read(move |store| store.run(run)).await
     }
 
+    /// A run that is to be gone on from, with what goes on from it already.
+    pub(super) async fn earlier(&self, run: RunId) -> Result<Earlier, Problem> {
+        let known = self
+            .read(move |store| {
+                let Some(parts) = store.run(run)? else { return Ok(None) };
+                let mut root = run;
+                let mut of = parts.run.of.as_ref().map(|of| of.run);
+                while let Some(before) = of {
+                    root = before;
+                    of = store.run(before)?.and_then(|parts| parts.run.of).map(|of| of.run);
+                }
+                Ok(Some(Earlier { follow_ups: store.follow_ups(run)?, parts, root }))
+            })
+            .await?;
+        known.ok_or_else(|| Problem::not_found(format!("run `{run}`")))
+    }
+
     /// One run, with plans and steps.
     pub async fn run(&self, run: RunId) -> Result<v1::Run, Problem> {
-        let parts = self.parts(run).await?.ok_or_else(|| Problem::not_found(format!("run `{run}`")))?;
-        Ok(report::run(&parts, &|host| self.is_connected(host), true))
+        let (parts, later) = self
+            .read(move |store| {
+                let Some(parts) = store.run(run)? else { return Ok(None) };
+                Ok(Some((parts, store.follow_ups(run)?)))
+            })
+            .await?
+            .ok_or_else(|| Problem::not_found(format!("run `{run}`")))?;
+        let follow_ups = later.iter().map(|later| report::follow_up(&later.run)).collect();
+        Ok(v1::Run { follow_ups, ..report::run(&parts, &|host| self.is_connected(host), true) })
     }
 
     /// What has happened to a run after event `after`, then what happens next.

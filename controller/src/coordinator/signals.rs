@@ -398,6 +398,7 @@ impl Desk<'_> {
             signal: Some(signal_id),
             mode,
             hosts: vec![host.clone()],
+            of: None,
             now: self.now,
         });
         self.change(Change::RunCreated { run: Box::new(run), hosts });

@@ -1,5 +1,6 @@
 //! How each change makes the model what it is afterwards.
 
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::run::{Checking, Ending, HostRun, State, Wait};
 
@@ -159,7 +160,8 @@ impl Model {
                     let runbook = row.runbook.clone();
                     let times = self.remediations.entry((row.runbook.clone(), host.clone())).or_default();
                     times.retain(|before| before.at >= at.minus(super::MEMORY));
-                    times.push(Remediation { at, run: *run, about: row.about.clone() });
+                    let root = row.root.unwrap_or(*run);
+                    times.push(Remediation { at, run: *run, root, about: row.about.clone() });
                     touched.extend(self.tally(host, &runbook, |tally| tally.told = None));
                 }
                 touched
@@ -219,7 +221,10 @@ impl Model {
                 stdout: KeptRow::default(),
                 stderr: KeptRow::default(),
             })),
-            Change::CancelAsked { .. } | Change::Resolved { .. } | Change::Noted { .. } => Vec::new(),
+            Change::Resolved { run, host, path, ran, .. } => self.host_run(*run, host, |row| {
+                row.found.insert(path.clone(), *ran);
+            }),
+            Change::CancelAsked { .. } | Change::Noted { .. } => Vec::new(),
 
             Change::OrderIssued(row) => self.put(Row::Order((**row).clone())),
             Change::OrderAccepted { run, host, segment } => {
@@ -346,6 +351,10 @@ impl Model {
             touched.push(RowKey::Incident(row.id));
         }
         let State::Ended(how) = &machine.state else { return touched };
+        // What was taken back, because a person wanted it so, was no remediation.
+        if self.runs.get(&run).and_then(|row| row.of.as_ref()).is_some_and(|of| of.how == FollowUp::Undo) {
+            return touched;
+        }
         match how.ending {
             Ending::Unverified | Ending::Failed | Ending::Undone => {
                 touched.extend(self.tally(host, &runbook, |tally| {
@@ -483,6 +492,8 @@ mod tests {
                 gate: None,
                 remediated_at: None,
                 ended_at: None,
+                root: None,
+                found: Default::default(),
             });
             model.taken_by(&host)
         };

@@ -93,6 +93,8 @@ pub struct Remediation {
     pub at: At,
     /// Of which run.
     pub run: RunId,
+    /// The first of the runs that it goes on from; itself, if it goes on from none.
+    pub root: RunId,
     /// With which inputs, in short.
     pub about: String,
 }
@@ -185,10 +187,12 @@ impl Model {
         orders
     }
 
-    /// The remediations of this runbook on this host, oldest first, but for those of `except`.
+    /// The remediations of this runbook on this host, oldest first, but for those that are one with that of `except`: it, what it
+    /// goes on from and what else goes on from that.
     pub fn remediations(&self, runbook: &str, host: &Host, except: RunId) -> Vec<&Remediation> {
         let all = self.remediations.get(&(runbook.to_owned(), host.clone())).into_iter().flatten();
-        all.filter(|before| before.run != except).collect()
+        let root = self.host_runs.get(&(except, host.clone())).and_then(|row| row.root).unwrap_or(except);
+        all.filter(|before| before.root != root).collect()
     }
 
     /// How many remediations of this runbook on this host in a row did not help, the last of them not longer ago than the breaker
@@ -226,7 +230,8 @@ impl Model {
             Row::HostRun(row) => {
                 if let Some(at) = row.remediated_at {
                     let times = self.remediations.entry((row.runbook.clone(), row.host.clone())).or_default();
-                    times.push(Remediation { at, run: row.run, about: row.about.clone() });
+                    let root = row.root.unwrap_or(row.run);
+                    times.push(Remediation { at, run: row.run, root, about: row.about.clone() });
                     times.sort_unstable();
                 }
                 self.retake(&row);

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fettle_proto::v1;
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, GateId, Host, IncidentId, RunId, SignalId};
 use fettle_runbooks::run::HostRun;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -182,6 +183,17 @@ impl fmt::Display for Origin {
     }
 }
 
+/// The run that another goes on from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// Which.
+    pub run: RunId,
+    /// What is done with it.
+    pub how: FollowUp,
+    /// Why, in the words of who started the other; may be empty.
+    pub reason: String,
+}
+
 /// One runbook started once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRow {
@@ -215,6 +227,9 @@ pub struct RunRow {
     pub created_at: At,
     /// When its last host run ended.
     pub ended_at: Option<At>,
+    /// The run that it goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Earlier>,
 }
 
 /// The plan of one host run.
@@ -254,6 +269,12 @@ pub struct HostRunRow {
     pub remediated_at: Option<At>,
     /// When it ended.
     pub ended_at: Option<At>,
+    /// The first of the runs that go on from one another, if it goes on from one: for guards they are one remediation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RunId>,
+    /// What people found out about steps whose outcome nobody could tell: whether it ran, by path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub found: BTreeMap<String, bool>,
 }
 
 /// One attempt of one step, as last reported.

@@ -43,7 +43,11 @@ pub fn line(change: &Change) -> Option<Line> {
         Change::IncidentClosed { reason, .. } => at_large(controller(), "incident-closed", reason.clone()),
         Change::RunCreated { run, .. } => {
             let hosts: Vec<&str> = run.hosts.iter().map(Host::as_str).collect();
-            let text = format!("{} on {}, mode {}", run.runbook, hosts.join(", "), run.mode.word());
+            let of = run.of.as_ref().map_or(String::new(), |of| {
+                let why = if of.reason.is_empty() { String::new() } else { format!(": {}", of.reason) };
+                format!("; {} of {}{why}", of.how, of.run)
+            });
+            let text = format!("{} on {}, mode {}{of}", run.runbook, hosts.join(", "), run.mode.word());
             at_large(run.origin.to_string(), "run-started", text)
         }
         Change::Moved { host, machine, reason, .. } => moved(host, &machine.state, reason),

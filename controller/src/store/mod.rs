@@ -149,6 +149,8 @@ pub trait Store: Send + Sync + 'static {
     fn runs(&self, filter: &RunFilter) -> Result<Vec<RunParts>, Unavailable>;
     /// A run with its steps.
     fn run(&self, run: RunId) -> Result<Option<RunParts>, Unavailable>;
+    /// The runs that go on from this one, oldest first, without their steps.
+    fn follow_ups(&self, run: RunId) -> Result<Vec<RunParts>, Unavailable>;
     /// Gates, newest first.
     fn gates(&self, open: bool, limit: usize) -> Result<Vec<GateRow>, Unavailable>;
     /// One gate.

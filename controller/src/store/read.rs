@@ -146,6 +146,17 @@ impl Store for Sqlite {
         })
     }
 
+    fn follow_ups(&self, run: RunId) -> Result<Vec<RunParts>, Unavailable> {
+        self.reading("find what goes on from a run", |connection| {
+            let sql = "SELECT runs.body FROM follow_ups JOIN runs ON runs.id = follow_ups.run \
+                       WHERE follow_ups.earlier = ?1 ORDER BY follow_ups.run";
+            let runs: Vec<RunRow> = bodies(connection, sql, params![run.to_string()])?;
+            let each = runs.into_iter();
+            each.map(|run| Ok(RunParts { hosts: hosts(connection, run.id)?, run, steps: Vec::new() }))
+                .collect()
+        })
+    }
+
     fn gates(&self, open: bool, limit: usize) -> Result<Vec<GateRow>, Unavailable> {
         self.reading("list gates", |connection| {
             let sql = match open {

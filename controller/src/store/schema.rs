@@ -6,9 +6,9 @@ use super::{OpenError, Record};
 use crate::model::Row;
 
 /// The version this code writes, kept in `user_version`. 2: history knows `still-firing` and `refusal-told`, and incidents and agents
-/// have members that version 1 does without. 3: history knows `signal-taken`, signals and host runs have more members. The tables
-/// are the same.
-pub(super) const VERSION: u32 = 3;
+/// have members that version 1 does without. 3: history knows `signal-taken`, signals and host runs have more members. 4: runs know
+/// what they go on from, in a table more.
+pub(super) const VERSION: u32 = 4;
 
 /// Every table keeps its row whole in `body` (JSON); the other columns are what is searched by.
 const TABLES: &str = "
@@ -37,6 +37,11 @@ CREATE TABLE sessions (hash TEXT PRIMARY KEY, expires_at INTEGER NOT NULL, body 
 CREATE TABLE notifications (id INTEGER PRIMARY KEY, open INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
 ";
 
+/// Which runs go on from which; made when it is missing.
+const FOLLOW_UPS: &str = "
+CREATE TABLE IF NOT EXISTS follow_ups (earlier TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (earlier, run)) STRICT, WITHOUT ROWID;
+";
+
 /// Settings of a connection; `synchronous = FULL` makes a commit survive a power cut.
 pub(super) fn tune(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -58,10 +63,14 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), OpenError> {
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(database)?;
     match found {
         0 => connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"))
+            .execute_batch(&format!(
+                "BEGIN IMMEDIATE; {TABLES} {FOLLOW_UPS} PRAGMA user_version = {VERSION}; COMMIT;"
+            ))
             .map_err(database),
         // From here on what wrote an earlier version cannot read all of it, and must not try.
-        1 | 2 => connection.pragma_update(None, "user_version", VERSION).map_err(database),
+        1..VERSION => connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {FOLLOW_UPS} PRAGMA user_version = {VERSION}; COMMIT;"))
+            .map_err(database),
         VERSION => Ok(()),
         newer => Err(OpenError::Newer { found: newer, known: VERSION }),
     }
@@ -99,10 +108,16 @@ pub(super) fn write_row(connection: &Connection, row: &Row) -> rusqlite::Result<
             "INSERT OR REPLACE INTO incidents (id, open, body) VALUES (?1, ?2, ?3)",
             params![row.id.to_string(), row.closed.is_none(), encode(row)?],
         ),
-        Row::Run(row) => put(
-            "INSERT OR REPLACE INTO runs (id, open, body) VALUES (?1, ?2, ?3)",
-            params![row.id.to_string(), row.ended_at.is_none(), encode(row)?],
-        ),
+        Row::Run(row) => {
+            if let Some(of) = &row.of {
+                let sql = "INSERT OR IGNORE INTO follow_ups (earlier, run) VALUES (?1, ?2)";
+                put(sql, params![of.run.to_string(), row.id.to_string()])?;
+            }
+            put(
+                "INSERT OR REPLACE INTO runs (id, open, body) VALUES (?1, ?2, ?3)",
+                params![row.id.to_string(), row.ended_at.is_none(), encode(row)?],
+            )
+        }
         Row::HostRun(row) => put(
             "INSERT OR REPLACE INTO host_runs (run, host, remediated_at, body) VALUES (?1, ?2, ?3, ?4)",
             params![row.run.to_string(), row.host.as_str(), row.remediated_at.map(|at| at.0), encode(row)?],

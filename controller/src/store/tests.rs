@@ -218,6 +218,7 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
                 hosts: vec![host.clone()],
                 created_at: at,
                 ended_at: None,
+                of: None,
             }),
             hosts: vec![HostRunRow {
                 run,
@@ -230,6 +231,8 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
                 gate: None,
                 remediated_at: None,
                 ended_at: None,
+                root: None,
+                found: Default::default(),
             }],
         },
         8 => Change::Moved { run, host, machine, reason: "r".into() },

@@ -275,6 +275,12 @@ impl Members {
         Ok(self.members.remove(at).1)
     }
 
+    /// Takes a member that not every such object has.
+    pub fn optional(&mut self, name: &'static str) -> Option<Json> {
+        let at = self.members.iter().position(|(member, _)| member == name)?;
+        Some(self.members.remove(at).1)
+    }
+
     /// Takes a text.
     pub fn text(&mut self, name: &'static str) -> Result<String, Malformed> {
         text(self.take(name)?, name)

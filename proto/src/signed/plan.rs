@@ -6,14 +6,18 @@
 //! What does something with a unit (`"kind":"service"`, `"kind":"previous"`) came after the first release of `plan/1`. A reader
 //! that does not know it refuses the plan: such a step is then neither shown, approved nor run as something else.
 //!
+//! The plan of a run that goes on from an earlier one (`of`, and `done_in` of a step) came later still, and is refused in the same
+//! way.
+//!
 //! Lengths of time are whole milliseconds. A condition that is absent is the empty text, an approval that is absent the
 //! empty list.
 
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::Digest;
-use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
+use fettle_runbooks::plan::{Of, Plan, PlannedStep, PlannedUndo, PlannedWork};
 use fettle_runbooks::runbook::{Approval, Escalate, OnFailure, Repeat, Retry, Sandbox};
 use fettle_runbooks::unit::{UnitName, Verb};
 
@@ -24,7 +28,7 @@ const FORMAT: &str = "plan/1";
 
 /// The bytes of a plan.
 pub fn encode(plan: &Plan) -> Vec<u8> {
-    Writer::format(FORMAT)
+    let written = Writer::format(FORMAT)
         .text("agent", &plan.agent)
         .text("run", plan.run)
         .text("nonce", &plan.nonce)
@@ -34,8 +38,13 @@ pub fn encode(plan: &Plan) -> Vec<u8> {
         .map("inputs", &plan.inputs)
         .map("evidence", &plan.evidence)
         .objects("steps", plan.steps.iter().map(write_step))
-        .objects("verify", plan.verify.iter().map(write_step))
-        .end()
+        .objects("verify", plan.verify.iter().map(write_step));
+    match &plan.of {
+        None => written.end(),
+        Some(of) => written
+            .nested("of", Writer::object().text("run", of.run).text("how", of.how).texts("says", &of.says))
+            .end(),
+    }
 }
 
 /// What the bytes of a plan say.
@@ -52,9 +61,36 @@ pub fn decode(bytes: &[u8]) -> Result<Plan, Malformed> {
         evidence: members.map("evidence")?,
         steps: read_steps(&mut members, "steps")?,
         verify: read_steps(&mut members, "verify")?,
+        of: members.optional("of").map(|of| read_of(Members::of(of, "of")?)).transpose()?,
     };
     members.end()?;
+    goes_on(&plan)?;
     Ok(plan)
+}
+
+fn read_of(mut members: Members) -> Result<Of, Malformed> {
+    let of = Of { run: members.parsed("run")?, how: members.parsed("how")?, says: members.texts("says")? };
+    members.end()?;
+    Ok(of)
+}
+
+/// Only a plan that undoes has undos for its steps, and nothing else; only one that goes on from an earlier run speaks of what was
+/// done in another.
+fn goes_on(plan: &Plan) -> Result<(), Malformed> {
+    let undoes = plan.of.as_ref().is_some_and(|of| of.how == FollowUp::Undo);
+    let all = || plan.steps.iter().chain(&plan.verify);
+    let fits = |step: &PlannedStep| {
+        let puts_back = matches!(step.work, PlannedWork::PutBack { .. });
+        let undo = step.path.starts_with("remediate/") && step.path.ends_with("/undo");
+        match undoes {
+            true => undo && step.done_in.is_some(),
+            false => !undo && !puts_back && (plan.of.is_some() || step.done_in.is_none()),
+        }
+    };
+    if all().all(fits) && (!undoes || plan.verify.is_empty()) {
+        return Ok(());
+    }
+    Err(Malformed::value("of", "the steps are not those of a plan that goes on so"))
 }
 
 /// The digest of a plan's bytes.
@@ -67,7 +103,7 @@ fn ms(duration: Duration) -> u128 {
 }
 
 fn write_step(step: &PlannedStep) -> Writer {
-    Writer::object()
+    let written = Writer::object()
         .text("path", &step.path)
         .text("risk", words::risk_word(step.risk))
         .text("name", &step.name)
@@ -95,7 +131,11 @@ fn write_step(step: &PlannedStep) -> Writer {
         .text("check", step.check.as_deref().unwrap_or_default())
         .text("on_failure", on_failure_word(step.on_failure))
         .objects("approval", step.approval.iter().map(write_approval))
-        .map("outputs", &step.outputs)
+        .map("outputs", &step.outputs);
+    match step.done_in {
+        None => written,
+        Some(run) => written.text("done_in", run),
+    }
 }
 
 fn write_work(work: &PlannedWork) -> Writer {
@@ -114,6 +154,7 @@ fn write_work(work: &PlannedWork) -> Writer {
         PlannedWork::Service { verb, unit } => {
             Writer::object().text("kind", "service").text("verb", verb).text("unit", unit)
         }
+        PlannedWork::PutBack { unit } => Writer::object().text("kind", "put-back").text("unit", unit),
         PlannedWork::Impossible(reason) => Writer::object().text("kind", "impossible").text("reason", reason),
     }
 }
@@ -169,6 +210,13 @@ fn read_step(mut members: Members) -> Result<PlannedStep, Malformed> {
             .map(|approval| read_approval(Members::of(approval, "approval")?))
             .transpose()?,
         outputs: members.map("outputs")?,
+        done_in: match members.optional("done_in") {
+            Some(Json::Text(run)) => Some(run.parse().map_err(|error| Malformed::value("done_in", error))?),
+            Some(Json::List(_) | Json::Object(_)) => {
+                return Err(Malformed::value("done_in", "expected a run id"));
+            }
+            None => None,
+        },
     };
     members.end()?;
     match (&step.undo, &step.work) {
@@ -205,19 +253,22 @@ fn work_of_kind(kind: &str, members: &mut Members) -> Result<PlannedWork, Malfor
         "service" => {
             let verb = members.text("verb")?;
             let verb = Verb::named(&verb).ok_or_else(|| Malformed::value("verb", "expected a verb"))?;
-            let name = members.text("unit")?;
-            let unit = UnitName::from_str(&name).ok().filter(|unit| unit.as_str() == name);
-            let unit = unit.filter(|unit| unit.acted_on().is_ok());
-            let unit =
-                unit.ok_or_else(|| Malformed::value("unit", "expected a unit that a step may act on"))?;
-            Ok(PlannedWork::Service { verb, unit })
+            Ok(PlannedWork::Service { verb, unit: unit(members)? })
         }
+        "put-back" => Ok(PlannedWork::PutBack { unit: unit(members)? }),
         "impossible" => Ok(PlannedWork::Impossible(members.text("reason")?)),
         _ => {
-            let known = "expected `script`, `argv`, `that`, `wait`, `service` or `impossible`";
+            let known = "expected `script`, `argv`, `that`, `wait`, `service`, `put-back` or `impossible`";
             Err(Malformed::value("kind", known))
         }
     }
+}
+
+fn unit(members: &mut Members) -> Result<UnitName, Malformed> {
+    let name = members.text("unit")?;
+    let unit = UnitName::from_str(&name).ok().filter(|unit| unit.as_str() == name);
+    let unit = unit.filter(|unit| unit.acted_on().is_ok());
+    unit.ok_or_else(|| Malformed::value("unit", "expected a unit that a step may act on"))
 }
 
 fn read_undo(mut members: Members) -> Result<PlannedUndo, Malformed> {

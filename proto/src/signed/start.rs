@@ -1,9 +1,13 @@
 //! A person's wish that a runbook run: which bytes, with which inputs, on which hosts, how far.
+//!
+//! A start that goes on from an earlier run has one member more, `of`. It came after the first release of `start/1`; a reader
+//! that does not know it refuses the start, and does not take it for a run of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, Host, RunId};
 use jiff::Timestamp;
 
@@ -32,6 +36,59 @@ pub struct Start {
     pub at: Timestamp,
     /// How far.
     pub until: Until,
+    /// The run that it goes on from.
+    pub of: Option<Of>,
+}
+
+/// What a start says of the run that it goes on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Of {
+    /// That run.
+    pub run: RunId,
+    /// What is done with it.
+    pub how: FollowUp,
+    /// Why, in the person's words; may be empty.
+    pub reason: String,
+    /// What people found out about steps of it whose outcome nobody could tell: `web-1 remediate/restart` → whether it ran.
+    pub found: BTreeMap<(Host, String), bool>,
+}
+
+impl Of {
+    fn write(&self) -> Writer {
+        let found = |((host, path), ran): (&(Host, String), &bool)| {
+            Writer::object()
+                .text("host", host)
+                .text("path", path)
+                .text("found", if *ran { "ran" } else { "did-not-run" })
+        };
+        Writer::object()
+            .text("run", self.run)
+            .text("how", self.how)
+            .text("reason", &self.reason)
+            .objects("found", self.found.iter().map(found))
+    }
+
+    fn read(mut members: Members) -> Result<Of, Malformed> {
+        let mut found = BTreeMap::new();
+        let run = members.parsed("run")?;
+        let how = members.parsed("how")?;
+        let reason = members.text("reason")?;
+        for each in members.list("found")? {
+            let mut each = Members::of(each, "found")?;
+            let step = (each.parsed("host")?, each.text("path")?);
+            let ran = match each.text("found")?.as_str() {
+                "ran" => true,
+                "did-not-run" => false,
+                _ => return Err(Malformed::value("found", "expected `ran` or `did-not-run`")),
+            };
+            each.end()?;
+            if found.insert(step, ran).is_some() {
+                return Err(Malformed::value("found", "a step stands twice"));
+            }
+        }
+        members.end()?;
+        Ok(Of { run, how, reason, found })
+    }
 }
 
 /// How far a run may go.
@@ -76,7 +133,7 @@ impl Start {
 
     /// Its bytes, to be signed by the person.
     pub fn encode(&self) -> Vec<u8> {
-        Writer::format(Self::FORMAT)
+        let start = Writer::format(Self::FORMAT)
             .text("run", self.run)
             .text("runbook", &self.runbook)
             .text("runbook_digest", self.runbook_digest)
@@ -84,8 +141,11 @@ impl Start {
             .texts("hosts", self.hosts.iter().map(Host::as_str))
             .text("person", &self.person)
             .text("at", self.at)
-            .text("until", self.until)
-            .end()
+            .text("until", self.until);
+        match &self.of {
+            None => start.end(),
+            Some(of) => start.nested("of", of.write()).end(),
+        }
     }
 
     /// What the bytes say.
@@ -104,7 +164,11 @@ impl Start {
             person: words::name(members.text("person")?, "person")?,
             at: words::time(&mut members, "at")?,
             until: members.parsed("until")?,
+            of: members.optional("of").map(|of| Of::read(Members::of(of, "of")?)).transpose()?,
         };
+        if start.of.as_ref().is_some_and(|of| of.run == start.run) {
+            return Err(Malformed::value("of", "a run does not go on from itself"));
+        }
         members.end()?;
         Ok(start)
     }

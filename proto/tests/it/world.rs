@@ -129,6 +129,7 @@ pub(crate) fn start() -> Start {
         person: "eve".to_owned(),
         at: at("2026-11-21T18:00:00Z"),
         until: Until::End,
+        of: None,
     }
 }
 
@@ -151,6 +152,7 @@ pub(crate) fn step(path: &str, risk: Risk, work: PlannedWork) -> PlannedStep {
         on_failure: OnFailure::Stop,
         approval: None,
         outputs: BTreeMap::new(),
+        done_in: None,
     }
 }
 
@@ -204,6 +206,7 @@ pub(crate) fn plan() -> Plan {
         evidence: [("usage.used".to_owned(), "97".to_owned())].into(),
         steps: vec![vacuum, purge, settle, impossible],
         verify: vec![below],
+        of: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Outputs of diagnosis as text, and back.
+//! Outputs of steps as text, and back.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,8 @@ pub(crate) fn read(
     runbook: &Runbook,
 ) -> BTreeMap<String, BTreeMap<String, Value>> {
     let mut outputs: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
-    for step in runbook.steps(Phase::Diagnose) {
+    // Remediate steps only where they were done in an earlier run.
+    for step in [Phase::Diagnose, Phase::Remediate].into_iter().flat_map(|phase| runbook.steps(phase)) {
         for (name, expr) in &step.outputs {
             let text = evidence.get(&format!("{}.{name}", step.id));
             let value = text.and_then(|text| serde_json::from_str(text).ok());

@@ -108,6 +108,7 @@ fn frame(step: &Step, path: String) -> PlannedStep {
         on_failure: step.on_failure,
         approval: step.approval.clone(),
         outputs: step.outputs.iter().map(|(name, expr)| (name.clone(), expr.source().to_owned())).collect(),
+        done_in: None,
     }
 }
 
@@ -174,7 +175,7 @@ fn size(rendering: &Rendering) -> usize {
         PlannedWork::Argv(words) => words.iter().map(|word| word.len() + 3).sum(),
         PlannedWork::That { condition, .. } => condition.len(),
         PlannedWork::Wait(_) => 0,
-        PlannedWork::Service { unit, .. } => unit.as_str().len(),
+        PlannedWork::Service { unit, .. } | PlannedWork::PutBack { unit } => unit.as_str().len(),
         PlannedWork::Impossible(reason) => reason.len(),
     };
     let undo = |undo: &PlannedUndo| match undo {

@@ -34,6 +34,8 @@ enum Source<'a> {
     Plan(&'a PlannedStep),
     /// The undo in the plan.
     Undo(&'a PlannedStep),
+    /// A step of a plan that undoes an earlier run.
+    Undoing(&'a PlannedStep),
 }
 
 /// What a step does, ready to be done.
@@ -70,6 +72,11 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// A step of a plan that undoes; `step` is what it undoes.
+    pub(super) fn undoing(step: &'a Step, planned: &'a PlannedStep) -> Item<'a> {
+        Item { path: planned.path.clone(), kind: Kind::Act, step, source: Source::Undoing(planned) }
+    }
+
     pub(super) fn id(&self) -> &'a str {
         &self.step.id
     }
@@ -78,7 +85,7 @@ impl<'a> Item<'a> {
     pub(super) fn step_path(&self) -> &str {
         match self.source {
             Source::Runbook => &self.path,
-            Source::Plan(planned) | Source::Undo(planned) => &planned.path,
+            Source::Plan(planned) | Source::Undo(planned) | Source::Undoing(planned) => &planned.path,
         }
     }
 
@@ -86,14 +93,14 @@ impl<'a> Item<'a> {
     pub(super) fn puts_back(&self) -> bool {
         match self.source {
             Source::Plan(planned) => planned.undo == PlannedUndo::Previous,
-            Source::Runbook | Source::Undo(_) => false,
+            Source::Runbook | Source::Undo(_) | Source::Undoing(_) => false,
         }
     }
 
     fn is_undo(&self) -> bool {
         match self.source {
             Source::Runbook | Source::Plan(_) => false,
-            Source::Undo(_) => true,
+            Source::Undo(_) | Source::Undoing(_) => true,
         }
     }
 
@@ -124,7 +131,7 @@ impl<'a> Item<'a> {
     }
 
     pub(super) fn on_failure(&self) -> OnFailure {
-        self.step.on_failure
+        if self.is_undo() { OnFailure::Stop } else { self.step.on_failure }
     }
 
     pub(super) fn job(&self, scope: &Scope) -> Job<'a> {
@@ -135,7 +142,7 @@ impl<'a> Item<'a> {
                     Err(reason) => Job::Impossible(reason),
                 }
             }
-            Source::Plan(planned) => self.planned_job(planned, &planned.work),
+            Source::Plan(planned) | Source::Undoing(planned) => self.planned_job(planned, &planned.work),
             Source::Undo(planned) => match &planned.undo {
                 PlannedUndo::None => Job::Impossible("it has no undo".to_owned()),
                 PlannedUndo::Work(work) => self.planned_job(planned, work),
@@ -145,6 +152,7 @@ impl<'a> Item<'a> {
                     | PlannedWork::Argv(_)
                     | PlannedWork::That { .. }
                     | PlannedWork::Wait(_)
+                    | PlannedWork::PutBack { .. }
                     | PlannedWork::Impossible(_) => {
                         Job::Impossible("it has no unit that could be put back".to_owned())
                     }
@@ -161,6 +169,7 @@ impl<'a> Item<'a> {
             }
             PlannedWork::Argv(words) => start(planned, Command::Argv(words.clone())),
             PlannedWork::Service { verb, unit } => on_unit(planned, Deed::Do(*verb), unit),
+            PlannedWork::PutBack { unit } => on_unit(planned, Deed::PutBack, unit),
             PlannedWork::Wait(time) => Job::Pause(*time),
             PlannedWork::Impossible(reason) => Job::Impossible(reason.clone()),
             PlannedWork::That { within, stable_for, every, .. } => match &self.step.action {
@@ -183,6 +192,7 @@ fn start<'a>(planned: &PlannedStep, command: Command) -> Job<'a> {
         user: planned.user.clone(),
         sandbox: planned.sandbox.clone(),
         timeout: planned.timeout,
+        kept_in: planned.done_in,
     })
 }
 

@@ -7,7 +7,7 @@ use super::item::{self, Item};
 use super::stage::{self, Cx, Input, Moved, Verdict};
 use super::{
     At, Effect, Event, Exit, How, Illegal, Note, Program, Stage, State, StepResult, Undoing, Verification,
-    Work,
+    Work, undoes, undone_step,
 };
 use crate::expr::Facts;
 use crate::plan::{self, evidence};
@@ -106,6 +106,7 @@ impl<'a> Machine<'a> {
             self.state.outputs = evidence::read(&plan.evidence, &self.program.runbook);
         }
         match self.program.work {
+            Work::Diagnose if self.program.known.is_some() => self.diagnosed(),
             Work::Diagnose => {
                 let steps = self.program.runbook.steps(Phase::Diagnose).len();
                 self.state.at = At::Diagnosing(vec![Stage::Waiting; steps]);
@@ -160,6 +161,11 @@ impl<'a> Machine<'a> {
         };
         match place {
             Place::Diagnose(index) => program.runbook.steps(Phase::Diagnose).get(index).map(Item::diagnose),
+            Place::Remediate(index) if self.undoes() => {
+                let planned = program.planned(Phase::Remediate).get(index)?;
+                Some(Item::undoing(undone_step(&program.runbook, planned)?, planned))
+            }
+            Place::Undo(_) if self.undoes() => None,
             Place::Remediate(index) => {
                 planned(Phase::Remediate, index).map(|(step, plan)| Item::planned(step, plan))
             }
@@ -170,6 +176,10 @@ impl<'a> Machine<'a> {
                 planned(Phase::Verify, index).map(|(step, plan)| Item::planned(step, plan))
             }
         }
+    }
+
+    fn undoes(&self) -> bool {
+        self.program.plan.as_deref().is_some_and(undoes)
     }
 
     fn stage(&mut self, place: Place) -> Option<&mut Stage> {
@@ -302,6 +312,10 @@ impl<'a> Machine<'a> {
     }
 
     fn diagnosed(&mut self) {
+        if let Some(known) = &self.program.known {
+            self.effects.push(Effect::Diagnosed(Box::new(known.clone())));
+            return self.end();
+        }
         let scope = item::scope(&self.program.base, &self.state.outputs);
         match plan::render(&self.program.runbook, &scope, &self.state.outputs) {
             Ok(rendering) => self.effects.push(Effect::Diagnosed(Box::new(rendering))),
@@ -317,6 +331,12 @@ impl<'a> Machine<'a> {
 
     /// What earlier segments did: needed to undo it, and by conditions.
     fn remember(&mut self, from: usize) {
+        if self.undoes() {
+            return;
+        }
+        // What an earlier run has done is undone like the rest, if it comes to that.
+        let planned = self.program.planned(Phase::Remediate).iter().enumerate();
+        self.state.done.extend(planned.filter(|(_, step)| step.done_in.is_some()).map(|(index, _)| index));
         for index in 0..from {
             let Some(item) = self.item(Place::Remediate(index)) else { continue };
             let last = self.program.past.get(&item.path).and_then(|attempts| attempts.last_key_value());
@@ -354,9 +374,20 @@ impl<'a> Machine<'a> {
                 self.state.outcome.how = How::Failed { path: step.path.clone(), reason };
                 self.undo();
             }
-            Some(_) => {
-                self.state.at = At::Remediating { index, stage: Stage::Waiting };
-                self.give(Place::Remediate(index), Input::Begin);
+            Some(step) => match step.done_in.filter(|_| !self.undoes()) {
+                Some(run) => {
+                    let (path, reason) = (step.path.clone(), format!("done in {run}"));
+                    self.effects.push(Effect::Report(Note::Skipped { path, reason }));
+                    self.remediate(index + 1);
+                }
+                None => {
+                    self.state.at = At::Remediating { index, stage: Stage::Waiting };
+                    self.give(Place::Remediate(index), Input::Begin);
+                }
+            },
+            None if self.undoes() => {
+                self.state.outcome.undoing = Undoing::Done;
+                self.end();
             }
             None => self.verify(0),
         }
@@ -372,6 +403,9 @@ impl<'a> Machine<'a> {
             Verdict::Skipped => self.remediate(index + 1),
             Verdict::Failed { reason, outputs } => {
                 self.keep(id, outputs);
+                if self.undoes() {
+                    self.state.outcome.undoing = Undoing::Failed;
+                }
                 match on_failure {
                     OnFailure::Continue => self.remediate(index + 1),
                     OnFailure::Stop => self.give_up(How::Failed { path, reason }),

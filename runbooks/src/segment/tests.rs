@@ -10,7 +10,7 @@ use crate::plan::{PlannedUndo, PlannedWork};
 
 mod service;
 
-pub(super) const DISK: &str = r#"
+pub(crate) const DISK: &str = r#"
 fettle: 1
 runbook: host/disk-full
 title: Reclaim space
@@ -49,7 +49,7 @@ verify:
     every: 3s
 "#;
 
-pub(super) const MOVE: &str = r#"
+pub(crate) const MOVE: &str = r#"
 fettle: 1
 runbook: host/move
 title: Move
@@ -82,7 +82,7 @@ verify:
 
 /// What a test says happened.
 #[derive(Clone, Debug)]
-pub(super) enum Say {
+pub(crate) enum Say {
     Begin,
     /// The answer to the latest question: what `disk("/var").used_percent` is.
     Used(f64),
@@ -97,24 +97,24 @@ pub(super) enum Say {
     Cancel,
 }
 
-pub(super) struct Bench {
-    pub(super) program: Program,
-    pub(super) state: State,
-    pub(super) now: Duration,
+pub(crate) struct Bench {
+    pub(crate) program: Program,
+    pub(crate) state: State,
+    pub(crate) now: Duration,
     ask: u32,
     timer: u32,
     calls: Vec<FactCall>,
     rendering: Option<Rendering>,
 }
 
-pub(super) fn runbook(text: &str) -> Arc<Runbook> {
+pub(crate) fn runbook(text: &str) -> Arc<Runbook> {
     match crate::read(text.as_bytes()) {
         Ok(read) => Arc::new(read.runbook),
         Err(problems) => panic!("{}", crate::problem::render("test.yaml", text.as_bytes(), &problems, false)),
     }
 }
 
-pub(super) fn base(mount: &str) -> Scope {
+pub(crate) fn base(mount: &str) -> Scope {
     let map = |name: &str, value: Value| Value::Map(BTreeMap::from([(name.to_owned(), value)]));
     Scope(BTreeMap::from([
         ("inputs".to_owned(), map("mount", Value::String(mount.to_owned()))),
@@ -128,7 +128,7 @@ fn exit(code: i32, stdout: &str) -> Exit {
 }
 
 /// The plan of a runbook whose diagnosis found 91 percent.
-fn plan(runbook: &Arc<Runbook>) -> Arc<Plan> {
+pub(crate) fn plan(runbook: &Arc<Runbook>) -> Arc<Plan> {
     let mut bench = Bench::new(Program::diagnose(Arc::clone(runbook), base("/var")));
     bench.say(Say::Begin);
     for step in ["diagnose/usage", "diagnose/look", "diagnose/biggest"] {
@@ -151,11 +151,16 @@ fn planned(runbook: &Runbook, rendering: Rendering) -> Arc<Plan> {
         evidence: rendering.evidence,
         steps: rendering.steps,
         verify: rendering.verify,
+        of: None,
     })
 }
 
 impl Bench {
-    pub(super) fn new(program: Program) -> Bench {
+    pub(crate) fn outcome(&self) -> &Outcome {
+        &self.state.outcome
+    }
+
+    pub(crate) fn new(program: Program) -> Bench {
         Bench {
             program,
             state: State::ready(),
@@ -167,7 +172,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn copy(&self) -> Bench {
+    pub(crate) fn copy(&self) -> Bench {
         Bench {
             program: self.program.clone(),
             state: self.state.clone(),
@@ -177,7 +182,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn event(&mut self, said: Say) -> Event {
+    pub(crate) fn event(&mut self, said: Say) -> Event {
         let (path, attempt) = match &said {
             Say::Exit(path, attempt, ..)
             | Say::Killed(path, attempt)
@@ -213,7 +218,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn say(&mut self, said: Say) -> String {
+    pub(crate) fn say(&mut self, said: Say) -> String {
         let event = self.event(said);
         match self.state.next(&self.program, self.now, event) {
             Err(illegal) => format!("failed to {illegal}"),
@@ -295,7 +300,7 @@ fn check(program: Program, said: &[Say], expected: &str) {
     assert_eq!(transcript.join("\n").trim(), expected.join("\n"));
 }
 
-pub(super) fn remediate(text: &str, from: &str, closed: &[&str], past: Vec<Past>) -> Program {
+pub(crate) fn remediate(text: &str, from: &str, closed: &[&str], past: Vec<Past>) -> Program {
     let runbook = runbook(text);
     let plan = plan(&runbook);
     let closed = closed.iter().map(|path| (*path).to_owned()).collect();

@@ -254,6 +254,7 @@ impl Works {
             evidence: rendering.evidence.clone(),
             steps: rendering.steps.clone(),
             verify: rendering.verify.clone(),
+            of: None,
         };
         let bytes = if plan.steps.is_empty() { Vec::new() } else { plan::encode(&plan) };
         self.of(order, What::Planned(v1::Planned { plan: bytes.into(), ..v1::Planned::default() }));

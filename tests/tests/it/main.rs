@@ -17,6 +17,7 @@ mod docs;
 mod exits;
 mod facts;
 mod fleet;
+mod going_on;
 mod guards;
 mod healing;
 mod hosts;

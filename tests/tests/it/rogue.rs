@@ -12,6 +12,7 @@ mod raid; // … and the runs it invents
 
 mod approvals; // consent that is none
 mod certificates; // files that nobody reviewed
+mod going_on; // … from runs that are over, unasked
 mod identity; // hosts under another's name
 mod orders; // orders out of place
 mod reads; // code that only pretends to read

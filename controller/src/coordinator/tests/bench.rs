@@ -93,6 +93,9 @@ impl Store for Faulty {
     fn run(&self, run: RunId) -> Result<Option<RunParts>, Unavailable> {
         self.inner.run(run)
     }
+    fn follow_ups(&self, run: RunId) -> Result<Vec<RunParts>, Unavailable> {
+        self.inner.follow_ups(run)
+    }
     fn gates(&self, open: bool, limit: usize) -> Result<Vec<GateRow>, Unavailable> {
         self.inner.gates(open, limit)
     }
@@ -502,6 +505,7 @@ impl FakeAgent {
             evidence: rendering.evidence,
             steps: rendering.steps,
             verify: rendering.verify,
+            of: None,
         };
         self.plan = signed::plan::encode(&plan);
         let planned = v1::Planned { plan: self.plan.clone().into(), ..Default::default() };

@@ -286,6 +286,7 @@ fn start(bench: &Bench, person: &str, run: RunId, runbook: &[u8]) -> v1::StartRu
         person: person.into(),
         at: from_ms(bench.clock.now().0),
         until: Until::End,
+        of: None,
     };
     let signed = signed::sign(&key(person), Namespace::Start, &start.encode()).unwrap();
     v1::StartRunRequest { start: Some(signed.into()), runbook: Default::default() }

@@ -144,6 +144,7 @@ impl<'t> Raid<'t> {
             person: person.to_owned(),
             at: now(),
             until: Until::End,
+            of: None,
         }
     }
 
