@@ -432,7 +432,8 @@ fn yaml(value: &Value) -> String {
     serde_yaml::to_string(value).expect("JSON is YAML")
 }
 
-pub(crate) fn pem(der: &[u8]) -> String {
+/// A certificate as people keep it.
+pub fn pem(der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let lines: Vec<&str> =

@@ -2,7 +2,8 @@
 //!
 //! An ext4 in an image file, of its own, mounted over a directory. When its power fails (`FETTLE_CRASH_AT`, or [`Disk::cut`])
 //! it takes nothing any more, and what was not made durable is not there when it is [mounted again](Disk::mount_again).
-//! By itself it writes nothing back for five minutes: so whatever a program did not fsync is lost.
+//! By itself it writes nothing back for five minutes: so whatever a program did not fsync is lost. What is mounted again is a
+//! copy of the image as it was then: processes with mounts of their own may hold the old one a little longer.
 //!
 //! Only root can mount one.
 
@@ -35,15 +36,9 @@ impl Disk {
             return None;
         }
         fs::create_dir_all(directory).expect("a folder can be made");
-        // In memory, where there is some to be had: these tests are about what is lost, not about how long it takes.
-        let memory = Path::new("/dev/shm");
-        let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let image = tempfile::Builder::new().prefix("fettle-disk-").tempfile_in(folder).expect("a file");
-        let (file, image) = image.keep().expect("a file can be kept");
-        file.set_len(SIZE << 20).expect("a file can be long");
+        let image = image();
         done(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-J", "size=4"]).arg(&image));
-        let device = done(Command::new("losetup").args(["--find", "--show"]).arg(&image));
-        let device = String::from_utf8_lossy(&device.stdout).trim().to_owned();
+        let device = attach(&image);
         let disk = Disk { image, device, at: directory.to_owned() };
         disk.mount();
         let _ = fs::remove_dir(disk.at.join("lost+found"));
@@ -67,18 +62,23 @@ impl Disk {
 
     /// After a power failure: what was durable is there again. Whoever used it must be gone.
     #[track_caller]
-    pub fn mount_again(&self) {
+    pub fn mount_again(&mut self) {
         eventually("nobody uses the disk any more", LIMIT, || {
             let output = Command::new("umount").arg(&self.at).output().expect("umount can be run");
             if output.status.success() { Ok(()) } else { Err(said(&output)) }
         });
-        // A process with mounts of its own may have it a little longer.
-        let name = Path::new(&self.device).file_name().expect("a device has a name");
-        let used = Path::new("/sys/fs/ext4").join(name);
-        eventually("the kernel has let go of the disk", LIMIT, || {
-            if used.exists() { Err(format!("{} is there", used.display())) } else { Ok(()) }
-        });
+        let (old, image) = (self.image.clone(), image());
+        done(Command::new("cp").arg("--sparse=always").args([&old, &image]));
+        self.detach();
+        self.device = attach(&image);
+        self.image = image;
         self.mount();
+    }
+
+    /// It goes when its last user does.
+    fn detach(&self) {
+        let _ = Command::new("losetup").args(["--detach", &self.device]).output();
+        let _ = fs::remove_file(&self.image);
     }
 
     #[track_caller]
@@ -92,10 +92,24 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(&self.at).output();
-        // It goes when its last user does.
-        let _ = Command::new("losetup").args(["--detach", &self.device]).output();
-        let _ = fs::remove_file(&self.image);
+        self.detach();
     }
+}
+
+/// An empty image file. In memory, where there is some to be had: this is about what is lost, not how long it takes.
+fn image() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let image = tempfile::Builder::new().prefix("fettle-disk-").tempfile_in(folder).expect("a file");
+    let (file, image) = image.keep().expect("a file can be kept");
+    file.set_len(SIZE << 20).expect("a file can be long");
+    image
+}
+
+#[track_caller]
+fn attach(image: &Path) -> String {
+    let device = done(Command::new("losetup").args(["--find", "--show"]).arg(image));
+    String::from_utf8_lossy(&device.stdout).trim().to_owned()
 }
 
 /// What the disk of this path would lose, were its power to fail, is all written back.

@@ -708,8 +708,9 @@ impl Driver {
         if let Err(error) = result {
             tracing::error!(%error, "The journal could not be rewritten.");
         }
-        self.compact_at =
-            self.journal.written().saturating_mul(2).max(crash::compact_at().unwrap_or(COMPACT_AT));
+        // Twice what is needed, so that it is not rewritten again and again.
+        let twice = self.journal.written().saturating_mul(2).max(COMPACT_AT);
+        self.compact_at = crash::compact_at().unwrap_or(twice);
     }
 }
 

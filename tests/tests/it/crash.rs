@@ -8,6 +8,7 @@ mod agent; // at each durable point of agent and shim
 mod chance; // at random moments
 mod controller; // around each commit, and at each turn of the story
 mod disk; // no space left
+mod matrix; // every point there is, in both ways
 mod power; // … and no power
 mod host; // a step in the middle, and what the agent finds when it comes back
 

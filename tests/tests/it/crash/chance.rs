@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Kept, Low, Story, fresh_host, history_gives_the_tables, stage, wait_for};
 
 /// Which moments: `FETTLE_TEST_SEED` tries those of another run again.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     std::env::var("FETTLE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes).expect("the system has randomness");
@@ -16,10 +16,14 @@ fn seed() -> u64 {
 }
 
 /// Numbers that only depend on the one before (splitmix64).
-struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn of(seed: u64) -> Chance {
+        Chance(seed)
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut next = self.0;
         next = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -9,7 +9,7 @@ use fettle_tests::power::Disk;
 fn after_a_power_failure_what_was_synced_is_there_and_what_was_not_is_gone() {
     let place = tempfile::tempdir().expect("a folder");
     let at = place.path().join("disk");
-    let Some(disk) = Disk::over(&at) else { return };
+    let Some(mut disk) = Disk::over(&at) else { return };
     let folder = || File::open(&at).expect("it is there");
 
     // A file, its directory and its content; then a name, of a file that is durable under its old one.

@@ -1,0 +1,653 @@
+//! How a story gets to a point, and how it ends there.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use fettle_proto::signed::plan;
+use fettle_proto::v1;
+use fettle_tests::alerts::firing;
+use fettle_tests::cluster::{LIMIT, told};
+use fettle_tests::desk::Desk;
+use fettle_tests::programs::binary;
+use fettle_tests::{Builder, Cluster, eventually, remains};
+use serde_json::{Value, json};
+
+use super::hosts::Host;
+use super::words::Word;
+use super::{Chance, Row, Way};
+
+/// Two steps whose effect is one call to the kernel, and which tell when they act again.
+const RUNBOOK: &str = r#"fettle: 1
+runbook: crash/matrix
+title: Two steps that make a folder each
+owner: tests
+inputs:
+  dir: { type: path }
+on:
+  - alert: Crash
+    host: labels.instance
+    inputs: { dir: "${{ labels.dir }}" }
+diagnose:
+  - id: look
+    run: [echo, looked]
+remediate:
+  - id: low
+    risk: low
+    run: mkdir "$DIR/low" || mkdir "$DIR/low-again"
+    env: { DIR: "${{ inputs.dir }}" }
+    repeat: never
+    check: file(inputs.dir + "/low").exists
+    undo: none
+  - id: high
+    risk: high
+    run: mkdir "$DIR/high" || mkdir "$DIR/high-again"
+    env: { DIR: "${{ inputs.dir }}" }
+    repeat: never
+    undo: none
+verify:
+  - id: both
+    that: file(inputs.dir + "/high").exists
+    within: 500ms
+"#;
+
+/// A controller that knows the runbook, and goes on trying.
+pub(super) fn stage() -> Builder {
+    Cluster::builder().runbook(RUNBOOK).policy(json!({
+        "modes": [{ "runbook": "*", "mode": "auto" }],
+        "guards": [{ "runbook": "*", "breaker": 1_000_000 }],
+    }))
+}
+
+/// How a story gets to a point of the agent or its shims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Play {
+    /// A host joins.
+    Join,
+    /// Its certificate is renewed.
+    Renewal,
+    /// It starts for the first time.
+    FirstStart,
+    /// Every connection has a number.
+    Connect,
+    /// It hears of a roster.
+    Roster,
+    /// A run is cancelled at its gate.
+    Cancel,
+    /// Its journal ends in half a batch.
+    Torn,
+    /// Its journal is damaged.
+    Damaged,
+    /// Its journal is rewritten at every turn of a story.
+    Rewritten,
+    /// A story, at any turn.
+    Turn,
+    /// A story, at one of its steps.
+    Step,
+}
+
+impl Play {
+    pub(super) fn to(point: &str) -> Play {
+        let (what, _) = point.split_once('.').unwrap_or((point, ""));
+        match what {
+            "join" => Play::Join,
+            "renewal" => Play::Renewal,
+            "attempts" => Play::FirstStart,
+            "epoch" => Play::Connect,
+            "roster" => Play::Roster,
+            "tombstone" => Play::Cancel,
+            "attempt" | "shim" => Play::Step,
+            "journal" => match point.split('.').nth(1).unwrap_or_default() {
+                "create" => Play::FirstStart,
+                "compact" => Play::Rewritten,
+                "cut" => Play::Torn,
+                "aside" => Play::Damaged,
+                _ => Play::Turn,
+            },
+            _ => panic!("how does one get to {point}?"),
+        }
+    }
+}
+
+/// One alert on one host.
+struct Story<'a, 'c> {
+    cluster: &'c Cluster,
+    desk: &'a Desk<'c>,
+    host: String,
+    dir: PathBuf,
+    run: String,
+}
+
+impl<'a, 'c> Story<'a, 'c> {
+    fn new(
+        cluster: &'c Cluster,
+        desk: &'a Desk<'c>,
+        host: &str,
+        stories: &std::path::Path,
+        number: u64,
+    ) -> Story<'a, 'c> {
+        let dir = stories.join(number.to_string());
+        fs::create_dir_all(&dir).expect("a folder can be made");
+        Story { cluster, desk, host: host.to_owned(), dir, run: String::new() }
+    }
+
+    /// Posts the alert until it is taken. Who takes it and says so must not lose it.
+    #[track_caller]
+    fn begin(&mut self, mut meanwhile: impl FnMut()) {
+        let alert = firing("Crash", &[("instance", &self.host), ("dir", &self.dir.display().to_string())]);
+        self.run = eventually("the alert is taken and starts a run", LIMIT, || {
+            meanwhile();
+            let answer = self.cluster.post(&alert);
+            let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            match said["signals"][0]["run"].as_str() {
+                Some(run) if answer.status == 200 => Ok(run.to_owned()),
+                Some(_) | None => Err(format!("{answer:?}")),
+            }
+        });
+    }
+
+    /// Looks until the host run looks as wanted.
+    #[track_caller]
+    fn until(
+        &self,
+        what: &str,
+        mut meanwhile: impl FnMut() -> String,
+        wanted: impl Fn(&v1::HostRun) -> bool,
+    ) -> v1::HostRun {
+        eventually(what, 2 * LIMIT, || {
+            let said = meanwhile();
+            let seen = self.desk.host_run(&self.run)?;
+            if wanted(&seen) { Ok(seen) } else { Err(format!("{}\n{said}", shown(&seen))) }
+        })
+    }
+
+    fn acted(&self, step: &str) -> bool {
+        self.dir.join(step).exists()
+    }
+
+    /// Nothing has acted twice, whatever else happened.
+    #[track_caller]
+    fn nothing_twice(&self, context: &str) {
+        for again in ["low-again", "high-again"] {
+            assert!(!self.acted(again), "{context}: {again}");
+        }
+    }
+
+    /// Plays to the end: approves at the gate, and says what is so where a person must look. `at_gate` is done before
+    /// the approval. Gives back the host run, and the step that a person was asked about.
+    #[track_caller]
+    fn play(
+        &self,
+        mut meanwhile: impl FnMut() -> String,
+        mut at_gate: impl FnMut(),
+    ) -> (v1::HostRun, Option<String>) {
+        let mut asked = None;
+        let mut approved = String::new();
+        let seen = eventually("the run ends", 2 * LIMIT, || {
+            let said = meanwhile();
+            let seen = self.desk.host_run(&self.run)?;
+            if seen.state == "ended" {
+                return Ok(seen);
+            }
+            if seen.waiting_for == "gate" && approved != seen.gate {
+                assert!(!self.acted("high"), "it acted before anybody approved: {}", shown(&seen));
+                if approved.is_empty() {
+                    at_gate();
+                }
+                // It may be decided already, or the controller be away: who waits looks again.
+                if self.desk.approve(&seen.gate).is_ok() {
+                    approved.clone_from(&seen.gate);
+                }
+            }
+            if seen.waiting_for == "resolve" && remains::of(&self.dir).is_empty() {
+                asked = Some(seen.resolve.clone());
+                let step = seen.resolve.trim_start_matches("remediate/");
+                let _ = self.desk.resolve(&self.run, &self.host, &seen.resolve, self.acted(step));
+            }
+            Err(format!("{}\n{said}", shown(&seen)))
+        });
+        (seen, asked)
+    }
+}
+
+/// What people see of a host run.
+fn shown(seen: &v1::HostRun) -> String {
+    let steps = seen
+        .steps
+        .iter()
+        .map(|step| format!("{} {} {} {}", step.path, step.attempt, step.state, step.message));
+    let steps: Vec<String> = steps.collect();
+    format!("{} {} {} ({})\n  {}", seen.state, seen.waiting_for, seen.ending, seen.reason, steps.join("\n  "))
+}
+
+/// The boot in which the plan of a host run was made.
+fn boot_of_plan(seen: &v1::HostRun) -> Option<String> {
+    Some(plan::decode(&seen.plan).ok()?.boot)
+}
+
+/// Plays rows on a host, one after the other. Gives back how many deaths there were.
+pub(super) fn on_a_host(
+    cluster: &Cluster,
+    name: &str,
+    share: &[(Row, Way)],
+    chance: &mut Chance,
+    times: u64,
+) -> u64 {
+    let Some(host) = Host::new(cluster, name.to_owned()) else { return 0 };
+    let desk = Desk::of(cluster, "ana");
+    let mut theatre = Theatre { cluster, desk: &desk, host, number: 0 };
+    let mut rows: Vec<&(Row, Way)> = share.iter().collect();
+    // What joins begins, as on every host.
+    rows.sort_by_key(|(row, _)| Play::to(row.point) != Play::Join);
+    for (row, way) in rows {
+        for time in 0..times {
+            let case = format!("{} {way:?} {time} on {name}", row.point);
+            theatre.one(row, *way, chance, &case);
+        }
+    }
+    theatre.host.deaths
+}
+
+struct Theatre<'a, 'c> {
+    cluster: &'c Cluster,
+    desk: &'a Desk<'c>,
+    host: Host<'c>,
+    number: u64,
+}
+
+impl<'a, 'c> Theatre<'a, 'c> {
+    fn one(&mut self, row: &Row, way: Way, chance: &mut Chance, case: &str) {
+        let word = Word::of(row.says(way)).expect("it was read before");
+        let play = Play::to(row.point);
+        if play == Play::Join {
+            return self.join(row, way, word, case);
+        }
+        if !self.host.state().join("identity").exists() {
+            self.join_quietly();
+        }
+        self.host.compacts = play == Play::Rewritten;
+        let before = self.host.deaths;
+        match play {
+            Play::Join => {}
+            Play::Renewal => self.renewal(row, way),
+            Play::FirstStart => {
+                self.host.halt();
+                for folder in ["journal", "attempts"] {
+                    let _ = fs::remove_dir_all(self.host.state().join(folder));
+                }
+                self.dies_at_start(row.point, way);
+                self.story(row, way, word, None, case);
+            }
+            Play::Connect | Play::Roster => {
+                self.host.halt();
+                if play == Play::Roster {
+                    let _ = fs::remove_file(self.host.state().join("roster.json"));
+                }
+                self.dies_at_start(row.point, way);
+                self.story(row, way, word, None, case);
+            }
+            Play::Cancel => self.cancel(row, way, case),
+            Play::Torn | Play::Damaged => self.damaged(row, way, word, play, case),
+            Play::Rewritten | Play::Turn | Play::Step => {
+                let turn = if chance.below(2) == 0 { Turn::Begin } else { Turn::Gate };
+                let most = if play == Play::Step { 1 } else { 4 };
+                let nth = 1 + chance.below(most);
+                self.story(row, way, word, Some((turn, nth)), case);
+                if self.host.waits() {
+                    // Not so many times: then the first.
+                    self.host.disarm();
+                    self.story(row, way, word, Some((Turn::Begin, 1)), case);
+                }
+            }
+        }
+        assert!(self.host.deaths > before, "{case}: nobody ever came there\n{}", self.host.said());
+        self.host.disarm();
+    }
+
+    /// Its agent starts and dies on its way.
+    #[track_caller]
+    fn dies_at_start(&mut self, point: &str, way: Way) {
+        fettle_tests::power::sync(&self.host.state()).expect("it can be synced");
+        self.host.arm(point, way);
+        self.host.start();
+        eventually("somebody dies", LIMIT, || {
+            self.host.look();
+            if self.host.waits() { Err(self.host.said()) } else { Ok(()) }
+        });
+    }
+
+    fn next_story(&mut self) -> Story<'a, 'c> {
+        self.number += 1;
+        Story::new(self.cluster, self.desk, &self.host.name, &self.host.stories(), self.number)
+    }
+
+    /// One story, in which somebody dies (or has died already), and its end.
+    fn story(&mut self, row: &Row, way: Way, word: Word, dies: Option<(Turn, u64)>, case: &str) {
+        self.host.start_if_not();
+        let mut story = self.next_story();
+        let arm = |host: &mut Host<'_>, nth: u64| host.arm(&format!("{}#{nth}", row.point), way);
+        let host = &mut self.host;
+        if let Some((Turn::Begin, nth)) = dies {
+            arm(host, nth);
+        }
+        let host = std::cell::RefCell::new(host);
+        let look = || {
+            let mut host = host.borrow_mut();
+            host.look();
+            host.said()
+        };
+        story.begin(|| drop(look()));
+        let at_gate = || {
+            if let Some((Turn::Gate, nth)) = dies {
+                arm(&mut host.borrow_mut(), nth);
+            }
+        };
+        let (seen, asked) = story.play(look, at_gate);
+        let host = host.into_inner();
+        host.look();
+        let context = format!("{case}, {dies:?}: {}\n{}", shown(&seen), host.said());
+        story.nothing_twice(&context);
+        if host.waits() {
+            return; // Nobody died; it is tried again another way.
+        }
+        let hit = match dies {
+            Some((Turn::Gate, _)) => "remediate/high",
+            Some((Turn::Begin, _)) | None => "remediate/low",
+        };
+        match word {
+            Word::Asks if hit == "remediate/high" => {
+                assert_eq!(asked.as_deref(), Some(hit), "{context}");
+                assert_eq!(seen.ending == "verified", story.acted("high"), "{context}");
+                assert!(story.acted("low"), "{context}");
+            }
+            Word::GoesOn | Word::Asks => {
+                assert_eq!(asked, None, "{context}");
+                goes_on(&story, &seen, &host.boot(), &context);
+            }
+            Word::Cancelled
+            | Word::SameToken
+            | Word::NewToken
+            | Word::Joined
+            | Word::Starts
+            | Word::PutAside => {
+                panic!("{context}: a story does not end so")
+            }
+        }
+    }
+
+    /// A run that is cancelled at its gate.
+    fn cancel(&mut self, row: &Row, way: Way, case: &str) {
+        self.host.start_if_not();
+        let mut story = self.next_story();
+        story.begin(|| ());
+        let host = &mut self.host;
+        story.until("the run waits at a gate", || host.said(), |seen| seen.waiting_for == "gate");
+        host.arm(row.point, way);
+        story.desk.cancel(&story.run).expect("it can be cancelled");
+        let look = || {
+            host.look();
+            host.said()
+        };
+        let seen = story.until("the run has ended", look, |seen| seen.state == "ended");
+        let context = format!("{case}: {}\n{}", shown(&seen), host.said());
+        assert_eq!(seen.ending, "cancelled", "{context}");
+        assert!(story.acted("low") && !story.acted("high"), "{context}");
+        story.nothing_twice(&context);
+        eventually("whoever died is back", LIMIT, || {
+            host.look();
+            if host.waits() { Err(host.said()) } else { Ok(()) }
+        });
+        let runs = host.state().join("attempts").join(format!("{}.tombstone", story.run));
+        assert!(runs.exists(), "{context}: {} is not there", runs.display());
+    }
+
+    /// The journal is damaged while the agent is away, at the gate of a story.
+    fn damaged(&mut self, row: &Row, way: Way, word: Word, play: Play, case: &str) {
+        self.host.start_if_not();
+        let mut story = self.next_story();
+        story.begin(|| ());
+        let host = &mut self.host;
+        story.until("the run waits at a gate", || host.said(), |seen| seen.waiting_for == "gate");
+        host.halt();
+        let folder = host.state().join("journal");
+        let journal = fs::read_dir(&folder).expect("it is there").flatten().map(|entry| entry.path());
+        let journal = journal.filter(|path| path.extension().is_some_and(|end| end == "journal")).max();
+        let journal = journal.expect("there is a journal");
+        let mut bytes = fs::read(&journal).expect("it can be read");
+        let end = bytes.iter().rposition(|byte| *byte != 0).expect("there is something in it") + 1;
+        match play {
+            Play::Damaged => bytes[end / 3] ^= 0x40,
+            _ => {
+                bytes.resize(bytes.len().max(end + 256), 0);
+                bytes[end + 8..end + 200].fill(0x7e);
+            }
+        }
+        fs::write(&journal, &bytes).expect("it can be written");
+        self.dies_at_start(row.point, way);
+        let host = std::cell::RefCell::new(&mut self.host);
+        let look = || {
+            let mut host = host.borrow_mut();
+            host.look();
+            host.said()
+        };
+        let (seen, asked) = story.play(look, || ());
+        let host = host.into_inner();
+        let context = format!("{case}: {}\n{}", shown(&seen), host.said());
+        story.nothing_twice(&context);
+        assert_eq!(asked, None, "{context}");
+        let aside: Vec<PathBuf> = fs::read_dir(&folder)
+            .expect("it is there")
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.to_string_lossy().contains(".quarantined-"))
+            .collect();
+        if word == Word::PutAside {
+            assert!(!aside.is_empty(), "{context}");
+            assert_ne!(seen.ending, "verified", "{context}");
+            assert!(story.acted("low") && !story.acted("high"), "{context}");
+        } else {
+            assert!(aside.is_empty(), "{context}: {aside:?}");
+            goes_on(&story, &seen, &host.boot(), &context);
+        }
+        // A person has looked.
+        aside.iter().for_each(|path| fs::remove_file(path).expect("it can be removed"));
+    }
+
+    fn renewal(&mut self, row: &Row, way: Way) {
+        self.host.halt();
+        let file = self.host.state().join("identity/cert.pem");
+        let old = age(self.cluster, &self.host);
+        self.dies_at_start(row.point, way);
+        eventually("the certificate is renewed and the host is connected", LIMIT, || {
+            self.host.look();
+            let now = fs::read(&file).expect("there is always one");
+            if now != old && self.desk.is_connected(&self.host.name) { Ok(()) } else { Err(self.host.said()) }
+        });
+    }
+
+    fn join_quietly(&mut self) {
+        let token = self.token();
+        let output = self.try_to_join(&token);
+        assert!(output.status.success(), "{}", told(&output));
+        fettle_tests::power::sync(&self.host.state()).expect("it can be synced");
+    }
+
+    fn token(&self) -> String {
+        let made = self.cluster.json("ana", &["agent", "token", "create", &self.host.name]);
+        made["token"].as_str().expect("a token is text").to_owned()
+    }
+
+    fn try_to_join(&self, token: &str) -> std::process::Output {
+        Command::new(binary("fettle-agent"))
+            .args(["join", "--controller", &format!("https://localhost:{}", self.cluster.grpc)])
+            .args(["--token", token, "--root", &self.cluster.root_fingerprint(), "--state"])
+            .arg(self.host.state())
+            .envs(self.host.env())
+            .stdin(Stdio::null())
+            .output()
+            .expect("fettle-agent can be run")
+    }
+
+    /// Somebody types `fettle-agent join`, it dies, and they type it again.
+    fn join(&mut self, row: &Row, way: Way, word: Word, case: &str) {
+        self.host.wipe();
+        let token = self.token();
+        self.host.arm(row.point, way);
+        let died = self.try_to_join(&token);
+        assert!(!died.status.success(), "{case}: {}", told(&died));
+        self.host.look();
+        assert!(!self.host.waits(), "{case}: nobody ever came there: {}", told(&died));
+        let again = self.try_to_join(&token);
+        let said = told(&again);
+        let came = if again.status.success() {
+            Word::SameToken
+        } else if said.contains("joined already") {
+            Word::Joined
+        } else {
+            let anew = self.try_to_join(&self.token());
+            assert!(anew.status.success(), "{case}: {said}\n{}", told(&anew));
+            assert!(said.contains("token"), "{case}: {said}");
+            Word::NewToken
+        };
+        assert_eq!(came, word, "{case}: {said}");
+        self.host.start();
+        eventually("the host is connected", LIMIT, || {
+            if self.desk.is_connected(&self.host.name) { Ok(()) } else { Err(self.host.said()) }
+        });
+    }
+}
+
+/// Plays rows on a controller of its own, whose host's power can fail; the agent's host goes on. Gives back how many
+/// deaths there were.
+pub(super) fn on_a_controller(share: &[(Row, Way)], chance: &mut Chance, times: u64) -> u64 {
+    let mut cluster = stage().agent("web-1").start();
+    cluster.controller().kill();
+    let (state, aside) = (cluster.path("controller"), cluster.path("controller.aside"));
+    fs::rename(&state, &aside).expect("it can be moved");
+    let cluster = &cluster;
+    let Some(mut host) = Host::of_controller(cluster) else { return 0 };
+    let copied = Command::new("cp").arg("-a").arg(aside.join(".")).arg(&state).status();
+    assert!(copied.is_ok_and(|status| status.success()), "it can be moved");
+    fettle_tests::power::sync(&state).expect("it can be synced");
+    let desk = Desk::of(cluster, "ana");
+    let mut number = 0;
+    for (row, way) in share {
+        host.start_if_not();
+        for time in 0..times {
+            let case = format!("{} {way:?} {time}", row.point);
+            let before = host.deaths;
+            // Commits of a story, from its alert to its end; should there be fewer, the first.
+            for nth in [1 + chance.below(12), 1] {
+                number += 1;
+                let mut story = Story::new(cluster, &desk, "web-1", &host.stories(), number);
+                host.arm(&format!("{}#{nth}", row.point), *way);
+                let looked = std::cell::RefCell::new(&mut host);
+                let look = || {
+                    looked.borrow_mut().look();
+                    looked.borrow().said()
+                };
+                story.begin(|| drop(look()));
+                let (seen, asked) = story.play(look, || ());
+                let context = format!("{case}#{nth}: {}\n{}", shown(&seen), host.said());
+                story.nothing_twice(&context);
+                assert_eq!(asked, None, "{context}");
+                goes_on(&story, &seen, &boot_of_plan(&seen).unwrap_or_default(), &context);
+                host.disarm();
+                if host.deaths > before {
+                    break;
+                }
+            }
+            assert!(host.deaths > before, "{case}: nobody ever came there\n{}", host.said());
+        }
+        host.halt();
+        super::super::history_gives_the_tables(cluster);
+    }
+    host.deaths
+}
+
+/// Plays the first start of a controller, which has nothing yet. Gives back how many deaths there were.
+pub(super) fn on_a_first_controller(share: &[(Row, Way)], times: u64) -> u64 {
+    let mut cluster = stage().start();
+    cluster.controller().kill();
+    let state = cluster.path("controller");
+    fs::remove_dir_all(&state).expect("it can be removed");
+    let cluster = &cluster;
+    let Some(mut host) = Host::of_controller(cluster) else { return 0 };
+    for (row, way) in share {
+        for time in 0..times {
+            let case = format!("{} {way:?} {time}", row.point);
+            host.wipe();
+            host.arm(row.point, *way);
+            host.start();
+            let mut answers = |what: &str| {
+                eventually(what, LIMIT, || {
+                    host.look();
+                    let url = cluster.url("/v1/signals/nobody");
+                    let answer = fettle_tests::alerts::post(&url, &state.join("ca.pem"), None, b"{}");
+                    let ready = answer.status != 0 && !host.waits();
+                    if ready { Ok(()) } else { Err(format!("{case}: {answer:?}\n{}", host.said())) }
+                });
+                fs::read(state.join("trust.json")).expect("there is a trust bundle")
+            };
+            let trust = answers("a controller that died at its first start starts");
+            host.halt();
+            host.start();
+            let again = || {
+                eventually("it starts again", LIMIT, || {
+                    let url = cluster.url("/v1/signals/nobody");
+                    let answer = fettle_tests::alerts::post(&url, &state.join("ca.pem"), None, b"{}");
+                    if answer.status == 0 { Err(host.said()) } else { Ok(()) }
+                });
+                fs::read(state.join("trust.json")).expect("there is a trust bundle")
+            };
+            assert_eq!(trust, again(), "{case}: the authority that hosts pin stays the same");
+            assert!(!state.join("ca.new").exists(), "{case}: no key is left that nobody uses");
+            host.halt();
+        }
+    }
+    host.deaths
+}
+
+/// When somebody dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// From the alert on.
+    Begin,
+    /// From the approval on.
+    Gate,
+}
+
+/// Each step has acted once and the run is verified; but what people approved, or are asked to approve, of a plan from
+/// before a reboot does not act any more, and the run says that it did not.
+#[track_caller]
+fn goes_on(story: &Story<'_, '_>, seen: &v1::HostRun, boot: &str, context: &str) {
+    assert!(story.acted("low"), "{context}");
+    let void = boot_of_plan(seen).is_some_and(|planned| planned != boot);
+    if void && !story.acted("high") {
+        assert!(matches!(seen.ending.as_str(), "failed" | "refused"), "{context}");
+        assert!(seen.reason.contains("reboot"), "{context}");
+        return;
+    }
+    assert_eq!(seen.ending, "verified", "{context}");
+    assert!(story.acted("high"), "{context}");
+}
+
+/// Makes the certificate of a host one that is to be renewed at once. Gives it back as its file has it.
+fn age(cluster: &Cluster, host: &Host<'_>) -> Vec<u8> {
+    use fettle_controller::ca::Ca;
+    use fettle_controller::world::{System, World as _};
+    use std::time::Duration;
+    let hour = Duration::from_secs(3600);
+    let now = System.now();
+    let ca =
+        Ca::open(&cluster.path("controller"), now).expect("there is an authority").with_agent_validity(hour);
+    let folder = host.state().join("identity");
+    let key = fs::read_to_string(folder.join("key.pem")).expect("there is a key");
+    let key = rcgen::KeyPair::from_pem(&key).expect("it is one");
+    let request = rcgen::CertificateParams::default().serialize_request(&key).expect("it can be asked");
+    let name = host.name.parse().expect("it is a name");
+    let issued = ca.issue(&name, request.der(), now.minus(hour * 5 / 6)).expect("it is given");
+    let pem = fettle_tests::cluster::pem(&issued.der).into_bytes();
+    fs::write(folder.join("cert.pem"), &pem).expect("it can be written");
+    pem
+}
