@@ -105,9 +105,10 @@ impl SimHost {
                 machine.now + machine.chance.ms(RESTART_MS)
             };
             loop {
-                let machine = current(&self.machine);
-                let (now, next, held) = (machine.now, machine.next(), machine.held);
-                drop(machine);
+                let (now, next, held) = {
+                    let machine = current(&self.machine);
+                    (machine.now, machine.next(), machine.held)
+                };
                 if now >= until && !held {
                     break;
                 }
@@ -150,9 +151,10 @@ impl SimHost {
         let mut link = pin!(link::run(dial, wires, stop));
         let mut write_at: Option<Duration> = None;
         loop {
-            let machine = current(&self.machine);
-            let (now, lives) = (machine.now, machine.life == Some(number));
-            drop(machine);
+            let (now, lives) = {
+                let machine = current(&self.machine);
+                (machine.now, machine.life == Some(number))
+            };
             if !lives {
                 return Ok(());
             }

@@ -1,0 +1,336 @@
+//! Every rule can be broken: a bad history is told to the checker, which must say so; and a good one, which it must let
+//! pass.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fettle_controller::model::row::{
+    AgentRow, Blob, DecisionRow, GateRow, GateState, KeptRow, Leaf, Origin, PlanRow, Signature, SignedBlob,
+};
+use fettle_controller::model::{Change, StepEnd};
+use fettle_controller::policy::Mode;
+use fettle_controller::run::{Beginning, begin};
+use fettle_controller::store::Record;
+use fettle_controller::world::At;
+use fettle_proto::signed::plan as format;
+use fettle_runbooks::expr::Scope;
+use fettle_runbooks::id::{Digest, GateId, Host, RunId};
+use fettle_runbooks::plan::{self, Plan};
+use fettle_runbooks::run::{Ending, Final, HostRun, State, Until};
+use libtest_mimic::{Failed, Trial};
+use uuid::Uuid;
+
+use crate::cast::MEND;
+use crate::check::{Broken, Checker};
+use crate::host::{Entry, What};
+use crate::people::Ack;
+
+/// A history in the making. What is wrong is kept until it is asked for.
+struct Told {
+    checker: Checker,
+    broken: Option<Broken>,
+    number: u64,
+}
+
+fn host() -> Host {
+    "web-1".parse().expect("a name")
+}
+
+fn run() -> RunId {
+    RunId::new(Uuid::from_u128(7))
+}
+
+fn gate() -> GateId {
+    GateId::new(Uuid::from_u128(8))
+}
+
+fn the_plan() -> (Vec<u8>, Digest) {
+    let read = fettle_runbooks::read(MEND.as_bytes()).expect("a good runbook");
+    let rendering = plan::render(&read.runbook, &Scope(BTreeMap::new()), &BTreeMap::new()).expect("rendered");
+    let bytes = format::encode(&Plan {
+        agent: host(),
+        run: run(),
+        nonce: "ab".repeat(32),
+        boot: "boot".to_owned(),
+        runbook: read.runbook.name().to_owned(),
+        runbook_digest: read.runbook.digest(),
+        inputs: BTreeMap::new(),
+        of: None,
+        evidence: rendering.evidence,
+        steps: rendering.steps,
+        verify: rendering.verify,
+    });
+    let digest = format::digest_of(&bytes);
+    (bytes, digest)
+}
+
+impl Told {
+    /// A run has begun and has its plan.
+    fn planned() -> Told {
+        let mut told = Told { checker: Checker::default(), broken: None, number: 0 };
+        let read = fettle_runbooks::read(MEND.as_bytes()).expect("a good runbook");
+        let (row, hosts) = begin(Beginning {
+            id: run(),
+            runbook: read.runbook.name(),
+            digest: read.runbook.digest(),
+            bytes: MEND.into(),
+            certificates: &[],
+            certified: true,
+            inputs: BTreeMap::new(),
+            origin: Origin::Alert("DiskFull".to_owned()),
+            start: None,
+            incident: None,
+            signal: None,
+            mode: Mode::Auto,
+            hosts: vec![host()],
+            of: None,
+            now: At(0),
+        });
+        told.change(Change::RunCreated { run: Box::new(row), hosts });
+        let (bytes, digest) = the_plan();
+        let plan =
+            PlanRow { bytes: Blob::new(bytes), digest, nonce: String::new(), impossible: BTreeMap::new() };
+        told.change(Change::Planned { run: run(), host: host(), plan });
+        told.moved(State::Remediating);
+        told
+    }
+
+    fn change(&mut self, change: Change) {
+        self.number += 1;
+        let record = Record { number: self.number, at: At(0), run: None, incident: None, change };
+        let outcome = self.checker.record(&record);
+        self.broken = self.broken.take().or(outcome.err());
+    }
+
+    fn moved(&mut self, state: State) {
+        let machine = HostRun { state, segment: 2, effects: true, until: Until::End };
+        self.change(Change::Moved { run: run(), host: host(), machine, reason: String::new() });
+    }
+
+    fn ended(&mut self, ending: Ending) {
+        self.moved(State::Ended(Final { ending, reason: String::new() }));
+    }
+
+    fn approved(&mut self, by_somebody: bool) {
+        let signed = SignedBlob { bytes: Blob::default(), signature: Signature::Missing };
+        let decision = DecisionRow {
+            person: "ana".to_owned(),
+            approves: true,
+            reason: String::new(),
+            at: At(0),
+            signed,
+        };
+        let leaf = Leaf {
+            host: host(),
+            plan: the_plan().1,
+            nonce: String::new(),
+            from: "remediate/purge".to_owned(),
+        };
+        self.change(Change::GateOpened(Box::new(GateRow {
+            id: gate(),
+            run: run(),
+            incident: None,
+            runbook: "sim/mend".to_owned(),
+            request: Blob::default(),
+            digest: the_plan().1,
+            leaves: vec![leaf],
+            factors: Vec::new(),
+            excluded: BTreeMap::new(),
+            opened_at: At(0),
+            decide_by: At(1),
+            start_by: At(2),
+            escalate: None,
+            escalated_at: None,
+            state: GateState::Open,
+            reason: String::new(),
+            closed_at: None,
+            decisions: if by_somebody { vec![decision] } else { Vec::new() },
+        })));
+        self.change(Change::GateClosed { gate: gate(), state: GateState::Approved, reason: String::new() });
+    }
+
+    fn connected(&mut self, epoch: u64) {
+        self.change(Change::AgentConnected(Box::new(AgentRow {
+            host: host(),
+            labels: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            epoch,
+            connected: true,
+            version: String::new(),
+            last_seen_at: At(0),
+            serial: String::new(),
+            not_after: At(0),
+            revoked: None,
+            void_until: At(0),
+            roster_version: 1,
+            missing: Vec::new(),
+            boot_id: String::new(),
+            acked: BTreeMap::new(),
+            journal: String::new(),
+            tallies: BTreeMap::new(),
+        })));
+    }
+
+    fn step_ended(&mut self, path: &str, outcome: &str) {
+        self.change(Change::StepEnded(Box::new(StepEnd {
+            run: run(),
+            host: host(),
+            path: path.to_owned(),
+            attempt: 1,
+            outcome: outcome.to_owned(),
+            message: String::new(),
+            exit_code: None,
+            outputs: BTreeMap::new(),
+            stdout: KeptRow::default(),
+            stderr: KeptRow::default(),
+            at: At(0),
+            began_at: At(0),
+        })));
+    }
+
+    fn happened(&mut self, step: &str, attempt: u32, words: &[&str], what: What) {
+        let outcome = self.checker.entry(&Entry {
+            at: Duration::from_secs(10),
+            host: host(),
+            machine: "web-1".to_owned(),
+            boot: 1,
+            run: run(),
+            path: format!("remediate/{step}"),
+            attempt,
+            acts: true,
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            digest: the_plan().1,
+            what,
+        });
+        self.broken = self.broken.take().or(outcome.err());
+    }
+
+    fn vacuum(&mut self, attempt: u32) {
+        self.happened("vacuum", attempt, &["sim", "lower=/var:4"], What::Begun);
+    }
+
+    fn purge(&mut self, attempt: u32) {
+        self.happened("purge", attempt, &["sim", "lower=/var:40"], What::Begun);
+    }
+
+    fn heard(&mut self, ack: Ack) {
+        let outcome = self.checker.ack(ack);
+        self.broken = self.broken.take().or(outcome.err());
+    }
+}
+
+type Story = (&'static str, Option<&'static str>, fn(&mut Told));
+
+/// A history after the plan, and the rule it breaks; none for a good one.
+const STORIES: &[Story] = &[
+    ("a_run_that_goes_well_breaks_no_rule", None, |told| {
+        told.connected(1);
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
+        told.step_ended("remediate/vacuum", "succeeded");
+        told.approved(true);
+        told.purge(1);
+        told.happened("purge", 1, &[], What::Done { code: 0 });
+        told.step_ended("remediate/purge", "succeeded");
+        told.checker.away(&host(), Duration::from_secs(20));
+        told.connected(2);
+        told.heard(Ack::Started(run()));
+        told.ended(Ending::Verified);
+    }),
+    ("an_attempt_that_starts_twice_is_seen", Some("once"), |told| {
+        told.vacuum(1);
+        told.vacuum(1);
+    }),
+    ("a_step_that_must_not_repeat_and_does_is_seen", Some("again"), |told| {
+        told.approved(true);
+        told.purge(1);
+        told.purge(2);
+    }),
+    ("a_step_that_somebody_said_did_not_run_may_start_again", None, |told| {
+        told.approved(true);
+        told.purge(1);
+        let (path, by) = ("remediate/purge".to_owned(), "ana".to_owned());
+        told.change(Change::Resolved {
+            run: run(),
+            host: host(),
+            path,
+            ran: false,
+            by,
+            reason: String::new(),
+        });
+        told.purge(2);
+    }),
+    ("a_step_behind_a_gate_that_nobody_approved_is_seen", Some("gate"), |told| told.purge(1)),
+    ("a_gate_that_counts_as_approved_without_an_approval_is_seen", Some("gate"), |told| told.approved(false)),
+    ("other_words_than_those_of_the_plan_are_seen", Some("plan"), |told| {
+        told.happened("vacuum", 1, &["sim", "lower=/var:99"], What::Begun);
+    }),
+    ("a_step_that_is_in_no_plan_is_seen", Some("plan"), |told| {
+        told.happened("other", 1, &["sim"], What::Begun);
+    }),
+    ("a_success_that_was_none_is_seen", Some("truth"), |told| {
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 1 });
+        told.step_ended("remediate/vacuum", "succeeded");
+    }),
+    ("a_step_that_ran_and_is_told_not_to_have_started_is_seen", Some("truth"), |told| {
+        told.vacuum(1);
+        told.step_ended("remediate/vacuum", "not-started");
+    }),
+    ("a_symptom_that_was_never_away_is_not_verified", Some("truth"), |told| {
+        told.checker.away(&host(), Duration::from_secs(5));
+        told.vacuum(1);
+        told.ended(Ending::Verified);
+    }),
+    ("a_run_that_ends_over_an_unknown_outcome_is_seen", Some("unknown"), |told| {
+        told.vacuum(1);
+        told.step_ended("remediate/vacuum", "unknown");
+        told.ended(Ending::Failed);
+    }),
+    ("an_end_that_changes_is_seen", Some("ended"), |told| {
+        told.ended(Ending::Failed);
+        told.ended(Ending::Cancelled);
+    }),
+    ("an_acknowledgement_of_what_is_not_there_is_seen", Some("kept"), |told| {
+        told.heard(Ack::Cancelled(run()));
+    }),
+    ("a_gap_in_the_history_is_seen", Some("kept"), |told| {
+        told.number += 1;
+        told.moved(State::Remediating);
+    }),
+    ("an_epoch_that_is_given_twice_is_seen", Some("epoch"), |told| {
+        told.connected(3);
+        told.connected(3);
+    }),
+    ("a_run_that_nothing_will_move_is_seen", Some("cause"), |told| {
+        told.broken = told.checker.at_rest().err();
+    }),
+];
+
+/// The tests.
+pub(crate) fn trials() -> Vec<Trial> {
+    let trial = |(name, rule, story): &Story| {
+        let (rule, story) = (*rule, *story);
+        Trial::test(*name, move || {
+            let mut told = Told::planned();
+            story(&mut told);
+            match (told.broken, rule) {
+                (None, None) => Ok(()),
+                (Some(broken), Some(rule)) if broken.rule == rule => Ok(()),
+                (found, wanted) => Err(Failed::from(format!("wanted {wanted:?}, found {found:?}"))),
+            }
+        })
+    };
+    STORIES.iter().map(trial).chain([every_rule_is_broken_once()]).collect()
+}
+
+fn every_rule_is_broken_once() -> Trial {
+    Trial::test("every_rule_is_broken_once_at_least", || {
+        let broken: BTreeSet<&str> = STORIES.iter().filter_map(|(_, rule, _)| *rule).collect();
+        let table = include_str!("check.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
+        let named =
+            table.filter_map(|row| row.split(" | ").next()).filter(|name| !["Name", "---"].contains(name));
+        let missing: Vec<&str> = named.filter(|name| !broken.contains(name)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(Failed::from(format!("no test breaks {missing:?}"))) }
+    })
+}

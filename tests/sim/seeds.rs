@@ -1,0 +1,124 @@
+//! One process for each seed: they share nothing, so that each tells its story as it would alone.
+
+use std::env;
+use std::ops::Range;
+use std::process::{Command, ExitCode, Output};
+use std::str::FromStr as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use libtest_mimic::{Failed, Trial};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::{chance, story};
+
+/// The seed to be told in this process.
+const SEED: &str = "FETTLE_SIM_SEED";
+/// Set: only the end is told.
+const BRIEF: &str = "FETTLE_SIM_BRIEF";
+/// Which seeds to go through.
+const SEEDS: &str = "FETTLE_SIM_SEEDS";
+/// What is logged.
+const LOG: &str = "FETTLE_SIM_LOG";
+
+/// The seeds that every change must pass.
+const ALWAYS: Range<u64> = 0..200;
+/// Seeds of one test.
+const GROUP: u64 = 10;
+/// Seeds that once found something, with what it was.
+const FOUND: &[(u64, &str)] = &[];
+
+/// A story may go deep.
+const STACK: usize = 64 * 1024 * 1024;
+
+/// Panics in this process; a program that panics is wrong, even where its task is caught.
+pub(crate) static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// The seed of this process, if it has one.
+pub(crate) fn only() -> Option<u64> {
+    env::var(SEED).ok()?.parse().ok()
+}
+
+/// Tells one seed's story here.
+pub(crate) fn play(seed: u64) -> ExitCode {
+    chance::seed(seed);
+    let aloud = env::var_os(BRIEF).is_none();
+    if let Ok(wanted) = env::var(LOG) {
+        let targets = Targets::from_str(&wanted).unwrap_or_default();
+        let lines = tracing_subscriber::fmt::layer().without_time().with_writer(std::io::stdout);
+        tracing_subscriber::registry().with(targets).with(lines).init();
+    }
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        PANICS.fetch_add(1, Ordering::SeqCst);
+        default(info);
+    }));
+    // A thread that begins now has drawn nothing from before the seed.
+    let telling = std::thread::Builder::new().stack_size(STACK).spawn(move || story::tell(seed, aloud));
+    let told = match telling.expect("a thread").join() {
+        Ok(told) => told,
+        Err(_) => return ExitCode::FAILURE,
+    };
+    let (lines, hash) = told.sum;
+    let minutes = told.took.as_secs_f64() / 60.0;
+    if !aloud && told.wrong.is_some() {
+        told.tail.iter().for_each(|line| println!("{line}"));
+    }
+    println!(
+        "seed {seed}: {lines} lines, hash {hash:016x}, {minutes:.1} virtual minutes, {:?}",
+        told.endings
+    );
+    match told.wrong {
+        None => ExitCode::SUCCESS,
+        Some(wrong) => {
+            println!("seed {seed}: {wrong}\nagain: {SEED}={seed} cargo test -p fettle-tests --test sim");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The seeds as tests.
+pub(crate) fn trials() -> Vec<Trial> {
+    let range = env::var(SEEDS).ok().map_or(ALWAYS, |text| {
+        let (from, to) =
+            text.split_once("..").unwrap_or_else(|| panic!("{SEEDS} is `from..to`, not `{text}`"));
+        let number = |text: &str| text.parse().unwrap_or_else(|error| panic!("{SEEDS}: `{text}`: {error}"));
+        number(from)..number(to)
+    });
+    let groups = (range.start..range.end).step_by(GROUP as usize).map(|from| {
+        let to = (from + GROUP).min(range.end);
+        Trial::test(format!("seeds_{from}_to_{}_break_no_rule", to - 1), move || {
+            (from..to).try_for_each(pass)
+        })
+    });
+    let found = FOUND.iter().map(|(seed, what)| {
+        Trial::test(format!("seed_{seed}_{}", what.replace(' ', "_")), move || pass(*seed))
+    });
+    let again = Trial::test("a_seed_tells_the_same_story_twice", || {
+        // Long ones, with many faults.
+        for seed in [3, 11, 17] {
+            let (once, twice) = (told(seed)?, told(seed)?);
+            if once.stdout != twice.stdout {
+                let both = [once, twice].map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
+                return Err(Failed::from(both.join("\n")));
+            }
+        }
+        Ok(())
+    });
+    groups.chain(found).chain([again]).collect()
+}
+
+fn told(seed: u64) -> Result<Output, Failed> {
+    let own = env::current_exe()?;
+    Ok(Command::new(own).env(SEED, seed.to_string()).env(BRIEF, "1").output()?)
+}
+
+fn pass(seed: u64) -> Result<(), Failed> {
+    let output = told(seed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stderr, output.stdout].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Err(Failed::from(format!("{}\n{}\nseed {seed}: {}", said[0], said[1], output.status)))
+}

@@ -1,0 +1,353 @@
+//! The controller's disk: the real store, with an fsync that takes its virtual time, fails, stalls, or is cut off.
+//!
+//! A transaction that was handed in is under way until its time has come; then it is committed to SQLite and its ticket
+//! answers. A crash keeps a beginning of what is under way and loses the rest, as a log does. What is durable is also told
+//! to whoever watches, in order: that is the history the invariants are about.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use fettle_controller::model::row::{AgentRow, GateRow, IncidentRow, SignalRow};
+use fettle_controller::model::{Model, Row};
+use fettle_controller::store::{
+    Of, Record, RunFilter, RunParts, Sqlite, Store, Ticket, Transaction, Unavailable, check_fold,
+};
+use fettle_controller::world::At;
+use fettle_runbooks::id::{GateId, Host, IncidentId, RunId, SignalId};
+use tempfile::TempDir;
+use tokio::sync::{Notify, oneshot};
+
+use crate::chance::Chance;
+use crate::trace::Trace;
+
+/// Transactions that one commit may carry, as in the product.
+const BATCH: usize = 512;
+
+/// How the disk is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It does what it should.
+    #[default]
+    Good,
+    /// Every commit fails for want of space; nothing of it is kept.
+    Full,
+    /// The next commit fails, and it is open whether it took effect: this says whether it did.
+    FailsOnce(bool),
+    /// The next commit takes so long.
+    StallsOnce(Duration),
+}
+
+/// The disk, which outlives every controller that uses it. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Disk(Arc<Mutex<Inner>>);
+
+struct Inner {
+    directory: TempDir,
+    sqlite: Option<Arc<Sqlite>>,
+    under_way: VecDeque<Queued>,
+    work: Arc<Notify>,
+    health: Health,
+    chance: Chance,
+    trace: Trace,
+    /// Everything durable since the last look.
+    news: Vec<Record>,
+    /// The number of the last durable record.
+    last: u64,
+    /// A copy taken earlier, and the number of its last record.
+    backup: Option<(PathBuf, u64)>,
+}
+
+struct Queued {
+    transaction: Transaction,
+    done: oneshot::Sender<Result<(), Unavailable>>,
+}
+
+fn unavailable(doing: &'static str) -> Unavailable {
+    Unavailable { doing, source: None }
+}
+
+impl Disk {
+    /// An empty one. In memory, where the machine has such a folder.
+    pub(crate) fn new(seed: u64, trace: Trace) -> Disk {
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let directory = tempfile::Builder::new().prefix("fettle-sim-").tempdir_in(parent).expect("a folder");
+        Disk(Arc::new(Mutex::new(Inner {
+            directory,
+            sqlite: None,
+            under_way: VecDeque::new(),
+            work: Arc::default(),
+            health: Health::default(),
+            chance: Chance::new(seed, "controller's disk"),
+            trace,
+            news: Vec::new(),
+            last: 0,
+            backup: None,
+        })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The folder for what else a controller keeps.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.inner().directory.path().to_owned()
+    }
+
+    /// Opens the store for a controller's life; after a crash what had been under way is decided.
+    pub(crate) fn open(&self) -> SimStore {
+        let mut inner = self.inner();
+        let sqlite = Arc::new(Sqlite::open(&inner.directory.path().join("store")).expect("the store opens"));
+        let store = SimStore { disk: self.clone(), sqlite: Arc::downgrade(&sqlite) };
+        inner.sqlite = Some(sqlite);
+        store
+    }
+
+    /// Commits what is handed in, for as long as a controller lives.
+    pub(crate) async fn work(self) {
+        let work = Arc::clone(&self.inner().work);
+        loop {
+            while let Some(wait) = self.next() {
+                tokio::time::sleep(wait).await;
+                self.inner().commit();
+            }
+            work.notified().await;
+        }
+    }
+
+    /// How long the next commit takes, if there is something to commit.
+    fn next(&self) -> Option<Duration> {
+        let mut inner = self.inner();
+        if inner.under_way.is_empty() {
+            return None;
+        }
+        if let Health::StallsOnce(stall) = inner.health {
+            inner.health = Health::Good;
+            return Some(stall);
+        }
+        Some(inner.chance.ms(0..8))
+    }
+
+    /// How it is from now on.
+    pub(crate) fn be(&self, health: Health) {
+        self.inner().health = health;
+    }
+
+    /// The controller is gone: a beginning of what was under way is kept.
+    pub(crate) fn crash(&self) {
+        let mut inner = self.inner();
+        let waiting = inner.under_way.len();
+        let kept = inner.chance.among(0..waiting as u64 + 1) as usize;
+        let lost = waiting - kept;
+        inner.under_way.truncate(kept);
+        if inner.health != Health::Full {
+            inner.apply();
+        }
+        inner.under_way.clear();
+        inner.health = Health::Good;
+        inner
+            .trace
+            .say(format_args!("the controller's disk keeps {kept} of what was under way and loses {lost}"));
+        inner.sqlite = None;
+    }
+
+    /// Holds the tables against the history, while no controller lives.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let inner = self.inner();
+        let sqlite =
+            Sqlite::open(&inner.directory.path().join("store")).map_err(|error| error.to_string())?;
+        let differences = check_fold(&sqlite).map_err(|error| error.to_string())?;
+        match differences.first() {
+            None => Ok(()),
+            Some(first) => {
+                Err(format!("{} rows differ from the history, the first: {first:?}", differences.len()))
+            }
+        }
+    }
+
+    /// Takes a copy of what is durable now.
+    pub(crate) fn back_up(&self) {
+        let mut inner = self.inner();
+        let (from, to) = (inner.directory.path().join("store"), inner.directory.path().join("backup"));
+        copy(&from, &to);
+        inner.backup = Some((to, inner.last));
+    }
+
+    /// Puts the copy back, while no controller lives. Gives back the number of the last record that is there now; nothing if no
+    /// copy was taken.
+    pub(crate) fn restore(&self) -> Option<u64> {
+        let mut inner = self.inner();
+        let (from, last) = inner.backup.clone()?;
+        let to = inner.directory.path().join("store");
+        fs::remove_dir_all(&to).expect("the store can be removed");
+        copy(&from, &to);
+        inner.last = last;
+        Some(last)
+    }
+
+    /// Everything that became durable since the last call.
+    pub(crate) fn news(&self) -> Vec<Record> {
+        std::mem::take(&mut self.inner().news)
+    }
+}
+
+/// Copies the files of a store that nobody is writing to.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    fs::create_dir_all(to).expect("a folder can be made");
+    for file in ["controller.db", "controller.db-wal"] {
+        if from.join(file).exists() {
+            fs::copy(from.join(file), to.join(file)).expect("a file can be copied");
+        }
+    }
+}
+
+impl Inner {
+    /// One commit, with whatever is queued.
+    fn commit(&mut self) {
+        match self.health {
+            Health::Good | Health::StallsOnce(_) => self.apply(),
+            Health::Full => self.fail("write: no space is left"),
+            Health::FailsOnce(kept) => {
+                self.health = Health::Good;
+                self.trace.say(format_args!("a commit fails, and is {}", if kept { "kept" } else { "lost" }));
+                if kept {
+                    let unheard: Vec<_> = self
+                        .under_way
+                        .iter_mut()
+                        .map(|queued| std::mem::replace(&mut queued.done, oneshot::channel().0))
+                        .take(BATCH)
+                        .collect();
+                    self.apply();
+                    for done in unheard {
+                        let _ = done.send(Err(unavailable("sync")));
+                    }
+                } else {
+                    self.fail("sync");
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, doing: &'static str) {
+        for queued in self.under_way.drain(..) {
+            let _ = queued.done.send(Err(unavailable(doing)));
+        }
+    }
+
+    fn apply(&mut self) {
+        let Some(sqlite) = self.sqlite.clone() else { return };
+        let batch: Vec<Queued> = self.under_way.drain(..BATCH.min(self.under_way.len())).collect();
+        let handed_in: Vec<(Queued, Ticket)> = batch
+            .into_iter()
+            .map(|queued| {
+                let ticket = sqlite.commit(queued.transaction.clone());
+                (queued, ticket)
+            })
+            .collect();
+        for (Queued { transaction, done }, ticket) in handed_in {
+            let outcome = wait(ticket).unwrap_or_else(|_| Err(unavailable("reach the writer")));
+            if outcome.is_ok() {
+                self.last = transaction.records.last().map_or(self.last, |record| record.number);
+                self.news.extend(transaction.records);
+            }
+            let _ = done.send(outcome);
+        }
+    }
+}
+
+/// Waits for SQLite's thread, which no simulated time passes for.
+fn wait<T>(ticket: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvError> {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut ticket = pin!(ticket);
+    loop {
+        match ticket.as_mut().poll(&mut context) {
+            Poll::Ready(answer) => return answer,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// The store as one controller sees it; whoever holds on to it after that controller's death finds it closed.
+pub(crate) struct SimStore {
+    disk: Disk,
+    sqlite: Weak<Sqlite>,
+}
+
+impl SimStore {
+    fn sqlite(&self) -> Result<Arc<Sqlite>, Unavailable> {
+        self.sqlite.upgrade().ok_or_else(|| unavailable("reach a dead controller's store"))
+    }
+}
+
+impl Store for SimStore {
+    fn commit(&self, transaction: Transaction) -> Ticket {
+        let (done, ticket) = oneshot::channel();
+        let mut inner = self.disk.inner();
+        inner.under_way.push_back(Queued { transaction, done });
+        inner.work.notify_one();
+        ticket
+    }
+    fn commits(&self) -> Result<(), Unavailable> {
+        match self.disk.inner().health {
+            Health::Full => Err(unavailable("write: no space is left")),
+            Health::Good | Health::FailsOnce(_) | Health::StallsOnce(_) => Ok(()),
+        }
+    }
+    fn load(&self, since: At) -> Result<Model, Unavailable> {
+        self.sqlite()?.load(since)
+    }
+    fn runs(&self, filter: &RunFilter) -> Result<Vec<RunParts>, Unavailable> {
+        self.sqlite()?.runs(filter)
+    }
+    fn run(&self, run: RunId) -> Result<Option<RunParts>, Unavailable> {
+        self.sqlite()?.run(run)
+    }
+    fn follow_ups(&self, run: RunId) -> Result<Vec<RunParts>, Unavailable> {
+        self.sqlite()?.follow_ups(run)
+    }
+    fn gates(&self, open: bool, limit: usize) -> Result<Vec<GateRow>, Unavailable> {
+        self.sqlite()?.gates(open, limit)
+    }
+    fn gate(&self, gate: GateId) -> Result<Option<GateRow>, Unavailable> {
+        self.sqlite()?.gate(gate)
+    }
+    fn signals(&self, limit: usize) -> Result<Vec<SignalRow>, Unavailable> {
+        self.sqlite()?.signals(limit)
+    }
+    fn signal(&self, signal: SignalId) -> Result<Option<SignalRow>, Unavailable> {
+        self.sqlite()?.signal(signal)
+    }
+    fn incidents(&self, open: bool, limit: usize) -> Result<Vec<IncidentRow>, Unavailable> {
+        self.sqlite()?.incidents(open, limit)
+    }
+    fn incident(&self, incident: IncidentId) -> Result<Option<IncidentRow>, Unavailable> {
+        self.sqlite()?.incident(incident)
+    }
+    fn agents(&self) -> Result<Vec<AgentRow>, Unavailable> {
+        self.sqlite()?.agents()
+    }
+    fn agent(&self, host: &Host) -> Result<Option<AgentRow>, Unavailable> {
+        self.sqlite()?.agent(host)
+    }
+    fn history(&self, of: Of, after: u64, limit: usize) -> Result<Vec<Record>, Unavailable> {
+        self.sqlite()?.history(of, after, limit)
+    }
+    fn rows(&self) -> Result<Vec<Row>, Unavailable> {
+        self.sqlite()?.rows()
+    }
+}

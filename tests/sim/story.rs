@@ -1,0 +1,441 @@
+//! One seed's story, from the first step to the last.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, UNIX_EPOCH};
+
+use fettle_controller::ca::Ca;
+use fettle_controller::world::At;
+use fettle_runbooks::id::Host;
+
+use crate::cast::{Cast, TOO_FULL};
+use crate::chance::Chance;
+use crate::check::Checker;
+use crate::controller::{self, Machine};
+use crate::faults::{self, Fault, Plan};
+use crate::host::{DiskImage, EPOCH_MS, Ledger, Make, Nature, SimHost};
+use crate::people::{self, Acks, Desk};
+use crate::seeds::PANICS;
+use crate::store::{Disk, Health};
+use crate::trace::{self, Trace};
+
+/// Things go wrong for so long.
+const TROUBLE: Duration = Duration::from_secs(120);
+/// When nothing goes wrong any more, everything has ended after so long.
+const SETTLED: Duration = Duration::from_secs(15 * 60);
+
+/// How a seed went.
+pub(crate) struct Told {
+    /// The rule that was broken, or what else was wrong.
+    pub(crate) wrong: Option<String>,
+    /// Lines, and their hash.
+    pub(crate) sum: (usize, u64),
+    /// The last lines.
+    pub(crate) tail: Vec<String>,
+    /// How host runs ended.
+    pub(crate) endings: BTreeMap<&'static str, usize>,
+    /// How much time it was, virtually.
+    pub(crate) took: Duration,
+}
+
+/// Tells the story of a seed.
+pub(crate) fn tell(seed: u64, aloud: bool) -> Told {
+    let trace = Trace::new(aloud);
+    let mut stage = Stage::new(seed, &trace);
+    let wrong = stage.play().err();
+    if let Some(wrong) = &wrong {
+        trace.say(format_args!("WRONG: {wrong}"));
+    }
+    Told {
+        wrong,
+        sum: trace.sum(),
+        tail: trace.tail(),
+        endings: stage.checker.endings(),
+        took: stage.sim.elapsed(),
+    }
+}
+
+struct Stage {
+    sim: turmoil::Sim<'static>,
+    controller: Machine,
+    hosts: Vec<SimHost>,
+    names: Vec<Host>,
+    ledger: Ledger,
+    heard: usize,
+    acks: Acks,
+    checker: Checker,
+    plan: Plan,
+    images: BTreeMap<usize, DiskImage>,
+    /// When the controller is to be started again, and on what.
+    back: Option<(Duration, bool)>,
+    twins: usize,
+    trace: Trace,
+    seed: u64,
+}
+
+fn name(host: usize) -> String {
+    format!("web-{}", host + 1)
+}
+
+impl Stage {
+    fn new(seed: u64, trace: &Trace) -> Stage {
+        let mut chance = Chance::new(seed, "stage");
+        let tick = *chance.one(&[100, 200, 300]);
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(chance.word())
+            .epoch(UNIX_EPOCH + Duration::from_millis(u64::try_from(EPOCH_MS).unwrap_or(0)))
+            .simulation_duration(TROUBLE + SETTLED + Duration::from_secs(3600))
+            .tick_duration(Duration::from_millis(tick))
+            .min_message_latency(Duration::from_millis(1))
+            .max_message_latency(chance.ms(2..150))
+            .enable_random_order()
+            .tcp_capacity(4096)
+            .build();
+        let disk = Disk::new(seed, trace.clone());
+        let ca = Arc::new(Ca::open(&disk.folder(), At(EPOCH_MS)).expect("a certificate authority"));
+        let cast = Arc::new(Cast::new(ca.certificate().to_vec()));
+        let count = chance.among(1..5) as usize;
+        let names: Vec<Host> = (0..count).map(|host| name(host).parse().expect("a name")).collect();
+        let mut identities: BTreeMap<String, Host> =
+            names.iter().map(|host| (host.to_string(), host.clone())).collect();
+        for (number, host) in names.iter().enumerate() {
+            identities.insert(format!("twin-{number}"), host.clone());
+        }
+        let controller = Machine::new(seed, disk, ca, Arc::clone(&cast), identities, trace.clone());
+        let running = controller.clone();
+        sim.host(controller::NAME, move || running.clone().run());
+        let ledger = Ledger::default();
+        let nature = Nature {
+            takes: Duration::from_millis(50)..Duration::from_millis(*chance.one(&[200, 2_000, 8_000])),
+            fails: *chance.one(&[0.0, 0.1, 0.3]),
+            hangs: *chance.one(&[0.0, 0.05]),
+        };
+        let hosts: Vec<SimHost> = names
+            .iter()
+            .map(|host| {
+                let make = Make {
+                    machine: host.to_string(),
+                    host: host.clone(),
+                    labels: BTreeMap::new(),
+                    trust: cast.trust.clone(),
+                    roster: Some(cast.roster_file()),
+                    controller: format!("https://{}:{}", controller::NAME, controller::PORT),
+                    seed: chance.word(),
+                    nature: nature.clone(),
+                };
+                let made = SimHost::new(make, ledger.clone());
+                made.set_used("/var", 50.0);
+                let boots = made.clone();
+                sim.host(host.as_str(), move || boots.clone().boot());
+                made
+            })
+            .collect();
+        let acks = Acks::default();
+        let desk = Rc::new(Desk {
+            cast,
+            hosts: hosts.clone(),
+            names: names.clone(),
+            ledger: ledger.clone(),
+            acks: acks.clone(),
+            trace: trace.clone(),
+            busy_until: TROUBLE,
+            seed,
+        });
+        let (at_desk, told) = (Rc::clone(&desk), controller.clone());
+        sim.host("people", move || {
+            let (desk, told) = (Rc::clone(&at_desk), told.clone());
+            async move {
+                let sources = (0..desk.names.len())
+                    .map(|number| people::source(number, Rc::clone(&desk), told.clone()));
+                let all = futures_util::future::try_join_all(sources);
+                let ana = people::person("ana", Rc::clone(&desk));
+                let ben = people::person("ben", Rc::clone(&desk));
+                futures_util::future::try_join3(all, ana, ben).await.map(drop)
+            }
+        });
+        let plan = faults::plan(seed, count, TROUBLE);
+        trace.say(format_args!(
+            "{count} hosts, a tick of {tick} ms, {} faults, nature {nature:?}",
+            plan.len()
+        ));
+        Stage {
+            sim,
+            controller,
+            hosts,
+            names,
+            ledger,
+            heard: 0,
+            acks,
+            checker: Checker::default(),
+            plan,
+            images: BTreeMap::new(),
+            back: None,
+            twins: 0,
+            trace: trace.clone(),
+            seed,
+        }
+    }
+
+    fn play(&mut self) -> Result<(), String> {
+        let mut quiet_since = None;
+        loop {
+            self.act();
+            self.sim.step().map_err(|error| format!("a simulated machine ended: {error}"))?;
+            trace::step(self.sim.elapsed());
+            self.look()?;
+            let now = self.sim.elapsed();
+            if now < TROUBLE {
+                continue;
+            }
+            let since = *quiet_since.get_or_insert_with(|| {
+                self.heal();
+                now
+            });
+            if now > since + Duration::from_secs(10) && self.is_settled() {
+                break;
+            }
+            if now > since + SETTLED {
+                return Err(format!(
+                    "liveness: {SETTLED:?} after the last fault there still is:\n{}",
+                    self.checker.unfinished().join("\n")
+                ));
+            }
+        }
+        self.end()
+    }
+
+    /// Every symptom gone that anybody asked about, nothing open, everybody there.
+    fn is_settled(&self) -> bool {
+        self.checker.unfinished().is_empty()
+            && self.hosts.iter().all(SimHost::is_up)
+            && self
+                .names
+                .iter()
+                .all(|host| self.checker.model().agents.get(host).is_some_and(|row| row.connected))
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        self.sim.crash(controller::NAME);
+        self.controller.died();
+        self.controller.disk.crash();
+        self.look()?;
+        self.controller.disk.check().map_err(|why| format!("fold: {why}"))?;
+        for (number, host) in self.hosts.iter().enumerate() {
+            let name = &self.names[number];
+            let unasked: Vec<String> =
+                host.why_down().into_iter().filter(|why| !why.contains("its works have ended")).collect();
+            if !unasked.is_empty() {
+                return Err(format!("agent: {name} went down by itself: {unasked:?}"));
+            }
+            if !host.alive().is_empty() && !self.checker.forgot(name) {
+                return Err(format!(
+                    "alive: everything has ended, and on {name} there still is {:?}",
+                    host.alive()
+                ));
+            }
+            if host.epoch() > self.checker.epoch(name) {
+                return Err(format!("epoch: {name} keeps {}, which nobody gave it", host.epoch()));
+            }
+        }
+        self.checker.all_kept().map_err(|broken| format!("{}: {}", broken.rule, broken.how))
+    }
+
+    /// Hears what has happened and holds it against the rules.
+    fn look(&mut self) -> Result<(), String> {
+        let now = self.sim.elapsed();
+        if PANICS.load(Ordering::SeqCst) > 0 {
+            return Err("panic: a task of a program panicked; the panic is printed".to_owned());
+        }
+        for (number, host) in self.hosts.iter().enumerate() {
+            if host.used_percent("/var") < TOO_FULL {
+                self.checker.away(&self.names[number], now);
+            }
+        }
+        let told = |broken: crate::check::Broken| format!("{}: {}", broken.rule, broken.how);
+        let records = self.controller.disk.news();
+        for record in &records {
+            self.trace.say(format_args!("durable {}: {:?}", record.number, brief(record)));
+            self.checker.record(record).map_err(told)?;
+        }
+        let entries = self.ledger.entries();
+        for entry in &entries[self.heard..] {
+            self.trace.say(format_args!(
+                "{} ({}, boot {}) {} {} {}: {:?} of {}",
+                entry.host,
+                entry.machine,
+                entry.boot,
+                entry.run,
+                entry.path,
+                entry.attempt,
+                entry.what,
+                entry.digest
+            ));
+            self.checker.entry(entry).map_err(told)?;
+        }
+        self.heard = entries.len();
+        for ack in self.acks.news() {
+            self.checker.ack(ack).map_err(told)?;
+        }
+        if !records.is_empty() {
+            self.checker.at_rest().map_err(told)?;
+        }
+        Ok(())
+    }
+
+    /// Everything that is due now.
+    fn act(&mut self) {
+        let now = self.sim.elapsed();
+        while let Some(entry) = self.plan.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let fault = entry.remove();
+            self.do_wrong(fault);
+        }
+        if let Some((at, on_backup)) = self.back
+            && at <= now
+        {
+            self.back = None;
+            if on_backup && let Some(last) = self.controller.disk.restore() {
+                self.trace.say(format_args!("the controller is put back to record {last}"));
+                self.checker.restored(last);
+            }
+            self.sim.bounce(controller::NAME);
+        }
+    }
+
+    fn do_wrong(&mut self, fault: Fault) {
+        self.trace.say(format_args!("fault: {fault:?}"));
+        let now = self.sim.elapsed();
+        match fault {
+            Fault::Fills(host) => self.hosts[host].set_used("/var", 95.0),
+            Fault::Cut(host) => self.sim.partition(name(host), controller::NAME),
+            Fault::CutOneWay(host, up) => match up {
+                true => self.sim.partition_oneway(name(host), controller::NAME),
+                false => self.sim.partition_oneway(controller::NAME, name(host)),
+            },
+            Fault::Mended(host) => self.sim.repair(name(host), controller::NAME),
+            Fault::Slow(host, by) => self.sim.set_link_max_message_latency(
+                name(host),
+                controller::NAME,
+                by.max(Duration::from_millis(20)),
+            ),
+            Fault::PeopleCut => self.sim.partition("people", controller::NAME),
+            Fault::PeopleMended => self.sim.repair("people", controller::NAME),
+            Fault::AgentRestarts(host) => self.hosts[host].restart_agent(),
+            Fault::AgentDies(host) => self.hosts[host].crash_agent(),
+            Fault::AgentDiesAt(host, nth) => self.hosts[host].crash_agent_at(nth),
+            Fault::AgentHeld(host) => {
+                self.hosts[host].hold_agent(true);
+                self.hosts[host].crash_agent();
+            }
+            Fault::AgentLet(host) => self.hosts[host].hold_agent(false),
+            Fault::HostOff(host) => {
+                // Nobody is told: what was under way is lost with the power.
+                self.sim.partition(name(host), controller::NAME);
+                self.hosts[host].lose_power(now);
+                self.sim.crash(name(host));
+                self.sim.repair(name(host), controller::NAME);
+            }
+            Fault::HostOn(host) => {
+                if !self.sim.is_host_running(name(host)) {
+                    self.sim.bounce(name(host));
+                }
+            }
+            Fault::HostFull(host) => self.hosts[host].fill_disk(true),
+            Fault::HostRoom(host) => self.hosts[host].fill_disk(false),
+            Fault::HostSyncFails(host) => self.hosts[host].fail_next_sync(),
+            Fault::HostSlow(host, by) => self.hosts[host].slow_disk(by),
+            Fault::HostClock(host, by) => self.hosts[host].jump_wall_clock(by),
+            Fault::JournalLost(host) => self.hosts[host].lose_journal(),
+            Fault::HostCopied(host) => drop(self.images.insert(host, self.hosts[host].snapshot())),
+            Fault::HostPutBack(host) => {
+                if let Some(image) = self.images.get(&host) {
+                    self.checker.forgets(self.names[host].clone());
+                    self.hosts[host].roll_back(image);
+                }
+            }
+            Fault::ShimsDie(host) => self.hosts[host].kill_shims(),
+            Fault::Twin(host) => {
+                if self.sim_has_twin(host) {
+                    return;
+                }
+                self.twins |= 1 << host;
+                self.checker.forgets(self.names[host].clone());
+                let machine = format!("twin-{host}");
+                let twin = self.hosts[host].copy(&machine, self.seed);
+                self.sim.host(machine, move || twin.clone().boot());
+            }
+            Fault::ControllerDies(down) => self.kill_controller(down, false),
+            Fault::ControllerOff(down) => {
+                for number in 0..self.hosts.len() {
+                    self.sim.partition(name(number), controller::NAME);
+                }
+                self.sim.partition("people", controller::NAME);
+                self.kill_controller(down, false);
+                for number in 0..self.hosts.len() {
+                    self.sim.repair(name(number), controller::NAME);
+                }
+                self.sim.repair("people", controller::NAME);
+            }
+            Fault::ControllerFull => self.controller.disk.be(Health::Full),
+            Fault::ControllerRoom => self.controller.disk.be(Health::Good),
+            Fault::CommitFails(kept) => self.controller.disk.be(Health::FailsOnce(kept)),
+            Fault::CommitStalls(stall) => self.controller.disk.be(Health::StallsOnce(stall)),
+            Fault::ControllerClock(by) => self.controller.wall.jump(by),
+            Fault::BackUp => self.controller.disk.back_up(),
+            Fault::Restore(down) => self.kill_controller(down, true),
+        }
+    }
+
+    fn sim_has_twin(&self, host: usize) -> bool {
+        self.twins & (1 << host) != 0
+    }
+
+    fn kill_controller(&mut self, down: Duration, on_backup: bool) {
+        if self.back.is_none() {
+            self.sim.crash(controller::NAME);
+            self.controller.died();
+            self.controller.disk.crash();
+            // What a dead controller had promised is durable; its tables are what its history says.
+            if let Err(why) = self.controller.disk.check() {
+                panic!("fold: {why}");
+            }
+        }
+        self.back = Some((self.sim.elapsed() + down, on_backup || self.back.is_some_and(|(_, on)| on)));
+    }
+
+    /// Nothing goes wrong any more: everything that is broken is mended.
+    fn heal(&mut self) {
+        self.trace.say("nothing goes wrong any more");
+        self.controller.disk.be(Health::Good);
+        self.sim.repair("people", controller::NAME);
+        for (number, host) in self.hosts.iter().enumerate() {
+            self.sim.repair(name(number), controller::NAME);
+            self.sim.set_link_max_message_latency(name(number), controller::NAME, Duration::from_millis(20));
+            host.fill_disk(false);
+            host.slow_disk(Duration::ZERO);
+            host.hold_agent(false);
+        }
+        for number in 0..self.hosts.len() {
+            if !self.sim.is_host_running(name(number)) {
+                self.sim.bounce(name(number));
+            }
+        }
+        self.plan.clear();
+        for number in 0..self.hosts.len() {
+            // Of two machines with one name, people switch one off.
+            if self.sim_has_twin(number) {
+                self.sim.crash(format!("twin-{number}"));
+            }
+        }
+    }
+}
+
+/// What a record says, in one line that is the same for the same seed.
+fn brief(record: &fettle_controller::store::Record) -> String {
+    let text = format!("{:?}", record.change);
+    text.chars().take(220).collect()
+}
