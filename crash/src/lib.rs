@@ -5,6 +5,7 @@
 //! | `shim.started` | whoever gets to that point kills itself with SIGKILL, which no destructor, buffer or handler survives |
 //! | `journal.after-sync#3` | the same, the third time that this process gets there |
 //! | `shim.started power=/mnt` | the power fails: the disk at `/mnt` loses what was not made durable, then SIGKILL |
+//! | `store.before-commit stall` | whoever gets to that point stands still there for as long as `@FILE` is there, as before a disk that does not answer |
 //! | `@FILE` | the file says one of these; it is removed by who dies, so there is one death, in whichever process gets there first |
 //!
 //! The disk must be an ext4 of its own: it is shut down without writing what it still has in memory, not even its log,
@@ -72,6 +73,12 @@ mod armed {
             None | Some(Armed::Here(_)) => {}
             Some(Armed::File(file)) => {
                 let Ok(told) = std::fs::read_to_string(file) else { return };
+                if told.strip_suffix(" stall") == Some(name) {
+                    while file.exists() {
+                        std::thread::sleep(std::time::Duration::from_millis(10));
+                    }
+                    return;
+                }
                 if is_the_one(name, &told) && std::fs::remove_file(file).is_ok() {
                     die(&told);
                 }

@@ -2,6 +2,7 @@
 //! floods it. The hosts are [`fettle_tests::Fleet`]'s: real protocol, real TLS, works that do nothing.
 
 mod flood; // one sends without end
+mod stall; // the disk stands still
 mod storm; // all come back
 
 use std::time::Duration;
