@@ -53,6 +53,7 @@ pub(crate) enum Ended {
 /// Runs until SIGTERM or SIGINT, or until something it cannot be without has died.
 pub(crate) fn run(config: Config) -> anyhow::Result<Ended> {
     log(&config);
+    raise_descriptors();
     // Several threads, so that a handshake's arithmetic stalls no decision; the coordinator is one task all the same.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("controller")
@@ -63,6 +64,19 @@ pub(crate) fn run(config: Config) -> anyhow::Result<Ended> {
     // What blocks beneath (a read of a hung disk) must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// Every host is a descriptor. Service managers begin with a thousand, for the sake of programs that use `select`, which this one
+/// does not; as many as they allow are asked for.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => tracing::info!(descriptors = ?maximum, "Hosts may take that many."),
+        Err(error) => {
+            tracing::warn!(%error, descriptors = ?current, "The limit of descriptors cannot be raised.")
+        }
+    }
 }
 
 /// Checks what the configuration names, beyond the configuration itself. `Ok` says what was found.

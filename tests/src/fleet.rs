@@ -49,6 +49,14 @@ fn in_memory() -> TempDir {
     name.tempdir_in("/dev/shm").or_else(|_| name.tempdir()).expect("a directory")
 }
 
+/// What this process starts from now on begins with as few descriptors as service managers give.
+pub fn few_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let few = limit.maximum.map_or(1024, |most| most.min(1024));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(few), maximum: limit.maximum })
+        .expect("fewer may be asked for");
+}
+
 impl Fleet {
     /// Starts hosts called `PREFIX-1` and so on, and waits until all are connected.
     #[track_caller]
