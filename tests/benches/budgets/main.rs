@@ -13,8 +13,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "what is measured here are processes")]
 
+mod absorb; // alerts that come again and again
+mod bare; // what gRPC costs by itself
 mod fleet; // many hosts at once
 mod idle; // what it costs while nothing happens
+mod many; // a thousand of them
 mod limit; // what the machine can do at all
 mod marker; // a process that says when it began
 mod sandbox; // steps that only read
@@ -31,10 +34,15 @@ const ALL: &[(&str, fn())] = &[
     ("sandbox", sandbox::measure),
     ("store", store::measure),
     ("fleet", fleet::measure),
+    ("thousand", many::run),
+    ("memory", many::memory),
+    ("return", many::back),
+    ("signals", absorb::measure),
     ("idle", idle::measure),
 ];
 
 fn main() {
+    bare::serve_if_asked();
     // Cargo adds `--bench`.
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     if let Some(unknown) = asked.iter().find(|word| ALL.iter().all(|(name, _)| name != word)) {

@@ -50,6 +50,18 @@ pub(crate) fn measure() {
     table::at_least("the store's rows, of what plain inserts reach", median(&part), 70.0, "%");
 }
 
+/// Rows per second that SQLite takes by itself, coming in and committed as ours do.
+pub(crate) fn plain_rows(directory: &Path) -> f64 {
+    let directory = tempfile::tempdir_in(directory).expect("a directory");
+    let bodies: Vec<Vec<String>> = transitions().iter().map(bodies).collect();
+    let rows: usize = bodies.iter().map(Vec::len).sum();
+    let rounds = (0..ROUNDS).map(|round| {
+        let took = plainly(&directory.path().join(format!("plain-{round}")), bodies.clone(), WAITING);
+        rows as f64 / took.as_secs_f64()
+    });
+    median(&rounds.collect::<Vec<_>>())
+}
+
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -39,6 +39,12 @@ impl Mint {
         }
     }
 
+    /// The same for hosts whose controller listens on another port.
+    #[must_use]
+    pub fn at(self, port: u16) -> Mint {
+        Mint { controller: format!("https://localhost:{port}"), ..self }
+    }
+
     /// Writes the identity of a host below its state folder.
     pub fn join(&self, host: &Host, state: &Path) {
         let issued = self.ca.issue(host, &self.request, System.now()).expect("a certificate");
