@@ -41,6 +41,7 @@ pub mod http; // signals in, and what monitors read
 pub mod api; // what people's clients call
 pub mod config; // what it needs to know before it starts
 mod args; // how it is started
+mod keep; // … to back its store up, or to put it back
 mod life; // from start to stop
 
 pub use args::main_with;

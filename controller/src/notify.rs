@@ -9,7 +9,7 @@
 //!   "ending": "", "since": "", "evidence": null }
 //! ```
 //!
-//! `kind` is `gate-opened`, `gate-escalated`, `gate-decided`, `run-ended`, `resolve-wanted` or `still-firing`; members that do
+//! `kind` is `gate-opened`, `gate-escalated`, `gate-decided`, `run-ended`, `resolve-wanted`, `still-firing`, `restored` or `adopted`; members that do
 //! not apply are empty. Of a run that ended, `ending` says how, and `since` when the trouble began as far as is known. Where
 //! people must look, `evidence` is what they need ([`crate::evidence::Evidence`]); `notify.golden.json` is one of those, whole.
 //! The version counts up when a member goes or means something else. The header `fettle-signature: sha256=HEX` is the HMAC-SHA-256 of the body with the configured secret. Any 2xx

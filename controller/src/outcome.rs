@@ -102,6 +102,8 @@ pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
             },
             None => noted(format!("segment {segment} ended in a way that this controller does not know")),
         },
+        // It is about a whole run, which the coordinator takes up report by report.
+        v1::report::What::ToldAgain(_) => heard(Vec::new(), None),
         v1::report::What::Cancelled(v1::Cancelled { interrupted }) => {
             let interrupted = Some(interrupted).filter(|path| !path.is_empty());
             Heard { changes: Vec::new(), event: Some(Event::Cancelled { interrupted }), closes: true }

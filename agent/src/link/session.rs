@@ -271,6 +271,7 @@ fn weight(report: &v1::Report) -> usize {
                 + kept(&ended.stderr)
                 + ended.outputs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
         }
+        Some(v1::report::What::ToldAgain(told)) => prost::Message::encoded_len(told),
         Some(_) | None => 64,
     }
 }

@@ -255,8 +255,12 @@ impl Driver {
             ToWorks::Connected { epoch, credits, acked } => {
                 let epochs_known = epoch <= self.epoch.saturating_add(1);
                 self.keep_epoch(epoch);
+                let forgotten = self.spool.has_forgotten(acked);
                 self.acked_at_connect(acked, epochs_known);
                 self.spool.connected(credits);
+                if forgotten {
+                    self.tell_again();
+                }
                 self.pump();
             }
             ToWorks::Disconnected => self.spool.disconnected(),

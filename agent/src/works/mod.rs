@@ -21,6 +21,7 @@ pub mod engine; // the works without their threads
 mod driver; // what everything that happens comes to
 mod carry; // a segment being carried out
 mod restore; // going on after a restart
+mod again; // what a controller that has forgotten is told
 mod place; // the directory of one attempt
 mod launch; // from a rendered step to a process
 mod service; // the process of a step that does something with a unit …

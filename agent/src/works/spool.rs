@@ -80,6 +80,15 @@ impl Spool {
         std::iter::once(acked).chain(owed.map(|report| self.add(report))).collect()
     }
 
+    /// Whether a controller that acknowledges so much had acknowledged more before, and is not yet told again.
+    pub(super) fn has_forgotten(&self, acked: u64) -> bool {
+        let told = |bytes: &Vec<u8>| {
+            let report = v1::Report::decode(&bytes[..]).ok();
+            matches!(report.and_then(|report| report.what), Some(v1::report::What::ToldAgain(_)))
+        };
+        acked < self.acked && !self.reports.values().any(told)
+    }
+
     /// At start: this was acknowledged, whatever reports are still there.
     pub(super) fn remember_acked(&mut self, upto: u64) {
         self.last = self.last.max(upto);

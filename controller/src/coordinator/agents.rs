@@ -15,7 +15,7 @@ use super::moves::cancel;
 use super::people::hash;
 use crate::dispatch;
 use crate::model::Change;
-use crate::model::row::{AgentRow, TokenRow};
+use crate::model::row::{AgentRow, Ahead, TokenRow};
 use crate::outcome::{About, hear};
 use crate::problem::Problem;
 use crate::world::At;
@@ -33,7 +33,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const CREDITS: u32 = 256;
 
 /// No run ever gets so far: a few segments are what one has.
-const SEGMENT_HIGHEST: u32 = 1 << 20;
+pub(super) const SEGMENT_HIGHEST: u32 = 1 << 20;
 
 /// Attempts of steps that are kept of a run on one host, and their bytes: far more than a runbook has, few enough to hold in
 /// memory.
@@ -157,6 +157,9 @@ impl Desk<'_> {
         labels.extend(bound.clone());
         let tallies = known.map(|row| row.tallies.clone()).unwrap_or_default();
         let upto = acked.get(&hello.journal).copied().unwrap_or(0);
+        // An epoch is durable before a host hears of it: a host that has seen a higher one has seen what this store has lost.
+        let lost = hello.epoch_seen > known.map_or(0, |row| row.epoch);
+        let ahead = known.and_then(|row| row.ahead).or_else(|| lost.then(|| Ahead::from(self.now)));
         let row = AgentRow {
             host: host.clone(),
             labels,
@@ -175,6 +178,7 @@ impl Desk<'_> {
             acked,
             journal: hello.journal,
             tallies,
+            ahead,
         };
         self.change(Change::AgentConnected(Box::new(row)));
         let heartbeat_ms = u32::try_from(HEARTBEAT.as_millis()).unwrap_or(u32::MAX);
@@ -249,15 +253,24 @@ impl Desk<'_> {
 
     fn report(&mut self, host: &Host, report: v1::Report) {
         let Ok(run) = report.run.parse::<RunId>() else { return };
+        if let Some(v1::report::What::ToldAgain(told)) = report.what {
+            return self.told_again(run, host, told);
+        }
         if report.segment > SEGMENT_HIGHEST {
             tracing::warn!(%host, %run, segment = report.segment, "A report of a segment that cannot be; ignored.");
             return;
         }
         let known =
             self.model.runs.get(&run).filter(|_| self.model.host_runs.contains_key(&(run, host.clone())));
-        // A run that is over, or that a restored store never knew: acknowledged, so that the host can forget it.
+        // A run that is over, or that a restored store never knew: acknowledged, so that the host can forget it. Of the
+        // latter it tells again as a whole.
         let Some(row) = known else { return };
         let incident = row.incident;
+        if self.has_another_order(run, host, &report) {
+            let text =
+                format!("ignored: segment {} was asked for again, and the host has it", report.segment);
+            return self.change(Change::Noted { run, host: host.clone(), text });
+        }
         let about = About { run, host, runbook: row.runbook_digest };
         let segment = report.segment;
         let heard = hear(about, report);
@@ -316,15 +329,24 @@ impl Desk<'_> {
         count >= MOST_STEPS || bytes >= MOST_STEP_BYTES
     }
 
+    /// Whether a host refuses an order because it carries out, or has carried out, another of the same number, which it has told
+    /// of meanwhile: then that one counts.
+    fn has_another_order(&self, run: RunId, host: &Host, report: &v1::Report) -> bool {
+        let Some(v1::report::What::Refused(refused)) = &report.what else { return false };
+        let order = self.model.orders.get(&(run, host.clone(), report.segment));
+        refused.code == fettle_proto::Code::SegmentConflict.as_str()
+            && order.is_some_and(|order| order.accepted_at.is_some())
+    }
+
     /// Whether a host run has a plan already, and not this one: what people saw and signed for stays on record.
-    fn other_plan(&self, run: RunId, host: &Host, digest: fettle_runbooks::id::Digest) -> bool {
+    pub(super) fn other_plan(&self, run: RunId, host: &Host, digest: fettle_runbooks::id::Digest) -> bool {
         let row = self.model.host_runs.get(&(run, host.clone()));
         row.and_then(|row| row.plan.as_ref()).is_some_and(|plan| plan.digest != digest)
     }
 
     /// Whether a host says of an attempt what is known of it already: again after a restart, under other numbers. An attempt that
     /// changes something is over once; one that only reads may run again, and then its latest run counts.
-    fn told_before(&self, change: &Change) -> bool {
+    pub(super) fn told_before(&self, change: &Change) -> bool {
         let known = |run: RunId, host: &Host, path: &str, attempt: u32| {
             self.model.steps.get(&(run, host.clone(), path.to_owned(), attempt))
         };

@@ -398,7 +398,21 @@ impl Handle {
 
     /// Takes reports in. Returns the number up to which all are durable: acknowledge that. The same reports again
     /// change nothing.
-    pub async fn reports(&self, host: Host, epoch: u64, reports: Vec<v1::Report>) -> Result<u64, Problem> {
+    pub async fn reports(
+        &self,
+        host: Host,
+        epoch: u64,
+        mut reports: Vec<v1::Report>,
+    ) -> Result<u64, Problem> {
+        for report in &mut reports {
+            // The coordinator remembers only runs that have not ended, and must not take one that has for a stranger.
+            if let Some(v1::report::What::ToldAgain(_)) = report.what
+                && let Ok(run) = report.run.parse()
+                && self.parts(run).await?.is_some_and(|known| known.run.ended_at.is_some())
+            {
+                report.what = None;
+            }
+        }
         self.ask(|reply| Command::Reports { host, epoch, reports, reply }).await
     }
 

@@ -25,6 +25,7 @@ mod policy_watch;
 mod rules_watch;
 mod query;
 mod signals;
+mod told_again;
 #[cfg(test)]
 mod tests;
 mod timers;

@@ -109,7 +109,7 @@ impl Desk<'_> {
     }
 
     /// Takes the orders of a host run out of the outbox.
-    fn close_orders(&mut self, run: RunId, host: &Host) {
+    pub(super) fn close_orders(&mut self, run: RunId, host: &Host) {
         let open: Vec<u32> = self
             .model
             .orders_open(host)
@@ -122,7 +122,7 @@ impl Desk<'_> {
         }
     }
 
-    fn ask_guards(&mut self, run: RunId, host: &Host) {
+    pub(super) fn ask_guards(&mut self, run: RunId, host: &Host) {
         let Some((run_row, host_row)) = self.rows(run, host) else { return };
         let in_library = self.in_force.library.entries.get(&run_row.runbook);
         let own = match in_library.filter(|entry| entry.runbook.digest() == run_row.runbook_digest) {
@@ -211,7 +211,7 @@ impl Desk<'_> {
         }
     }
 
-    fn open_gate(&mut self, run: RunId, host: &Host, from: &str) {
+    pub(super) fn open_gate(&mut self, run: RunId, host: &Host, from: &str) {
         let id = GateId::new(self.world.uuid());
         let row = match self.gate_row(id, run, host, from) {
             Ok(row) => row,
@@ -316,6 +316,15 @@ impl Desk<'_> {
 
     /// `barred`: a guard ended it.
     fn end(&mut self, run: RunId, host: &Host, how: &Final, barred: bool) {
+        self.over(run, host, how, barred, true);
+    }
+
+    /// Its host has told again that it ended: people were told at the time.
+    pub(super) fn had_ended(&mut self, run: RunId, host: &Host, how: &Final) {
+        self.over(run, host, how, false, false);
+    }
+
+    fn over(&mut self, run: RunId, host: &Host, how: &Final, barred: bool, tell: bool) {
         self.close_orders(run, host);
         let Some(row) = self.model.runs.get(&run) else { return };
         let (incident, signal, hosts) = (row.incident, row.signal, row.hosts.clone());
@@ -334,7 +343,9 @@ impl Desk<'_> {
             let verdicts = vec![Verdict::new(self.now, "run", Answer::No, reason)];
             self.change(Change::Judged { signal, verdicts });
         }
-        self.notify_ended(run, host, how, barred);
+        if tell {
+            self.notify_ended(run, host, how, barred);
+        }
         if all_ended {
             self.change(Change::RunEnded { run });
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use fettle_runbooks::id::Host;
 use fettle_runbooks::run::State;
 
 use crate::model::row::GateState;
@@ -25,7 +26,10 @@ fn moment(model: &Model, key: &RowKey) -> Option<At> {
                 GateState::Open => {
                     let escalate =
                         gate.escalate.as_ref().filter(|_| gate.escalated_at.is_none()).map(|(at, _)| *at);
-                    Some(escalate.map_or(gate.decide_by, |at| at.min(gate.decide_by)))
+                    let decide_by =
+                        gate.leaves.iter().map(|leaf| not_before(model, &leaf.host, gate.decide_by)).max();
+                    let decide_by = decide_by.unwrap_or(gate.decide_by);
+                    Some(escalate.map_or(decide_by, |at| at.min(decide_by)))
                 }
                 GateState::Approved => {
                     let waits = gate.leaves.iter().any(|leaf| {
@@ -42,7 +46,7 @@ fn moment(model: &Model, key: &RowKey) -> Option<At> {
         RowKey::Order(run, host, segment) => {
             let order = model.orders.get(&(*run, host.clone(), *segment))?;
             (order.segment == 1 && order.accepted_at.is_none() && order.closed_at.is_none())
-                .then_some(order.not_after)
+                .then(|| not_before(model, host, order.not_after))
         }
         RowKey::Notification(id) => model.notifications.get(id)?.next_at,
         RowKey::Incident(id) => model.incidents.get(id)?.look_again_at,
@@ -56,6 +60,13 @@ fn moment(model: &Model, key: &RowKey) -> Option<At> {
         | RowKey::Token(_)
         | RowKey::Session(_) => None,
     }
+}
+
+/// When something of a host is too late. Of a host that may know more than a restored store it is not before it had time to
+/// tell: what seems to be too late may have been done.
+fn not_before(model: &Model, host: &Host, due: At) -> At {
+    let ahead = model.agents.get(host).and_then(|row| row.ahead);
+    ahead.map_or(due, |ahead| ahead.until.max(due))
 }
 
 impl Timers {

@@ -4,7 +4,7 @@ use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::run::{Checking, Ending, HostRun, State, Wait};
 
-use super::row::{AgentRow, HostRunRow, KeptRow, Origin, StepRow, Tally};
+use super::row::{AgentRow, Ahead, HostRunRow, KeptRow, Origin, StepRow, Tally};
 use super::{Change, Model, Remediation, Row, RowKey, StepEnd};
 use crate::policy::Mode;
 use crate::signal::{Signal, Status};
@@ -310,6 +310,23 @@ impl Model {
                     vec![RowKey::Agent(host.clone())]
                 })
             }
+            Change::Adopted { host, .. } => {
+                self.adopted_at = Some(at);
+                self.agents.get_mut(host).map_or_else(Vec::new, |row| {
+                    if let Some(ahead) = &mut row.ahead {
+                        ahead.runs = ahead.runs.saturating_sub(1);
+                    }
+                    vec![RowKey::Agent(host.clone())]
+                })
+            }
+            Change::Restored { .. } => {
+                for row in self.agents.values_mut() {
+                    row.acked.clear();
+                    row.connected = false;
+                    row.ahead = Some(Ahead::from(at));
+                }
+                self.agents.keys().cloned().map(RowKey::Agent).collect()
+            }
 
             Change::TokenCreated(row) => self.put(Row::Token((**row).clone())),
             Change::TokenSpent { hash } => self.tokens.get_mut(hash).map_or_else(Vec::new, |row| {
@@ -464,6 +481,7 @@ fn unknown_agent(host: &Host, at: At) -> AgentRow {
         acked: Default::default(),
         journal: String::new(),
         tallies: Default::default(),
+        ahead: None,
     }
 }
 

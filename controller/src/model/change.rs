@@ -98,6 +98,12 @@ pub enum Change {
     /// Reports up to this one are in this history.
     ReportsTaken { host: Host, journal: String, upto: u64 },
 
+    /// A run that only its host knew was taken in.
+    Adopted { run: RunId, host: Host },
+    /// The store was put back from a backup; this was its last event, and when that was. What hosts have told since is not in it,
+    /// so that they are asked to tell it again.
+    Restored { event: u64, at: At },
+
     /// An enrolment token was made.
     TokenCreated(Box<TokenRow>),
     /// It was spent.
@@ -154,6 +160,7 @@ impl Change {
             | Change::Resolved { run, .. }
             | Change::Noted { run, .. }
             | Change::RefusalTold { run, .. }
+            | Change::Adopted { run, .. }
             | Change::OrderAccepted { run, .. }
             | Change::OrderClosed { run, .. }
             | Change::RunEnded { run } => Some(*run),
@@ -178,6 +185,7 @@ impl Change {
             | Change::AgentGone { .. }
             | Change::AgentRevoked { .. }
             | Change::ReportsTaken { .. }
+            | Change::Restored { .. }
             | Change::TokenCreated(_)
             | Change::TokenSpent { .. }
             | Change::SessionOpened(_)

@@ -144,6 +144,8 @@ pub struct Model {
     taken: BTreeMap<Host, Vec<RunId>>,
     /// The number of the newest notification.
     last_notification: u64,
+    /// When a run that only its host knew was taken in last; forgotten with the process.
+    adopted_at: Option<At>,
 }
 
 impl Model {
@@ -304,6 +306,11 @@ impl Model {
         rows.extend(self.sessions.values().cloned().map(Row::Session));
         rows.extend(self.notifications.values().cloned().map(Row::Notification));
         rows.into_iter().map(|row| (row.key(), row)).collect()
+    }
+
+    /// When a run that only its host knew was taken in last, as far as this process remembers.
+    pub fn adopted_at(&self) -> Option<At> {
+        self.adopted_at
     }
 
     /// The number the next notification gets.

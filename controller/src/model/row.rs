@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -499,6 +500,31 @@ pub struct AgentRow {
     /// How remediations of this host went lately, by runbook.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tallies: BTreeMap<String, Tally>,
+    /// It may know what this store has lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Ahead>,
+}
+
+/// A host may know what a store that was put back from a backup does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    /// Until then nothing of this host is given up for being late: it may have been done.
+    pub until: At,
+    /// Of so many runs that are not known here it may tell.
+    pub runs: u32,
+}
+
+impl Ahead {
+    /// For so long a host has time to come back and tell.
+    const TIME: Duration = Duration::from_secs(10 * 60);
+
+    /// More runs than one host has in the day for which it remembers them.
+    const RUNS: u32 = 10_000;
+
+    /// A host that is found at this moment to be ahead.
+    pub fn from(now: At) -> Ahead {
+        Ahead { until: now.plus(Ahead::TIME), runs: Ahead::RUNS }
+    }
 }
 
 /// How remediations of one runbook on one host went lately: what the breaker goes by, and what people were told.

@@ -75,6 +75,10 @@ pub fn line(change: &Change) -> Option<Line> {
             on(format!("person {by}"), host, "resolved", text)
         }
         Change::Noted { host, text, .. } => on(by_host(host), host, "noted", text.clone()),
+        Change::Adopted { host, .. } => {
+            let text = "this controller did not know of the run, as after a restore from a backup, and took it in as the host tells it";
+            on(by_host(host), host, "adopted", text.to_owned())
+        }
         Change::GateOpened(row) => {
             let needs: Vec<String> = row.factors.iter().map(gate::describe).collect();
             let from = row.leaves.first().map(|leaf| leaf.from.as_str()).unwrap_or_default();
@@ -130,6 +134,7 @@ pub fn line(change: &Change) -> Option<Line> {
         | Change::AgentConnected(_)
         | Change::AgentGone { .. }
         | Change::ReportsTaken { .. }
+        | Change::Restored { .. }
         | Change::TokenCreated(_)
         | Change::TokenSpent { .. }
         | Change::SessionOpened(_)

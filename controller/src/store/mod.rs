@@ -6,8 +6,10 @@
 //!
 //! Reads block and may be called from any thread but that of the coordinator.
 
+pub mod backup;
 mod fold;
 mod read;
+pub mod restore;
 mod schema;
 mod sqlite;
 #[cfg(test)]
@@ -29,7 +31,7 @@ pub use sqlite::Sqlite;
 /// One change with its place in history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Counts up by one over everything.
+    /// Counts up by one over everything, but for a gap where the store was restored from a backup.
     pub number: u64,
     /// When.
     pub at: At,

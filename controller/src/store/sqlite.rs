@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
+use super::backup::DATABASE;
 use super::{OpenError, Record, Ticket, Transaction, Unavailable, schema};
 use crate::crash::crash_point;
 
@@ -47,7 +48,7 @@ impl Sqlite {
         let lock = File::create(directory.join("lock")).map_err(in_directory)?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| OpenError::Taken { path: directory.to_owned() })?;
-        let path = directory.join("controller.db");
+        let path = directory.join(DATABASE);
         let connection = Connection::open(&path).map_err(database)?;
         schema::tune(&connection).map_err(database)?;
         crash_point("store.before-create");

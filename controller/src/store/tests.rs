@@ -138,7 +138,7 @@ fn signed() -> SignedBlob {
 }
 
 /// Kinds of changes that [`change`] makes.
-const KINDS: u8 = 41;
+const KINDS: u8 = 43;
 
 /// Some change about a few things, so that changes meet each other.
 fn change(kind: u8, a: u8, b: u8) -> Change {
@@ -361,17 +361,20 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
             journal: "j".into(),
             acked: [("j".to_owned(), u64::from(b))].into(),
             tallies: Default::default(),
+            ahead: None,
         })),
         36 => Change::AgentGone { host, epoch: u64::from(a), reason: "r".into() },
         37 => Change::AgentRevoked { host, by: "ben".into(), reason: "r".into() },
         38 => token(u64::from(a % 4)),
         39 => Change::TokenSpent { hash: format!("{:064x}", a % 4) },
-        _ => Change::SessionOpened(SessionRow {
+        40 => Change::SessionOpened(SessionRow {
             hash: a.to_string(),
             person: "ana".into(),
             key: "k".into(),
             expires_at: at,
         }),
+        41 => Change::Restored { event: 7, at },
+        _ => Change::Adopted { run, host },
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod alertmanager;
 mod commandline;
+mod change;
 mod crash;
 mod demo;
 mod docs;

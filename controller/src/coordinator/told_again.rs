@@ -1,0 +1,264 @@
+//! A host tells again what a store that was restored from a backup has lost.
+//!
+//! What happened on a host is true, whatever the backup says: the run's machine hears it all, and nothing is done of what it asks
+//! for on the way, for that was done at the time. Only what it asks for at the end is done now. A run that is not known at all
+//! is *adopted*: the order that the host accepted says what it is, and what a person signed to start it.
+
+use std::time::Duration;
+
+use fettle_proto::signed::words::from_ms;
+use fettle_proto::signed::{Signed, Start, Started, Tag, Until, digest};
+use fettle_proto::v1;
+use fettle_runbooks::id::{Host, RunId};
+use fettle_runbooks::run::{Event, HostRun, State, Wait};
+use prost::Message as _;
+
+use super::agents::SEGMENT_HIGHEST;
+use super::desk::Desk;
+use super::notices::Told;
+use crate::model::Change;
+use crate::model::row::{Blob, GateState, OrderRow, Origin};
+use crate::outcome::{About, hear};
+use crate::policy::Mode;
+use crate::run::{Beginning, begin};
+use crate::world::At;
+
+/// People are told of runs that were adopted, and not again before this.
+const TELL_AGAIN: Duration = Duration::from_secs(60 * 60);
+
+impl Desk<'_> {
+    /// Takes up everything a host knows of one of its runs.
+    pub(super) fn told_again(&mut self, run: RunId, host: &Host, told: v1::ToldAgain) {
+        let Ok(content) = v1::OrderContent::decode(&told.order[..]) else {
+            return tracing::warn!(%host, %run, "A host told again of a run with an order that cannot be read.");
+        };
+        if content.run != run.to_string()
+            || content.host != host.as_str()
+            || content.segment > SEGMENT_HIGHEST
+        {
+            return tracing::warn!(%host, %run, "A host told again of a run with the order of another.");
+        }
+        if !self.model.host_runs.contains_key(&(run, host.clone()))
+            && let Err(why) = self.adopt(run, host, &content)
+        {
+            return tracing::warn!(%host, %run, why, "A run that only its host knows is not taken in.");
+        }
+        let is_over = told.reports.iter().any(|report| {
+            report.segment == content.segment
+                && matches!(report.what, Some(v1::report::What::SegmentEnded(_)))
+        });
+        let Some(before) = self.machine(run, host).filter(|machine| machine.ended().is_none()) else {
+            return;
+        };
+        let Some(machine) = self.hear_again(run, host, &before, told.reports) else { return };
+        let ended = machine.ended().is_some();
+        if machine != before {
+            self.close_orders(run, host);
+        }
+        if !is_over && !ended {
+            self.keep_order(run, host, &content, told.order);
+        }
+        if machine != before {
+            self.go_on(run, host, machine);
+        }
+    }
+
+    fn machine(&self, run: RunId, host: &Host) -> Option<HostRun> {
+        self.model.host_runs.get(&(run, host.clone())).map(|row| row.machine.clone())
+    }
+
+    /// Lets the machine hear it all, and keeps what is to be kept.
+    fn hear_again(
+        &mut self,
+        run: RunId,
+        host: &Host,
+        before: &HostRun,
+        reports: Vec<v1::Report>,
+    ) -> Option<HostRun> {
+        let runbook = self.model.runs.get(&run)?.runbook_digest;
+        let mut machine = before.clone();
+        for report in reports {
+            if report.segment > SEGMENT_HIGHEST {
+                continue;
+            }
+            let heard = hear(About { run, host, runbook }, report);
+            for change in heard.changes {
+                let other = matches!(&change, Change::Planned { plan, .. } if self.other_plan(run, host, plan.digest));
+                if !other && !self.told_before(&change) {
+                    self.change(change);
+                }
+            }
+            if let Some(event) = heard.event
+                && let Ok((next, _done_at_the_time)) = machine.apply(&event)
+            {
+                machine = next;
+            }
+        }
+        Some(machine)
+    }
+
+    /// Does what there is to do where the run stands now.
+    fn go_on(&mut self, run: RunId, host: &Host, machine: HostRun) {
+        let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { return };
+        let gate =
+            row.gate.and_then(|id| self.model.gates.get(&id)).filter(|gate| gate.state == GateState::Open);
+        let gate = gate.map(|gate| gate.id);
+        if row.remediated_at.is_none() && (machine.effects || machine.segment > 1) {
+            // Guards count it.
+            self.change(Change::Admitted { run, host: host.clone() });
+        }
+        let state = machine.state.clone();
+        let waits = matches!(state, State::Waiting(Wait::Gate { .. }));
+        if let Some(gate) = gate.filter(|_| !waits) {
+            let reason = "its host went on, before this controller was restored".to_owned();
+            self.change(Change::GateClosed { gate, state: GateState::Closed, reason });
+        }
+        let reason = match &state {
+            State::Ended(how) => how.reason.clone(),
+            State::Created
+            | State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Waiting(_)
+            | State::Verifying { .. }
+            | State::Undoing
+            | State::Cancelling { .. } => "as its host tells it".to_owned(),
+        };
+        self.change(Change::Moved { run, host: host.clone(), machine, reason });
+        match state {
+            State::Planned { .. } => self.ask_guards(run, host),
+            State::Waiting(Wait::Gate { from, .. }) if gate.is_none() => self.open_gate(run, host, &from),
+            State::Waiting(Wait::Resolve { path, .. }) => {
+                let title = format!("{path} on {host}: a person must look");
+                let text = format!(
+                    "then: fettle run resolve {run} --host {host} --step {path} --ran | --did-not-run"
+                );
+                let (kind, run, host) = ("resolve-wanted", Some(run), Some(host));
+                self.notify(Told { kind, title, run, host, text: &text, ..Told::default() });
+            }
+            State::Ended(how) => self.had_ended(run, host, &how),
+            State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
+            | State::Created
+            | State::Diagnosing
+            | State::Remediating
+            | State::Verifying { .. }
+            | State::Undoing
+            | State::Cancelling { .. } => {}
+        }
+    }
+
+    /// The order that the host carries out is the one of the outbox.
+    fn keep_order(&mut self, run: RunId, host: &Host, content: &v1::OrderContent, bytes: bytes::Bytes) {
+        let segment = content.segment;
+        let digest = digest(Tag::Order, &bytes);
+        let known = self.model.orders.get(&(run, host.clone(), segment));
+        if known
+            .is_some_and(|row| row.digest == digest && row.accepted_at.is_some() && row.closed_at.is_none())
+        {
+            return;
+        }
+        self.change(Change::OrderIssued(Box::new(OrderRow {
+            run,
+            host: host.clone(),
+            segment,
+            digest,
+            content: Blob::new(bytes),
+            issued_at: self.now,
+            not_after: At(content.not_after_ms),
+            accepted_at: Some(self.now),
+            closed_at: None,
+        })));
+    }
+
+    /// Takes in a run that only its host knows, as its order says.
+    fn adopt(&mut self, run: RunId, host: &Host, content: &v1::OrderContent) -> Result<(), String> {
+        let agent = self.model.agents.get(host).and_then(|row| row.ahead);
+        if agent.is_none_or(|ahead| ahead.runs == 0) {
+            return Err("nothing says that this store has lost any".to_owned());
+        }
+        let read =
+            fettle_runbooks::read(&content.runbook).map_err(|_| "its runbook cannot be read".to_owned())?;
+        let started = self.started(run, host, content, read.runbook.digest());
+        let (origin, mode) = match &started {
+            Some(started) => {
+                let mode = match started.start().until {
+                    Until::Plan => Mode::Diagnose,
+                    Until::End => Mode::Auto,
+                };
+                (Origin::Person(started.person().to_owned()), mode)
+            }
+            // How far the policy of that time let it go cannot be told: what it has not begun yet waits for people.
+            None => (Origin::Alert(format!("that only {host} knows of")), Mode::Approve),
+        };
+        let (row, rows) = begin(Beginning {
+            id: run,
+            runbook: read.runbook.name(),
+            digest: read.runbook.digest(),
+            bytes: content.runbook.clone(),
+            certificates: &content.certificates,
+            certified: false,
+            inputs: content.inputs.clone().into_iter().collect(),
+            origin,
+            start: content.start.clone(),
+            incident: None,
+            signal: None,
+            mode,
+            hosts: vec![host.clone()],
+            now: self.now,
+        });
+        let row = match self.model.runs.get(&run) {
+            None => row,
+            // Another of its hosts has told of it.
+            Some(known) if known.runbook_digest == row.runbook_digest => {
+                let mut known = known.clone();
+                known.hosts.push(host.clone());
+                known
+            }
+            Some(_) => return Err("another host has a run of another runbook under this id".to_owned()),
+        };
+        let (title, text) = (
+            format!("{} on {host} was adopted", row.runbook),
+            format!(
+                "this controller did not know of {run}, as after a restore from a backup; {host} did. Others may follow: fettle run list"
+            ),
+        );
+        let before = self.model.adopted_at();
+        let rows = rows.into_iter().map(|mut row| {
+            // Its diagnosis was sent.
+            if let Ok((machine, _sent_at_the_time)) = row.machine.apply(&Event::Started) {
+                row.machine = machine;
+            }
+            row
+        });
+        let hosts = rows.collect();
+        self.change(Change::RunCreated { run: Box::new(row), hosts });
+        self.change(Change::Adopted { run, host: host.clone() });
+        if before.is_none_or(|at| self.now >= at.plus(TELL_AGAIN)) {
+            self.notify(Told {
+                kind: "adopted",
+                title,
+                run: Some(run),
+                host: Some(host),
+                text: &text,
+                ..Told::default()
+            });
+        }
+        Ok(())
+    }
+
+    /// Who started it, if a person's signature says so.
+    fn started(
+        &self,
+        run: RunId,
+        host: &Host,
+        content: &v1::OrderContent,
+        runbook: fettle_runbooks::id::Digest,
+    ) -> Option<Started> {
+        let signed = Signed::try_from(content.start.clone()?).ok()?;
+        let roster = self.in_force.roster.as_ref()?;
+        let started = Start::verify(&signed, &roster.roster, from_ms(self.now.0)).ok()?;
+        let inputs = content.inputs.clone().into_iter().collect();
+        started.covers(run, runbook, &inputs, host).ok()?;
+        Some(started)
+    }
+}
