@@ -56,7 +56,8 @@ pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
         | v1::report::What::Refused(_)
         | v1::report::What::Planned(_)
         | v1::report::What::SegmentEnded(_)
-        | v1::report::What::Cancelled(_) => "",
+        | v1::report::What::Cancelled(_)
+        | v1::report::What::ToldAgain(_) => "",
     };
     if path.len() > LONGEST_PATH {
         return noted("the host reported a step whose path is none".to_owned());

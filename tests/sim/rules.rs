@@ -168,6 +168,7 @@ impl Told {
             acked: BTreeMap::new(),
             journal: String::new(),
             tallies: BTreeMap::new(),
+            ahead: None,
         })));
     }
 

@@ -295,10 +295,21 @@ impl Cluster {
 
     /// Starts the agent of a host that has joined with more in its environment, and leaves it to the caller.
     pub fn launch_agent(&self, host: &str, env: &[(&str, &str)]) -> Program {
+        self.launch_agent_from(host, &binary("fettle-agent"), env)
+    }
+
+    fn launch_agent_from(&self, host: &str, program: &Path, env: &[(&str, &str)]) -> Program {
         let state = self.path(host).display().to_string();
-        let argv =
-            [binary("fettle-agent").display().to_string(), "run".to_owned(), "--state".to_owned(), state];
+        let argv = [program.display().to_string(), "run".to_owned(), "--state".to_owned(), state];
         Program::start_with(&argv, env, &self.path(&format!("{host}.log")))
+    }
+
+    /// Starts the agent of a host that has joined from another file, and waits until it is connected.
+    #[track_caller]
+    pub fn start_agent_from(&mut self, host: &str, program: &Path) {
+        let program = self.launch_agent_from(host, program, &[]);
+        self.agents.insert(host.to_owned(), program);
+        self.wait_for_agent(host);
     }
 
     /// Waits until the agent of a host is connected.

@@ -319,6 +319,7 @@ fn line(what: &v1::report::What) -> String {
             };
             format!("end: {how}, {verify}")
         }
+        What::ToldAgain(told) => format!("told again, {} reports", told.reports.len()),
         What::Cancelled(cancelled) if cancelled.interrupted.is_empty() => "cancelled".to_owned(),
         What::Cancelled(cancelled) => format!("cancelled, interrupted {}", cancelled.interrupted),
     }

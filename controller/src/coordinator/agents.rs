@@ -303,7 +303,7 @@ impl Desk<'_> {
     }
 
     /// Whether a host makes up steps without end.
-    fn too_many_steps(&self, change: &Change) -> bool {
+    pub(super) fn too_many_steps(&self, change: &Change) -> bool {
         let (run, host, path, attempt) = if let Change::StepEnded(end) = change {
             (end.run, &end.host, &end.path, end.attempt)
         } else if let Change::StepStarted { run, host, path, attempt, .. } = change {

@@ -1,6 +1,6 @@
 //! Questions: answered from the store, on other threads than the coordinator's.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -173,6 +173,7 @@ impl Handle {
             backlog: VecDeque::new(),
             begun: HashSet::new(),
             held: VecDeque::new(),
+            shown: HashMap::new(),
             live,
             hosts: BTreeSet::new(),
             over: false,
@@ -302,6 +303,8 @@ struct Watching {
     begun: HashSet<Attempt>,
     /// Output of others, oldest first, and until when it is held back.
     held: VecDeque<(Instant, Attempt, v1::RunEvent)>,
+    /// How far the output of attempts was shown, by kind: an agent that follows a step anew tells its output from the beginning.
+    shown: HashMap<(Attempt, i32), u64>,
     live: broadcast::Receiver<Arc<Live>>,
     /// The run's hosts.
     hosts: BTreeSet<String>,
@@ -346,7 +349,8 @@ impl Watching {
                 // A host speaks only of runs that it has a part in.
                 if chunk.run.parse() == Ok(self.run) && self.hosts.contains(host.as_str()) {
                     let attempt = (host.to_string(), chunk.path.clone(), chunk.attempt);
-                    let what = Some(v1::run_event::What::Output(chunk.clone()));
+                    let Some(chunk) = self.not_shown(&attempt, chunk) else { return Ok(()) };
+                    let what = Some(v1::run_event::What::Output(chunk));
                     let at = self.handle.world.now().0;
                     let event = v1::RunEvent { number: 0, at, host: host.to_string(), what };
                     if self.begun.contains(&attempt) {
@@ -359,6 +363,19 @@ impl Watching {
             }
             Live::Happened(records) => self.show(records).await,
         }
+    }
+
+    /// What of a chunk was not shown before.
+    fn not_shown(&mut self, attempt: &Attempt, chunk: &v1::OutputChunk) -> Option<v1::OutputChunk> {
+        let end = chunk.offset.saturating_add(chunk.data.len() as u64);
+        let shown = self.shown.entry((attempt.clone(), chunk.kind)).or_insert(chunk.offset);
+        let before = usize::try_from(shown.saturating_sub(chunk.offset)).unwrap_or(usize::MAX);
+        if before >= chunk.data.len() {
+            return None;
+        }
+        *shown = end;
+        let data = chunk.data.slice(before..);
+        Some(v1::OutputChunk { offset: chunk.offset + before as u64, data, ..chunk.clone() })
     }
 
     /// An attempt began: what it has printed so far may be shown.

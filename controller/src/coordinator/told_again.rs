@@ -84,7 +84,7 @@ impl Desk<'_> {
             let heard = hear(About { run, host, runbook }, report);
             for change in heard.changes {
                 let other = matches!(&change, Change::Planned { plan, .. } if self.other_plan(run, host, plan.digest));
-                if !other && !self.told_before(&change) {
+                if !other && !self.too_many_steps(&change) && !self.told_before(&change) {
                     self.change(change);
                 }
             }
@@ -204,6 +204,8 @@ impl Desk<'_> {
             signal: None,
             mode,
             hosts: vec![host.clone()],
+            // That it goes on from another stands in what was signed; the other may be unknown here as well.
+            of: None,
             now: self.now,
         });
         let row = match self.model.runs.get(&run) {

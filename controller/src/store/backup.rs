@@ -110,9 +110,9 @@ impl Unfinished {
     fn name(self, to: &Path) -> Result<(), BackupError> {
         let write = |source| BackupError::Write { path: to.to_owned(), source };
         File::open(&self.0).and_then(|file| file.sync_all()).map_err(write)?;
-        fs::hard_link(&self.0, to).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => BackupError::Exists { path: to.to_owned() },
-            _ => write(source),
+        fs::hard_link(&self.0, to).map_err(|source| {
+            let exists = source.kind() == io::ErrorKind::AlreadyExists;
+            if exists { BackupError::Exists { path: to.to_owned() } } else { write(source) }
         })?;
         fs::remove_file(&self.0).and_then(|()| sync_folder_of(to)).map_err(write)
     }

@@ -107,10 +107,10 @@ pub fn restore(
     fs::copy(from, &fresh).map_err(io("copy the backup"))?;
     private(&fresh).map_err(io("keep the copy from others' eyes"))?;
     let old = directory.join(DATABASE);
+    let model = checked(&staging)?;
     let replaced = old.is_file().then(|| settle(&old).and_then(|()| look(&old)));
     let mut restored =
         Restored { contents, before: None, replaced, tokens: 0, notifications: 0, revoked: Vec::new() };
-    let model = checked(&staging)?;
     mark(&fresh, &model, &old, now, tell, &mut restored)?;
     restored.before = swap(&fresh, &old, now)?;
     fs::remove_dir_all(&staging).map_err(io("clear up"))?;

@@ -7,8 +7,7 @@ use crate::model::Row;
 
 /// The version this code writes, kept in `user_version`. 2: history knows `still-firing` and `refusal-told`, and incidents and agents
 /// have members that version 1 does without. 3: history knows `signal-taken`, signals and host runs have more members. 4: runs know
-/// what they go on from, in a table more. 5: history knows `restored`
-/// and `adopted`, and agents have one more member.
+/// what they go on from, in a table more. 5: history knows `restored` and `adopted`, and agents have one more member.
 pub(super) const VERSION: u32 = 5;
 
 /// Every table keeps its row whole in `body` (JSON); the other columns are what is searched by.
@@ -69,10 +68,9 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), OpenError> {
             ))
             .map_err(database),
         // From here on what wrote an earlier version cannot read all of it, and must not try.
-        1..=3 => connection
+        1..VERSION => connection
             .execute_batch(&format!("BEGIN IMMEDIATE; {FOLLOW_UPS} PRAGMA user_version = {VERSION}; COMMIT;"))
             .map_err(database),
-        4 => connection.pragma_update(None, "user_version", VERSION).map_err(database),
         VERSION => Ok(()),
         newer => Err(OpenError::Newer { found: newer, known: VERSION }),
     }

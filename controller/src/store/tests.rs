@@ -402,6 +402,26 @@ fn a_store_of_the_version_before_is_taken_over_and_one_of_a_later_version_refuse
     );
 }
 
+/// A whole story as the version before wrote it: an alert, a plan, a gate, an approval, a remediation that helped. Keep one of each
+/// version: `sqlite3 controller.db .dump`, with the `user_version`.
+#[test]
+fn what_the_version_before_wrote_opens_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("controller.db");
+    let dump = include_str!("version-3.golden.sql");
+    rusqlite::Connection::open(&file).and_then(|it| it.execute_batch(dump)).expect("it is SQL");
+    let store = Sqlite::open(directory.path()).expect("it opens");
+    assert_eq!(check_fold(&store).unwrap(), [], "its history still gives its tables");
+    let model = store.load(At(0)).unwrap();
+    let mut writer = Writer { model };
+    assert_eq!(store.runs(&super::RunFilter { limit: 9, ..Default::default() }).unwrap().len(), 1);
+    let next = writer.transaction(vec![Change::Restored { event: 60, at: At(7) }, token(7)]);
+    store.commit(next).blocking_recv().unwrap().unwrap();
+    drop(store);
+    let store = Sqlite::open(directory.path()).expect("it opens again");
+    assert_eq!(check_fold(&store).unwrap(), []);
+}
+
 #[test]
 fn what_history_says_is_the_golden_one() {
     let all = || (0..KINDS).map(|kind| change(kind, 2, 1));

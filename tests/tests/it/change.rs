@@ -4,6 +4,9 @@
 //! goes on where a test wants to hold it.
 
 mod backup; // the store is copied while it is written to, and put back
+mod drain; // the controller ends and comes back with everything open
+mod load; // policy and library change while alerts pour in
+mod upgrade; // the agent's program is another one
 
 use std::fs;
 use std::path::PathBuf;
@@ -54,6 +57,32 @@ verify:
     within: 5s
 "#;
 
+/// One step, that tells its process and is held.
+const ALONE: &str = r#"fettle: 1
+runbook: change/alone
+title: A step that takes as long as it is told
+owner: tests
+inputs:
+  dir: { type: path }
+diagnose:
+  - id: look
+    run: [echo, looked]
+remediate:
+  - id: alone
+    risk: low
+    run: |
+      echo $$ >> "$DIR/pid"
+      until [ -e "$DIR/go" ]; do sleep 0.02; done
+      echo alone >> "$DIR/ledger"
+    env: { DIR: "${{ inputs.dir }}" }
+    repeat: never
+    undo: none
+verify:
+  - id: done
+    that: file(inputs.dir + "/ledger").exists
+    within: 5s
+"#;
+
 /// One run of [`STEPS`]: its folder, and what happens in it.
 struct Story<'c> {
     cluster: &'c Cluster,
@@ -76,10 +105,6 @@ impl<'c> Story<'c> {
 
     fn go(&self, step: &str) {
         fs::write(self.dir.join(format!("go-{step}")), "").expect("a file can be written");
-    }
-
-    fn ledger(&self) -> String {
-        fs::read_to_string(self.dir.join("ledger")).unwrap_or_default()
     }
 
     /// Approves, and it must work.

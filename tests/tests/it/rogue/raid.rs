@@ -293,7 +293,8 @@ impl<'t> Raid<'t> {
             | v1::report::What::StepEnded(_)
             | v1::report::What::StepSkipped(_)
             | v1::report::What::SegmentEnded(_)
-            | v1::report::What::Cancelled(_) => None,
+            | v1::report::What::Cancelled(_)
+            | v1::report::What::ToldAgain(_) => None,
         });
         planned.expect("a diagnosis ends in a plan")
     }
@@ -335,7 +336,8 @@ impl<'t> Raid<'t> {
             | v1::report::What::StepStarted(_)
             | v1::report::What::StepSkipped(_)
             | v1::report::What::SegmentEnded(_)
-            | v1::report::What::Cancelled(_) => false,
+            | v1::report::What::Cancelled(_)
+            | v1::report::What::ToldAgain(_) => false,
         })
     }
 
