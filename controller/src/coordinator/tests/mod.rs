@@ -2,6 +2,7 @@
 
 mod again;
 mod bench;
+mod follow;
 mod hostile;
 mod memory;
 mod showing;
