@@ -189,6 +189,6 @@ fn a_controller_that_dies_at_a_commit_is_as_the_table_says() {
     every(
         rows(|point| is_of_the_controller(point) && !is_of_the_first_start(point)),
         2,
-        |share, chance, times| plays::on_a_controller(share, chance, times),
+        plays::on_a_controller,
     );
 }

@@ -415,12 +415,11 @@ impl<'a, 'c> Theatre<'a, 'c> {
         let journal = journal.expect("there is a journal");
         let mut bytes = fs::read(&journal).expect("it can be read");
         let end = bytes.iter().rposition(|byte| *byte != 0).expect("there is something in it") + 1;
-        match play {
-            Play::Damaged => bytes[end / 3] ^= 0x40,
-            _ => {
-                bytes.resize(bytes.len().max(end + 256), 0);
-                bytes[end + 8..end + 200].fill(0x7e);
-            }
+        if play == Play::Damaged {
+            bytes[end / 3] ^= 0x40;
+        } else {
+            bytes.resize(bytes.len().max(end + 256), 0);
+            bytes[end + 8..end + 200].fill(0x7e);
         }
         fs::write(&journal, &bytes).expect("it can be written");
         self.dies_at_start(row.point, way);
