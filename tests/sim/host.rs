@@ -10,6 +10,7 @@
 //! in the page cache and its acting steps running; a power loss leaves what was synced, and chance decides about the rest.
 
 pub(crate) mod disk; // what it forgets
+mod journal; // what the real journal makes of that
 pub(crate) mod ledger; // what really happened
 mod hands; // what an agent is given of it
 mod machine; // processes, shims, facts

@@ -318,12 +318,13 @@ impl Disk {
     }
 }
 
-/// What this disk promises.
+/// What this disk promises, and what the journal makes of it.
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("what_was_synced_survives_every_power_loss", what_was_synced_survives),
     ("what_was_not_synced_is_there_whole_torn_or_not_at_all", what_was_not_synced),
     ("a_name_is_durable_by_its_directory_and_bytes_by_their_file", a_name_is_durable),
     ("after_a_sync_that_failed_a_good_one_proves_nothing", after_a_failed_sync),
+    ("what_the_journal_said_or_gave_back_is_there_for_ever", super::journal::what_it_said_is_there),
 ];
 
 fn disk_with(bytes: &[u8]) -> (Disk, u64) {

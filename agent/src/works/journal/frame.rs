@@ -113,6 +113,8 @@ pub(super) struct Parsed {
     pub(super) header: Header,
     /// The records of all batches before the end or the damage.
     pub(super) records: Vec<Vec<u8>>,
+    /// Where the last good batch begins; the end of the header when there is none.
+    pub(super) last: u64,
     /// Where the next batch goes.
     pub(super) next: Place,
     pub(super) verdict: Verdict,
@@ -133,12 +135,14 @@ pub(super) enum Verdict {
 pub(super) fn parse(file: &[u8]) -> Result<Parsed, String> {
     let (header, _) = Header::decode(file)?;
     let mut next = Place::first(&header);
+    let mut last = next.at;
     let mut records = Vec::new();
     let verdict = loop {
         let rest = file.get(next.at as usize..).unwrap_or(&[]);
         match batch(rest, header.generation) {
             Some(found) if found.number == next.number && found.previous == next.previous => {
                 records.extend(found.records);
+                last = next.at;
                 next = Place {
                     at: next.at + found.bytes as u64,
                     number: next.number + 1,
@@ -155,7 +159,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Parsed, String> {
             None => break damage(rest, &header, &next),
         }
     };
-    Ok(Parsed { header, records, next, verdict })
+    Ok(Parsed { header, records, last, next, verdict })
 }
 
 /// What it means that there is no good batch here.

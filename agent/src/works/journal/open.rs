@@ -27,7 +27,7 @@ pub(super) fn open(
     if let Some((generation, path)) = generations.last() {
         let bytes = on.read(path).map_err(io(path))?;
         match judge(*generation, &bytes) {
-            Ok(parsed) => live = Some((path, parsed)),
+            Ok(parsed) => live = Some((path, bytes, parsed)),
             Err((reason, before)) => {
                 let before = before.iter().map_while(|record| Record::decode(record).ok()).collect();
                 let file = put_aside(on, dir, &generations).map_err(io(path))?;
@@ -36,8 +36,8 @@ pub(super) fn open(
         }
     }
     let (header, next, file, records) = match live {
-        Some((path, parsed)) => {
-            let file = reopen(on, path, &parsed).map_err(io(path))?;
+        Some((path, bytes, parsed)) => {
+            let file = reopen(on, path, &bytes, &parsed).map_err(io(path))?;
             let records = decode(path, &parsed.records)?;
             (parsed.header, parsed.next, file, records)
         }
@@ -49,6 +49,9 @@ pub(super) fn open(
             (header, next, file, Vec::new())
         }
     };
+    // Its name may not be durable, nor may the directory's own.
+    on.sync_dir(dir).map_err(io(dir))?;
+    dir.parent().map_or(Ok(()), |parent| on.sync_dir(parent)).map_err(io(dir))?;
     for (generation, path) in &generations {
         if damage.is_none() && *generation < header.generation {
             on.remove(path).map_err(io(path))?;
@@ -102,16 +105,28 @@ fn judge(generation: u64, bytes: &[u8]) -> Result<Parsed, (String, Vec<Vec<u8>>)
 }
 
 /// Opens a good file for writing, without the torn batch it may end in.
-fn reopen(disk: &dyn Disk, path: &Path, parsed: &Parsed) -> io::Result<Box<dyn DiskFile>> {
+///
+/// What was read is acted upon, so it must be durable. Of the last batch only memory may know: its fsync never came, or
+/// failed, after which the kernel takes its pages for written. So it is written again.
+fn reopen(disk: &dyn Disk, path: &Path, bytes: &[u8], parsed: &Parsed) -> io::Result<Box<dyn DiskFile>> {
     let mut file = disk.open(path)?;
-    match &parsed.verdict {
-        Verdict::Clean => {}
-        Verdict::Torn | Verdict::Corrupt(_) => {
-            file.set_size(parsed.next.at)?;
-            crash_point("journal.cut.unsynced");
-            file.sync()?;
-            crash_point("journal.cut.durable");
-        }
+    let torn = match &parsed.verdict {
+        Verdict::Clean => false,
+        Verdict::Torn | Verdict::Corrupt(_) => true,
+    };
+    if torn {
+        file.set_size(parsed.next.at)?;
+        crash_point("journal.cut.unsynced");
+    }
+    let last = bytes.get(parsed.last as usize..parsed.next.at as usize).unwrap_or_default();
+    match file.write_at(last, parsed.last) {
+        // Where even writing the same again needs space, an agent that waits for it is better than none.
+        Err(error) if writer::is_full(&error) => {}
+        written => written?,
+    }
+    file.sync()?;
+    if torn {
+        crash_point("journal.cut.durable");
     }
     Ok(file)
 }
