@@ -193,10 +193,12 @@ mod tests {
         assert_eq!(sent, [(8, 2), (9, 3)]);
         let mut again = Spool::default();
         for record in records {
-            match record {
-                Record::Acked { upto } => again.remember_acked(upto),
-                Record::Report { seq, bytes } => again.remember(seq, bytes),
-                other => panic!("{other:?}"),
+            if let Record::Acked { upto } = record {
+                again.remember_acked(upto);
+            } else if let Record::Report { seq, bytes } = record {
+                again.remember(seq, bytes);
+            } else {
+                panic!("{record:?}");
             }
         }
         assert_eq!((again.owed(), again.last()), (2, 9));

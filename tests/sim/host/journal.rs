@@ -46,10 +46,8 @@ pub(super) fn what_it_said_is_there() {
 }
 
 fn number(record: &Record) -> u64 {
-    match record {
-        Record::Acked { upto } => *upto,
-        other => panic!("nobody wrote {other:?}"),
-    }
+    let Record::Acked { upto } = record else { panic!("nobody wrote {record:?}") };
+    *upto
 }
 
 /// One life of an agent that appends numbers: what its journal held when it opened it, if it came so far.
