@@ -41,6 +41,15 @@ pub enum ToWorks {
         /// For people.
         reason: String,
     },
+    /// Begin nothing of a run that acts, or begin it again.
+    Pause {
+        /// Which.
+        run: RunId,
+        /// Whether it is paused from now on.
+        on: bool,
+        /// The controller's count of what it asked.
+        count: u32,
+    },
     /// A roster; taken when a root key signed it and it is not older than the one in force.
     Roster(v1::Signed),
     /// End the works: nothing new starts, what runs in shims keeps running.
@@ -70,6 +79,8 @@ pub struct Greeting {
     pub open: Vec<v1::SegmentRef>,
     /// The version of the roster in force; 0 for none.
     pub roster_version: u64,
+    /// Runs that are paused here.
+    pub paused: Vec<v1::PausedRun>,
     /// What this host cannot do, in words for people.
     pub missing: Vec<String>,
     /// The host's labels.

@@ -9,6 +9,8 @@ mod wait;
 mod carry;
 #[path = "works/follow.rs"]
 mod follow;
+#[path = "works/pause.rs"]
+mod pause;
 #[path = "works/refuse.rs"]
 mod refuse;
 #[path = "works/restart.rs"]

@@ -104,7 +104,7 @@ What you sign is shown from the very bytes that the host will check. What is not
     /// What waits, what runs, which hosts are away.
     #[command(after_help = "Examples:\n  fettle status\n  fettle status -o json | jq '.gates[].id'")]
     Status,
-    /// Runs: list, show, retry, undo, cancel, resolve.
+    /// Runs: list, show, pause, resume, retry, undo, cancel, resolve.
     #[command(subcommand)]
     Run(Run),
     /// Signals: list, explain why something did or did not happen, test a body.
@@ -318,15 +318,57 @@ Exit codes: 0 the hosts are asked, or will be when they are back · 1 the run ha
         #[arg(short, long, value_name = "TEXT", default_value = "")]
         reason: String,
     },
-    /// Say whether a step ran whose outcome nobody can tell, after looking at its host; then the run ends.
+    /// Hold a run for a while: no step that acts begins until `fettle run resume`. A step that runs goes on.
+    #[command(after_help = "\
+Examples:
+  fettle run pause run_019… --reason 'the failover is not over'
+  fettle run pause run_019… --host web-1 --reason 'I want to look first'
+
+What only reads goes on, and so does the time of gates and approvals: a pause gives nobody more time. A host that is away is told
+when it is back; until it has confirmed, `fettle run show` says so. For whoever started the run, and for the scope `operate`.
+
+Exit codes: 0 paused, or will be when the host is back · 1 the run has ended or is paused · 3 no such run or host · 5 not allowed")]
+    Pause {
+        /// The run's id.
+        run: String,
+        /// Only on this host; on all of them if left out.
+        #[arg(short = 'H', long, value_name = "HOST")]
+        host: Option<String>,
+        /// Why, for whoever finds it paused.
+        #[arg(short, long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let a paused run go on.
+    #[command(after_help = "\
+Examples:
+  fettle run resume run_019…
+  fettle run resume run_019… --host web-1
+
+Guards are asked anew, and the condition of the step that comes next is read anew. For whoever started the run, and for the scope
+`operate`.
+
+Exit codes: 0 it goes on, or will when the host is back · 1 the run has ended or is not paused · 3 no such run or host · 5 not allowed")]
+    Resume {
+        /// The run's id.
+        run: String,
+        /// Only on this host; on all of them if left out.
+        #[arg(short = 'H', long, value_name = "HOST")]
+        host: Option<String>,
+    },
+    /// Say whether a step ran whose outcome nobody can tell, after looking at its host; or have it run again, which is signed for.
     #[command(after_help = "\
 Examples:
   fettle run resolve run_019… --host web-1 --ran --reason 'the unit was restarted at 03:12'
   fettle run resolve run_019… --host web-1 --did-not-run --reason 'nothing in its log'
+  fettle run resolve run_019… --host web-1 --step remediate/purge --run-again --reason 'it is safe to purge twice'
 
-No later step is started; what the runbook verifies is read, and decides how the run ends. Needs the scope `operate`.
+After --ran and --did-not-run no later step is started; what the runbook verifies is read, and decides how the run ends.
+--run-again opens a gate: the step may have run, so whoever would have to approve it and the steps after it signs for that, and you
+are the first to be asked. Where nobody would have to, your own signature is enough. Then it runs again, and the rest follows.
+Needs the scope `operate`; to sign, `approve`.
 
-Exit codes: 0 recorded · 1 nothing waits to be resolved there · 3 no such run · 5 not allowed")]
+Exit codes: 0 recorded, or enough people have signed · 1 nothing waits to be resolved there · 3 no such run · 5 not allowed ·
+8 others must sign")]
     Resolve {
         /// The run's id.
         run: String,
@@ -337,11 +379,17 @@ Exit codes: 0 recorded · 1 nothing waits to be resolved there · 3 no such run 
         #[arg(short, long, value_name = "PATH")]
         step: Option<String>,
         /// The step took effect.
-        #[arg(long, required_unless_present = "did_not_run", conflicts_with = "did_not_run")]
+        #[arg(long, required_unless_present_any = ["did_not_run", "run_again"], conflicts_with_all = ["did_not_run", "run_again"])]
         ran: bool,
         /// The step did not take effect.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "run_again")]
         did_not_run: bool,
+        /// Whatever it did, it is to run again, and the steps after it.
+        #[arg(long)]
+        run_again: bool,
+        /// With --run-again: do not ask before signing; for scripts. What is signed is still printed.
+        #[arg(short, long)]
+        yes: bool,
         /// How you know, for the record.
         #[arg(short, long, value_name = "TEXT")]
         reason: String,

@@ -29,7 +29,10 @@ fn host_run(host: &v1::HostRun) -> Value {
         "host": host.host, "state": host.state, "waiting_for": or_null(&host.waiting_for),
         "ending": or_null(&host.ending), "reason": or_null(&host.reason), "gate": or_null(&host.gate),
         "plan_digest": digest(&host.plan_digest), "plan": embedded(&host.plan), "agent_connected": host.agent_connected,
-        "resolve": or_null(&host.resolve), "found": host.found,
+        "resolve": or_null(&host.resolve), "again": host.again, "found": host.found,
+        "pause": host.pause.as_ref().map(|pause| json!({
+            "on": pause.on, "confirmed": pause.confirmed, "reason": or_null(&pause.reason),
+        })),
         "steps": host.steps.iter().map(step).collect::<Vec<_>>(),
     })
 }

@@ -21,7 +21,7 @@ use futures_util::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::accept::{Connections, Peer};
-use crate::coordinator::{Found, Handle, Looked, Session};
+use crate::coordinator::{Found, Halt, Handle, Looked, Session};
 use crate::http::Refusals;
 use crate::library::Notices;
 use crate::metrics::Metrics;
@@ -113,6 +113,22 @@ impl Operators {
             }
             Some(_) | None => Ok(session),
         }
+    }
+
+    /// Pauses a run, or lets it go on; on all its hosts, if none is named.
+    async fn halt(
+        &self,
+        session: Session,
+        run: &str,
+        host: &str,
+        on: bool,
+        reason: String,
+    ) -> Result<v1::Run, Status> {
+        let run = parse(run)?;
+        let host = if host.is_empty() { None } else { Some(parse(host)?) };
+        let asked = self.parts.handle.halt(session, Halt { run, host, on, reason }).await;
+        asked.map_err(|problem| no(&problem))?;
+        self.parts.handle.run(run).await.map_err(|problem| no(&problem))
     }
 
     /// Checks the caller, does the work, and counts the answer.
@@ -255,17 +271,35 @@ impl v1::operators_server::Operators for Operators {
         .await
     }
 
+    async fn pause_run(&self, request: Request<v1::PauseRunRequest>) -> Answer<v1::Run> {
+        // As for cancelling.
+        self.answer("PauseRun", request, Scope::Any, async |session, request| {
+            let v1::PauseRunRequest { run, host, reason } = request;
+            self.halt(session, &run, &host, true, reason).await
+        })
+        .await
+    }
+
+    async fn resume_run(&self, request: Request<v1::ResumeRunRequest>) -> Answer<v1::Run> {
+        self.answer("ResumeRun", request, Scope::Any, async |session, request| {
+            let v1::ResumeRunRequest { run, host } = request;
+            self.halt(session, &run, &host, false, String::new()).await
+        })
+        .await
+    }
+
     async fn resolve_step(&self, request: Request<v1::ResolveStepRequest>) -> Answer<v1::Run> {
         self.answer("ResolveStep", request, Scope::Operate, async |session, request| {
             let (run, host) = (parse(&request.run)?, parse(&request.host)?);
             let found = match request.found() {
                 v1::Found::Ran => Found::Ran,
                 v1::Found::DidNotRun => Found::DidNotRun,
+                v1::Found::RunAgain => Found::RunAgain,
                 v1::Found::Unspecified => {
                     return Err(invalid(
                         "it must be said whether the step ran",
                         "",
-                        "say ran, or did not run",
+                        "say ran, did not run, or run again",
                     ));
                 }
             };

@@ -74,6 +74,8 @@ pub struct Asked<'a> {
     pub started: Option<(&'a str, Digest)>,
     /// How far the trigger may go by itself.
     pub mode: Mode,
+    /// The attempt of that step which may have run, when it is to run again.
+    pub again: Option<signed::Again>,
     /// Now.
     pub now: At,
 }
@@ -89,7 +91,7 @@ pub struct Opened {
     pub factors: Vec<Factor>,
     /// Who may not, and why.
     pub excluded: BTreeMap<String, String>,
-    /// The plan's nonce.
+    /// What an approval uses up.
     pub nonce: String,
     /// The plan's digest.
     pub plan: Digest,
@@ -108,6 +110,10 @@ pub fn open(asked: &Asked<'_>, roster: &Roster, policy: &Policy) -> Result<Opene
     let also = also_from(asked.mode, policy, &plan.runbook, asked.host);
     let risk = grant::highest_risk(&plan, asked.from, asked.certified)?;
     let mut factors = grant::required(&plan, asked.from, asked.certified, roster, also)?;
+    let anyone_may = asked.again.is_some() && factors.is_empty();
+    if anyone_may {
+        factors = grant::required_again(factors);
+    }
     let additions = policy.additions(&plan.runbook, asked.host, risk);
     factors.extend(
         additions.map(|rule| signed::Factor { from: rule.from.iter().cloned().collect(), need: rule.need }),
@@ -116,7 +122,8 @@ pub fn open(asked: &Asked<'_>, roster: &Roster, policy: &Policy) -> Result<Opene
     let (within, escalate) = times(&plan, asked.from)?;
     let decide_by = asked.now.plus(within.unwrap_or(policy.gates.decide_within));
     let start_by = decide_by.plus(policy.gates.start_within);
-    let leaf = Leaf { agent: asked.host.clone(), plan: digest, nonce: plan.nonce.clone() };
+    let nonce = asked.again.as_ref().map_or_else(|| plan.nonce.clone(), |again| again.nonce(&plan.nonce));
+    let leaf = Leaf { agent: asked.host.clone(), plan: digest, nonce: nonce.clone() };
     let request = Request {
         run: asked.run,
         gate: asked.gate,
@@ -130,6 +137,7 @@ pub fn open(asked: &Asked<'_>, roster: &Roster, policy: &Policy) -> Result<Opene
         root: merkle::root(&[leaf.hash()]),
         leaves: 1,
         risk,
+        again: asked.again.clone(),
     }
     .encode();
     let requester = asked.started.map(|(person, _)| (person.to_owned(), "started the run".to_owned()));
@@ -138,8 +146,8 @@ pub fn open(asked: &Asked<'_>, roster: &Roster, policy: &Policy) -> Result<Opene
         digest: Request::digest(&request),
         request,
         factors: factors.into_iter().map(Factor::from).collect(),
-        excluded: requester.into_iter().chain(author).collect(),
-        nonce: plan.nonce,
+        excluded: requester.into_iter().chain(author).filter(|_| !anyone_may).collect(),
+        nonce,
         plan: digest,
         decide_by,
         start_by,

@@ -57,7 +57,8 @@ pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
         | v1::report::What::Planned(_)
         | v1::report::What::SegmentEnded(_)
         | v1::report::What::Cancelled(_)
-        | v1::report::What::ToldAgain(_) => "",
+        | v1::report::What::ToldAgain(_)
+        | v1::report::What::Paused(_) => "",
     };
     if path.len() > LONGEST_PATH {
         return noted("the host reported a step whose path is none".to_owned());
@@ -109,6 +110,10 @@ pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
             let interrupted = Some(interrupted).filter(|path| !path.is_empty());
             Heard { changes: Vec::new(), event: Some(Event::Cancelled { interrupted }), closes: true }
         }
+        v1::report::What::Paused(v1::Paused { on, count }) => heard(
+            vec![Change::PauseConfirmed { run, host: host.clone(), on }],
+            Some(Event::PauseTold { on, count }),
+        ),
     }
 }
 

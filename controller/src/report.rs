@@ -95,11 +95,24 @@ fn host_run(
             | State::Ended(_) => String::new(),
         },
         found: row.found.iter().map(|(path, ran)| (path.clone(), found_word(*ran).to_owned())).collect(),
+        pause: paused(row),
+        again: state.waiting_for() == Some("resolve") && row.machine.again.is_some(),
     }
 }
 
 fn found_word(ran: bool) -> &'static str {
     if ran { "ran" } else { "did-not-run" }
+}
+
+/// Whether it is paused, while that is of interest.
+fn paused(row: &HostRunRow) -> Option<v1::PauseView> {
+    let pause = &row.machine.pause;
+    let told = row.machine.ended().is_none() && (pause.on || !pause.is_confirmed());
+    told.then(|| v1::PauseView {
+        on: pause.on,
+        confirmed: pause.is_confirmed(),
+        reason: pause.reason.clone(),
+    })
 }
 
 fn step_views(row: &HostRunRow, steps: &[StepRow]) -> Vec<v1::StepView> {

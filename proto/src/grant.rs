@@ -19,7 +19,7 @@ use crate::merkle;
 use crate::refusal::{Code, Refusal};
 use crate::signed::words::risk_word;
 use crate::signed::{
-    Approval, Certified, Decision, Factor, Leaf, Person, Request, Roster, Signed, Started, plan,
+    Again, Approval, Certified, Decision, Factor, Leaf, Person, Request, Roster, Signed, Started, plan,
 };
 
 /// What a controller presents so that a host goes beyond its floor.
@@ -156,6 +156,8 @@ pub struct GrantInput<'a> {
     pub boot: &'a str,
     /// The first step that would start.
     pub from: &'a str,
+    /// The attempt of that step whose outcome is unknown here, if the run waits for people to say.
+    pub unknown: Option<u32>,
     /// What reviewers said of the runbook; none: uncertified.
     pub certified: Option<&'a Certified>,
     /// The start that this host verified when it accepted the run; none: a trigger started it.
@@ -175,6 +177,7 @@ pub struct Permit {
     nonce: String,
     approvers: Vec<String>,
     start_by: Timestamp,
+    again: Option<Again>,
 }
 
 impl Permit {
@@ -193,6 +196,10 @@ impl Permit {
     /// To be consumed with the acceptance of the order.
     pub fn nonce(&self) -> &str {
         &self.nonce
+    }
+    /// The attempt that may have run, if people agreed that its step runs again.
+    pub fn again(&self) -> Option<&Again> {
+        self.again.as_ref()
     }
     /// Who agreed.
     pub fn approvers(&self) -> &[String] {
@@ -215,6 +222,7 @@ pub fn check(input: &GrantInput<'_>) -> Result<Permit, Refusal> {
     let request = Request::decode(&grant.request)?;
     let request_digest = Request::digest(&grant.request);
     same_run(input, &plan, &request)?;
+    same_attempt(input, &plan, &request)?;
     same_leaf(input, &plan, plan_digest, &request)?;
     if now > request.start_by {
         return Err(Refusal::new(
@@ -232,8 +240,12 @@ pub fn check(input: &GrantInput<'_>) -> Result<Permit, Refusal> {
         ));
     }
 
-    let approvers = approvers(input, &request, request_digest)?;
     let mut factors = required(&plan, input.from, certified, roster, input.also_from)?;
+    let anyone_may = request.again.is_some() && factors.is_empty();
+    if anyone_may {
+        factors = required_again(factors);
+    }
+    let approvers = approvers(input, &request, request_digest, anyone_may)?;
     factors.extend(request.factors.iter().cloned());
     quorum(&strictest(factors), &approvers)?;
 
@@ -241,7 +253,8 @@ pub fn check(input: &GrantInput<'_>) -> Result<Permit, Refusal> {
         plan: plan_digest,
         request: request_digest,
         gate: request.gate,
-        nonce: plan.nonce,
+        nonce: request.nonce(&plan.nonce),
+        again: request.again,
         approvers: approvers.iter().map(|person| person.name.clone()).collect(),
         start_by: request.start_by,
     })
@@ -264,10 +277,44 @@ fn own_plan(input: &GrantInput<'_>, plan: &Plan) -> Result<(), Refusal> {
             "the plan has another nonce than was journaled with it",
         ));
     }
-    if plan.boot != input.boot {
-        return Err(Refusal::new(Code::Rebooted, "the host was rebooted after the plan was made"));
+    Ok(())
+}
+
+/// A request to run a step again is of exactly the attempt whose outcome is unknown here, in the boot that it was asked in; any
+/// other is of a plan made in this boot.
+fn same_attempt(input: &GrantInput<'_>, plan: &Plan, request: &Request) -> Result<(), Refusal> {
+    let Some(again) = &request.again else {
+        if plan.boot != input.boot {
+            return Err(Refusal::new(Code::Rebooted, "the host was rebooted after the plan was made"));
+        }
+        return Ok(());
+    };
+    if again.path != input.from || Some(again.attempt) != input.unknown {
+        let what = match input.unknown {
+            None => format!("no outcome of `{}` is unknown here", input.from.escape_debug()),
+            Some(attempt) => format!("attempt {attempt} of `{}` is unknown here", input.from.escape_debug()),
+        };
+        let asked = again.path.escape_debug();
+        return Err(Refusal::new(
+            Code::AgainMismatch,
+            format!("the request is to run `{asked}` again after attempt {}; {what}", again.attempt),
+        ));
+    }
+    if again.boot != input.boot {
+        return Err(Refusal::new(Code::Rebooted, "the host was rebooted after people were asked"));
     }
     Ok(())
+}
+
+/// Anybody who may approve.
+fn one() -> Factor {
+    Factor { from: BTreeSet::new(), need: 1 }
+}
+
+/// Who must agree that a step runs again which may have run, and the steps after it: whoever would have to agree to them anyway;
+/// if that is nobody, one person who signs for it.
+pub fn required_again(needed: Vec<Factor>) -> Vec<Factor> {
+    if needed.is_empty() { vec![one()] } else { needed }
 }
 
 fn same_run(input: &GrantInput<'_>, plan: &Plan, request: &Request) -> Result<(), Refusal> {
@@ -303,7 +350,7 @@ fn same_run(input: &GrantInput<'_>, plan: &Plan, request: &Request) -> Result<()
 
 fn same_leaf(input: &GrantInput<'_>, plan: &Plan, digest: Digest, request: &Request) -> Result<(), Refusal> {
     let grant = input.grant;
-    let leaf = Leaf { agent: input.host.clone(), plan: digest, nonce: plan.nonce.clone() };
+    let leaf = Leaf { agent: input.host.clone(), plan: digest, nonce: request.nonce(&plan.nonce) };
     if grant.leaf_count != request.leaves {
         return Err(Refusal::new(
             Code::LeafMismatch,
@@ -319,11 +366,13 @@ fn same_leaf(input: &GrantInput<'_>, plan: &Plan, digest: Digest, request: &Requ
     Ok(())
 }
 
-/// The persons who validly approved. One approval that does not count spoils the grant: it has no business there.
+/// The persons who validly approved. One approval that does not count spoils the grant: it has no business there. Where nobody would
+/// have to agree (`anyone_may`), who asked for the run may sign as well.
 fn approvers<'a>(
     input: &GrantInput<'a>,
     request: &Request,
     digest: Digest,
+    anyone_may: bool,
 ) -> Result<Vec<&'a Person>, Refusal> {
     let mut persons: Vec<&Person> = Vec::new();
     for signed in &input.grant.approvals {
@@ -350,10 +399,12 @@ fn approvers<'a>(
                 ),
             ));
         }
-        if request.requester.as_ref() == Some(name) {
+        if !anyone_may && request.requester.as_ref() == Some(name) {
             return Err(Refusal::new(Code::ApproverIsRequester, format!("`{name}` asked for this run")));
         }
-        if input.certified.is_some_and(|certified| certified.author().eq_ignore_ascii_case(name)) {
+        if !anyone_may
+            && input.certified.is_some_and(|certified| certified.author().eq_ignore_ascii_case(name))
+        {
             return Err(Refusal::new(Code::ApproverIsAuthor, format!("`{name}` wrote the runbook")));
         }
         if persons.iter().any(|other| other.name == *name) {

@@ -164,7 +164,9 @@ codes! {
     NonceMismatch = "nonce-mismatch",
     /// The nonce has been used: a grant starts a plan once.
     NonceConsumed = "nonce-consumed",
-    /// The host was rebooted after it made the plan.
+    /// The grant lets another attempt run again than the one whose outcome is unknown on this host.
+    AgainMismatch = "again-mismatch",
+    /// The host was rebooted after it made the plan, or after people were asked to let a step run again.
     Rebooted = "rebooted",
     /// The time to start has passed.
     GrantExpired = "grant-expired",

@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::segment::{How, Outcome, Undoing, Verification};
 
+mod again; // a step whose outcome is unknown runs again, if people sign for it
 mod apply; // the transitions
+mod pause; // people hold it for a while
 mod words; // how states, events and effects are told
 #[cfg(test)]
 mod table; // the transitions as documentation
@@ -34,6 +36,35 @@ pub struct HostRun {
     pub effects: bool,
     /// How far it may go.
     pub until: Until,
+    /// Whether people have paused it. Not a state: whatever it waits for, it goes on waiting for.
+    #[serde(default, skip_serializing_if = "Pause::never")]
+    pub pause: Pause,
+    /// The attempt whose outcome is unknown and that is to be followed by another one, from the wish of a person until that
+    /// other one has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Unclear>,
+}
+
+/// Whether a host run is paused, and whether its host knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Nothing that acts is sent to the host, and the host starts nothing that acts.
+    pub on: bool,
+    /// Who paused it, and why.
+    pub reason: String,
+    /// Counts what was asked of the host: to pause, to resume.
+    pub asked: u32,
+    /// The last of these that the host has on its disk.
+    pub confirmed: u32,
+}
+
+/// An attempt whose outcome is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unclear {
+    /// The step.
+    pub path: String,
+    /// Which attempt of it.
+    pub attempt: u32,
 }
 
 /// How far a run may go by itself.
@@ -251,6 +282,20 @@ pub enum Event {
     },
     /// A person looked at a step whose outcome was unknown.
     Resolved(Resolution),
+    /// Somebody wants nothing that acts to begin for a while.
+    PauseAsked {
+        /// Who, and why.
+        reason: String,
+    },
+    /// Somebody wants it to go on.
+    ResumeAsked,
+    /// The host says whether it is paused there, and the count of the last it was asked.
+    PauseTold {
+        /// Nothing that acts begins there.
+        on: bool,
+        /// Of [`Pause::asked`].
+        count: u32,
+    },
 }
 
 /// What the guards want a planned run to wait for.
@@ -296,7 +341,7 @@ pub enum Resolution {
     Ran,
     /// It did not.
     DidNotRun,
-    /// It is to run again; the host wants a signature for that.
+    /// It is to run again; people sign for that.
     Again,
 }
 
@@ -336,6 +381,14 @@ pub enum Effect {
         /// Why it cannot be told.
         reason: String,
     },
+    /// Ask people whether an attempt that may have had its effect is followed by another one.
+    OpenAgain(Unclear),
+    /// People may have approved meanwhile: if so, answer with `GateApproved`.
+    AskGate,
+    /// Send again what the host was not sent because of the pause.
+    SendAgain,
+    /// Tell the host that it is paused, or not any more; again at each connect, until it confirms.
+    AskPause,
     /// Record how it ended.
     End(Final),
 }
@@ -369,7 +422,8 @@ pub struct Illegal {
 impl HostRun {
     /// A run nothing of which has been sent.
     pub fn new(until: Until) -> HostRun {
-        HostRun { state: State::Created, segment: 0, effects: false, until }
+        let (state, pause) = (State::Created, Pause::default());
+        HostRun { state, segment: 0, effects: false, until, pause, again: None }
     }
 
     /// How it ended, once it has.

@@ -46,6 +46,8 @@ pub struct Program {
     past: BTreeMap<String, BTreeMap<u32, Option<Exit>>>,
     /// What there is to do is known without a diagnosis.
     known: Option<Rendering>,
+    /// A step that people let run again, and the attempt whose outcome is unknown.
+    again: Option<(String, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,7 @@ impl Program {
             closed: BTreeSet::new(),
             past: BTreeMap::new(),
             known: None,
+            again: None,
         }
     }
 
@@ -129,7 +132,22 @@ impl Program {
             closed,
             past: known,
             known: None,
+            again: None,
         })
+    }
+
+    /// Lets the step at this path run again, though nobody knows what became of this attempt: the next one follows it.
+    #[must_use]
+    pub fn again(self, path: String, attempt: u32) -> Program {
+        Program { again: Some((path, attempt)), ..self }
+    }
+
+    /// The number of a step's first attempt here.
+    fn first_attempt(&self, path: &str) -> u32 {
+        match &self.again {
+            Some((again, unknown)) if again == path => unknown.saturating_add(1),
+            Some(_) | None => 1,
+        }
     }
 
     /// Only verifies.
@@ -146,6 +164,7 @@ impl Program {
             closed: BTreeSet::new(),
             past: BTreeMap::new(),
             known: None,
+            again: None,
         })
     }
 
@@ -224,6 +243,8 @@ pub struct State {
     done: BTreeSet<usize>,
     /// The last number given to a question or a timer.
     number: u32,
+    /// No step that acts begins.
+    paused: bool,
     /// How it will have ended.
     outcome: Outcome,
 }
@@ -276,6 +297,13 @@ pub enum Stage {
     Deciding {
         /// The question.
         ask: u32,
+    },
+    /// It would begin, or begin again, and the run is paused.
+    Paused {
+        /// Which attempt comes next.
+        attempt: u32,
+        /// The timer that ends when it may not start any more.
+        timer: u32,
     },
     /// Its process runs.
     Running {
@@ -396,6 +424,10 @@ pub enum Event {
         /// For people.
         reason: String,
     },
+    /// No step that acts is to begin from now on.
+    PauseAsked,
+    /// They may begin again.
+    ResumeAsked,
 }
 
 /// What the agent should now do, in this order.
@@ -425,6 +457,15 @@ pub enum Effect {
         timer: u32,
         /// How long from now.
         after: Duration,
+    },
+    /// An attempt waits because the run is paused: answer with [`Event::TimerFired`] when it may not start any more.
+    Hold {
+        /// The step.
+        path: String,
+        /// Which attempt of it.
+        attempt: u32,
+        /// Names the timer.
+        timer: u32,
     },
     /// End an attempt; its end comes as an event like any other.
     Kill {
@@ -702,6 +743,7 @@ impl State {
             outputs: BTreeMap::new(),
             done: BTreeSet::new(),
             number: 0,
+            paused: false,
             outcome: Outcome {
                 how: How::Done,
                 verification: Verification::NotRun,

@@ -103,7 +103,7 @@ impl Told {
     }
 
     fn moved(&mut self, state: State) {
-        let machine = HostRun { state, segment: 2, effects: true, until: Until::End };
+        let machine = HostRun { state, segment: 2, effects: true, ..HostRun::new(Until::End) };
         self.change(Change::Moved { run: run(), host: host(), machine, reason: String::new() });
     }
 

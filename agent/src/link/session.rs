@@ -114,6 +114,7 @@ fn hello(greeting: Greeting) -> v1::Hello {
         open: greeting.open,
         roster_version: greeting.roster_version,
         missing: greeting.missing,
+        paused: greeting.paused,
         labels: greeting.labels.into_iter().collect(),
     }
 }
@@ -225,6 +226,13 @@ impl Session<'_> {
                 Ok(run) => ToWorks::Cancel { run, reason },
                 Err(error) => {
                     tracing::warn!(%error, "Told to cancel something that is no run.");
+                    return None;
+                }
+            },
+            What::Pause(v1::Pause { run, on, count }) => match run.parse() {
+                Ok(run) => ToWorks::Pause { run, on, count },
+                Err(error) => {
+                    tracing::warn!(%error, "Told to pause something that is no run.");
                     return None;
                 }
             },

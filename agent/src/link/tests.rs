@@ -137,6 +137,7 @@ impl Running {
                         journal: "journal".into(),
                         open: vec![],
                         roster_version: 0,
+                        paused: Vec::new(),
                         missing: vec![],
                         labels: [("role".to_owned(), "web".to_owned())].into(),
                     };
@@ -150,6 +151,7 @@ impl Running {
                 other @ (ToWorks::Order { .. }
                 | ToWorks::Acked { .. }
                 | ToWorks::Cancel { .. }
+                | ToWorks::Pause { .. }
                 | ToWorks::Roster(_)
                 | ToWorks::Stop) => panic!("told {other:?} before the welcome"),
             }

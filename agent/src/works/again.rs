@@ -76,6 +76,9 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
                 let segment = segments.get(key).copied().unwrap_or(newest);
                 told.reports.push(say(segment, What::StepEnded(step_ended(key, result))));
             }
+            Record::Paused { on, count, .. } => {
+                told.reports.push(say(newest, What::Paused(v1::Paused { on: *on, count: *count })));
+            }
             Record::Event { segment, .. } => told.reports.extend(ends.get(segment).cloned()),
             Record::Intent { .. }
             | Record::Tombstone { .. }

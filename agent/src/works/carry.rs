@@ -20,6 +20,7 @@ use prost::Message as _;
 
 use super::attempt::{self, BootLimit, Ended, GRACE, Happening, Observer, StartBy, Work};
 use super::driver::{Deed, Driver, Launch, Wake};
+use super::here::RunHere;
 use super::orders::{self, OwnPlan};
 use super::output::{self, Stream};
 use super::record::{AttemptKey, Record};
@@ -86,6 +87,44 @@ impl Active {
     pub(super) fn follows(self, of: Option<plan::Of>) -> Active {
         Active { of, ..self }
     }
+
+    /// People let it go on after a pause. What they approved before ends when they said; what needed nobody may begin as if it had
+    /// come now.
+    pub(super) fn resumed(&mut self, at_ms: Option<i64>) {
+        if let Some(at_ms) = at_ms.filter(|_| !self.granted) {
+            let hour = i64::try_from(BEGIN_WITHIN.as_millis()).unwrap_or(i64::MAX);
+            self.begin_by_ms = self.begin_by_ms.max(at_ms.saturating_add(hour));
+        }
+    }
+
+    pub(super) fn is_granted(&self) -> bool {
+        self.granted
+    }
+
+    /// When an attempt that acts must have started. The first step must begin by the time people agreed to; each later one by
+    /// when those before it may have taken all the time they have.
+    pub(super) fn latest_start_ms(&self, key: &AttemptKey, plan: &Plan) -> i64 {
+        let own_path = step_of(key, plan).map_or(own_path(key), |step| step.path.as_str());
+        let allowance: Duration = plan.steps.iter().map(longest).sum();
+        let allowance = if own_path == key.path { allowance } else { allowance.saturating_mul(2) };
+        let first = self.from.as_deref() == Some(own_path);
+        let slack = if first { 0 } else { i64::try_from(allowance.as_millis()).unwrap_or(i64::MAX) };
+        self.begin_by_ms.saturating_add(slack)
+    }
+}
+
+/// What needed nobody's approval may begin so long after people let it go on.
+const BEGIN_WITHIN: Duration = Duration::from_secs(3600);
+
+/// The step of a plan that an attempt is of, or that it undoes. The steps of a plan that undoes stand in it themselves.
+fn step_of<'a>(key: &AttemptKey, plan: &'a Plan) -> Option<&'a PlannedStep> {
+    let of = |path: &str| plan.steps.iter().find(|step| step.path == path);
+    of(&key.path).or_else(|| of(own_path(key)))
+}
+
+/// The path of the step that an attempt is of, or that it undoes.
+fn own_path(key: &AttemptKey) -> &str {
+    key.path.strip_suffix("/undo").unwrap_or(&key.path)
 }
 
 /// Everything one event leads to, before any of it is done.
@@ -144,6 +183,9 @@ impl Driver {
                 self.timer_number += 1;
                 self.timers
                     .insert((self.world.monotonic() + after, self.timer_number), (run, segment, timer));
+            }
+            Effect::Hold { path, attempt, timer } => {
+                self.hold(&AttemptKey { run, path, attempt }, segment, timer)
             }
             Effect::Kill { path, attempt } => self.kill(AttemptKey { run, path, attempt }, segment),
             Effect::Report(note) => self.note(run, segment, note, bundle),
@@ -225,22 +267,12 @@ impl Driver {
         if active.granted && active.boot != self.boot {
             return Err("the host was rebooted after people approved".to_owned());
         }
-        let own_path = key.path.strip_suffix("/undo").unwrap_or(&key.path);
-        // The steps of a plan that undoes stand in it themselves.
-        let of = |path: &str| plan.plan.steps.iter().find(|step| step.path == path);
-        let planned = of(&key.path).or_else(|| of(own_path));
-        let own_path = planned.map_or(own_path, |step| &step.path);
+        let planned = step_of(key, &plan.plan);
         if let Some(step) = planned {
             orders::allowed(&self.hands.policy(), &plan.plan, step, active.certified)
                 .map_err(|refusal| refusal.to_string())?;
         }
-        // The first step must begin by the time people agreed to; each later one by when those before it may have taken
-        // all the time they have.
-        let allowance: Duration = plan.plan.steps.iter().map(longest).sum();
-        let allowance = if own_path == key.path { allowance } else { allowance.saturating_mul(2) };
-        let first = active.from.as_deref() == Some(own_path);
-        let slack = if first { 0 } else { i64::try_from(allowance.as_millis()).unwrap_or(i64::MAX) };
-        let limit = active.begin_by_ms.saturating_add(slack);
+        let limit = active.latest_start_ms(key, &plan.plan);
         let left = limit.saturating_sub(self.now_ms());
         if left < 0 {
             return Err("the time to start it has passed".to_owned());
@@ -264,7 +296,7 @@ impl Driver {
         self.start_process(launch);
     }
 
-    fn start_process(&mut self, launch: Launch) {
+    pub(super) fn start_process(&mut self, launch: Launch) {
         let Launch { segment, spec, kind, start_by } = launch;
         let key = spec.key.clone();
         if kind == Kind::Act && self.runs.get(&key.run).is_some_and(|here| here.tombstone) {
@@ -345,6 +377,10 @@ impl Driver {
     /// restart; twice, it is its end.
     pub(super) fn never_born(&mut self, key: AttemptKey) {
         match self.launched.remove(&key) {
+            Some(launch) if self.runs.get(&key.run).is_some_and(RunHere::is_paused) => {
+                self.running.remove(&key);
+                self.unborn.push(launch);
+            }
             Some(launch) => {
                 tracing::warn!(%key, "The supervisor of a step died before it started anything; starting it again.");
                 self.running.remove(&key);
@@ -394,7 +430,7 @@ impl Driver {
         self.tell(run, segment, Event::Unknown { path, attempt, reason, dead });
     }
 
-    fn kill(&mut self, key: AttemptKey, segment: u32) {
+    pub(super) fn kill(&mut self, key: AttemptKey, segment: u32) {
         match self.running.get(&key) {
             Some((_, running)) => {
                 if let Err(error) = running.kill() {
@@ -519,8 +555,11 @@ impl Driver {
             let (nonce, boot) = (plan.nonce.clone(), plan.boot.clone());
             bundle.records.push(Record::Planned { run, nonce, boot, plan: bytes.clone() });
             if let Some(here) = self.runs.get_mut(&run) {
-                here.plan =
-                    Some(OwnPlan { bytes: bytes.clone(), plan: Arc::new(plan), nonce_consumed: false });
+                here.plan = Some(OwnPlan {
+                    bytes: bytes.clone(),
+                    plan: Arc::new(plan),
+                    consumed: Default::default(),
+                });
             }
         }
         let at_ms = self.now_ms();

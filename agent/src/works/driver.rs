@@ -46,7 +46,7 @@ const COMPACT_AT: u64 = 8 * 1024 * 1024;
 /// What is kept of old runs is removed this often.
 const SWEEP: Duration = Duration::from_secs(3600);
 /// With more reports unacknowledged, no order is looked at.
-const MOST_OWED: usize = 10_000;
+pub(super) const MOST_OWED: usize = 10_000;
 /// A full disk is tried again after this.
 const RETRY_APPEND: Duration = Duration::from_secs(1);
 
@@ -139,6 +139,8 @@ pub(super) struct Driver {
     pub(super) running: BTreeMap<AttemptKey, (u32, Running)>,
     /// How those that act were started, should their supervisors die before they start anything.
     pub(super) launched: BTreeMap<AttemptKey, Launch>,
+    /// Attempts whose supervisors died before they started anything, of runs that are paused.
+    pub(super) unborn: Vec<Launch>,
     /// By the monotonic clock.
     pub(super) timers: BTreeMap<(Duration, u64), (RunId, u32, u32)>,
     pub(super) timer_number: u64,
@@ -199,6 +201,7 @@ impl Driver {
             boot,
             running: BTreeMap::new(),
             launched: BTreeMap::new(),
+            unborn: Vec::new(),
             timers: BTreeMap::new(),
             timer_number: 0,
             inbox,
@@ -270,6 +273,7 @@ impl Driver {
                 self.pump();
             }
             ToWorks::Cancel { run, reason } => self.cancel(run, reason),
+            ToWorks::Pause { run, on, count } => self.pause(run, on, count),
             ToWorks::Roster(roster) => self.take_roster(&roster),
             ToWorks::Stop => self.stop = true,
         }
@@ -375,34 +379,46 @@ impl Driver {
         let here = self.runs.entry(run).or_default();
         here.not_after_ms = here.not_after_ms.max(order.content.not_after_ms);
         here.started.get_or_insert(judged.started);
-        if let (Some(_), Some(plan)) = (&nonce_consumed, &mut here.plan) {
-            plan.nonce_consumed = true;
+        if let (Some(nonce), Some(plan)) = (&nonce_consumed, &mut here.plan) {
+            plan.consumed.insert(nonce.clone());
         }
         here.segments.insert(segment, SegmentHere::of(order.digest, &order.content));
         here.active = Some(active);
         tracing::info!(%run, segment, granted = nonce_consumed.is_some(), "Order accepted.");
         let report = self.report(run, segment, now_ms, v1::report::What::Accepted(v1::Accepted {}));
         let records = closed.into_iter().chain([accepted, report]).collect();
-        self.drive(run, segment, Event::Begin, records);
+        self.begin(run, segment, records);
         Ok(())
     }
 
-    /// An attempt whose end nobody knows is neither followed nor started again by another segment.
+    /// An attempt whose end nobody knows is neither followed nor started again by another segment, but where people signed for
+    /// that; and then only when nothing of it runs any more, for certain.
     fn nothing_unknown(&self, run: RunId, work: &orders::Work) -> Result<(), Refusal> {
-        let orders::Work::Remediate { plan, from, .. } = work else { return Ok(()) };
+        let orders::Work::Remediate { plan, from, again, .. } = work else { return Ok(()) };
         let Some(here) = self.runs.get(&run) else { return Ok(()) };
-        let unknown = plan.steps.iter().skip_while(|step| step.path != *from).find_map(|step| {
-            let (key, ended) =
-                here.attempts.range((step.path.clone(), 0)..=(step.path.clone(), u32::MAX)).next_back()?;
-            ended.is_none().then_some(key)
-        });
-        match unknown {
-            None => Ok(()),
-            Some((path, attempt)) => Err(Refusal::new(
-                Code::OutcomeUnknown,
-                format!("it cannot be told whether {path} attempt {attempt} took effect; a person must look"),
-            )),
+        let refused = |what: String| Err(Refusal::new(Code::OutcomeUnknown, what));
+        for step in plan.steps.iter().skip_while(|step| step.path != *from) {
+            let path = &step.path;
+            let Some(attempt) = here.unknown_attempt(path) else { continue };
+            if path != from || *again != Some(attempt) {
+                let what = "took effect; a person must look";
+                return refused(format!("it cannot be told whether {path} attempt {attempt} {what}"));
+            }
+            match self.hands.bury(&AttemptKey { run, path: path.clone(), attempt }) {
+                Ok(true) => {}
+                Ok(false) => {
+                    return refused(format!(
+                        "something of {path} attempt {attempt} may still run on this host"
+                    ));
+                }
+                Err(error) => {
+                    return refused(format!(
+                        "it cannot be told whether something of {path} attempt {attempt} still runs: {error}"
+                    ));
+                }
+            }
         }
+        Ok(())
     }
 
     /// The same order again: the controller has not seen what came of it, or has lost it.
@@ -445,6 +461,7 @@ impl Driver {
             boot: &self.boot,
             now_ms: self.now_ms(),
             plan: here.and_then(|here| here.plan.as_ref()),
+            unknown: here.and_then(|here| here.unknown_attempt(&here.stopped_at()?)),
             stopped_at: here.and_then(RunHere::stopped_at),
             remediated: here.is_some_and(RunHere::is_remediated),
             started: here.and_then(|here| here.started.as_ref()),
@@ -465,7 +482,10 @@ impl Driver {
         here.not_after_ms = here.not_after_ms.max(until_ms.saturating_sub(horizon));
         let tombstone = Record::Tombstone { run, until_ms };
         match here.active.as_ref().map(|active| active.segment) {
-            Some(segment) => self.drive(run, segment, Event::CancelAsked { reason }, vec![tombstone]),
+            Some(segment) => {
+                self.drive(run, segment, Event::CancelAsked { reason }, vec![tombstone]);
+                self.give_birth(run);
+            }
             None => {
                 let segment = here.segments.keys().next_back().copied().unwrap_or(0);
                 let confirmed = v1::report::What::Cancelled(v1::Cancelled { interrupted: String::new() });
@@ -547,6 +567,7 @@ impl Driver {
             journal: self.journal_name.clone(),
             open: open.collect(),
             roster_version: self.roster.as_ref().map_or(0, |roster| roster.version),
+            paused: self.runs.iter().filter_map(paused).collect(),
             missing: self.missing.clone(),
             labels: self.config.labels.clone(),
         }
@@ -725,6 +746,11 @@ fn append(journal: &Journal, inbox: &std_mpsc::Sender<Wake>, batch: u64, records
     });
 }
 
+fn paused((run, here): (&RunId, &RunHere)) -> Option<v1::PausedRun> {
+    let pause = here.pause.filter(|pause| pause.on)?;
+    Some(v1::PausedRun { run: run.to_string(), count: pause.count })
+}
+
 /// What a new journal file must have of a run. Reports are the spool's.
 pub(super) fn kept(record: &Record) -> bool {
     match record {
@@ -734,6 +760,7 @@ pub(super) fn kept(record: &Record) -> bool {
         | Record::Intent { .. }
         | Record::Exited { .. }
         | Record::Tombstone { .. }
+        | Record::Paused { .. }
         | Record::Ended { .. } => true,
         Record::Report { .. } | Record::Acked { .. } => false,
     }

@@ -32,8 +32,21 @@ pub(super) struct RunHere {
     pub(super) active: Option<Active>,
     /// No attempt starts any more.
     pub(super) tombstone: bool,
+    /// What people last asked of it: to pause, or to go on.
+    pub(super) pause: Option<PausedHere>,
     /// What a new journal must say of this run.
     pub(super) records: Vec<Record>,
+}
+
+/// Whether a run is paused here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PausedHere {
+    /// Nothing of it that acts begins.
+    pub(super) on: bool,
+    /// The controller's count of what it asked.
+    pub(super) count: u32,
+    /// When, wall clock, milliseconds.
+    pub(super) at_ms: i64,
 }
 
 /// One accepted segment.
@@ -85,12 +98,29 @@ impl RunHere {
         self.last_remediation().is_some_and(|last| last.is_over && last.stopped_at().is_none())
     }
 
+    /// People have paused it.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.is_some_and(|pause| pause.on)
+    }
+
+    /// When it was last told to go on, if it was ever paused and is not now.
+    pub(super) fn resumed_at_ms(&self) -> Option<i64> {
+        self.pause.filter(|pause| !pause.on).map(|pause| pause.at_ms)
+    }
+
+    /// The attempt of a step whose outcome is unknown: its last, if nobody saw that end.
+    pub(super) fn unknown_attempt(&self, path: &str) -> Option<u32> {
+        let all = (path.to_owned(), 0)..=(path.to_owned(), u32::MAX);
+        let ((_, attempt), ended) = self.attempts.range(all).next_back()?;
+        ended.is_none().then_some(*attempt)
+    }
+
     /// Until then orders of the run may come, or may have come before.
     pub(super) fn remembered_until_ms(&self, boot: &str) -> i64 {
         // No approval of a plan outlives the boot it was made in.
         let waits = self.last_remediation().and_then(SegmentHere::stopped_at).is_some()
             && self.plan.as_ref().is_some_and(|plan| plan.plan.boot == boot);
-        let horizon = if waits { PATIENCE } else { REMEMBER };
+        let horizon = if waits || self.is_paused() { PATIENCE } else { REMEMBER };
         self.not_after_ms.saturating_add(i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX))
     }
 
@@ -110,6 +140,7 @@ impl RunHere {
             | Record::Event { .. }
             | Record::Intent { .. }
             | Record::Tombstone { .. }
+            | Record::Paused { .. }
             | Record::Report { .. }
             | Record::Acked { .. }
             | Record::Ended { .. } => None,

@@ -40,6 +40,8 @@ pub(super) struct Own<'a> {
     pub(super) plan: Option<&'a OwnPlan>,
     /// The step at which the run stopped here, for people to approve or to look; absent: it has not remediated yet.
     pub(super) stopped_at: Option<String>,
+    /// The attempt of that step whose outcome is unknown, if that is why.
+    pub(super) unknown: Option<u32>,
     /// The run's remediation is over on this host.
     pub(super) remediated: bool,
     /// Who started the run, when this host accepted it; absent: this is the first order of the run.
@@ -51,7 +53,8 @@ pub(super) struct Own<'a> {
 pub(super) struct OwnPlan {
     pub(super) bytes: Vec<u8>,
     pub(super) plan: Arc<Plan>,
-    pub(super) nonce_consumed: bool,
+    /// What grants have used up: the plan's nonce, and those made of it for steps that ran again.
+    pub(super) consumed: BTreeSet<String>,
 }
 
 /// An order that can be read and is for this host; nothing is decided yet.
@@ -82,6 +85,8 @@ pub(super) enum Work {
         /// Paths of steps that need people and have no permit.
         closed: BTreeSet<String>,
         permit: Option<Permit>,
+        /// The attempt that may have run, where people agreed that its step runs again.
+        again: Option<u32>,
     },
     Verify {
         plan: Arc<Plan>,
@@ -166,7 +171,8 @@ pub(super) fn again(order: &Order, own: &Own<'_>, granted: bool) -> Result<Judge
                 closed(steps, read.certified.is_some(), own.roster, also_from)
             };
             let from = work.from.clone();
-            Ok(read.judged(Work::Remediate { plan, from, closed, permit: None }))
+            let again = requested(order).and_then(|request| request.again).map(|again| again.attempt);
+            Ok(read.judged(Work::Remediate { plan, from, closed, permit: None, again }))
         }
         Some(v1::order_content::Work::Verify(work)) => {
             let plan = own_plan(own, &work.plan_digest, read.runbook.digest())?;
@@ -413,13 +419,14 @@ fn remediate(order: &Order, own: &Own<'_>, read: Parts, work: &v1::Remediate) ->
                 nonce: &plan.nonce,
                 boot: own.boot,
                 from: &work.from,
+                unknown: own.unknown,
                 certified,
                 started: read.started.as_ref(),
                 also_from,
                 now: from_ms(own.now_ms),
             })?;
-            if own_plan.nonce_consumed {
-                return Err(Refusal::new(Code::NonceConsumed, "this plan's nonce has been used"));
+            if own_plan.consumed.contains(permit.nonce()) {
+                return Err(Refusal::new(Code::NonceConsumed, "what was approved has been used"));
             }
             (BTreeSet::new(), Some(permit))
         }
@@ -433,16 +440,22 @@ fn remediate(order: &Order, own: &Own<'_>, read: Parts, work: &v1::Remediate) ->
         allowed(own.policy, &plan, step, certified.is_some())?;
     }
     let from = work.from.clone();
-    Ok(read.judged(Work::Remediate { plan, from, closed, permit }))
+    let again = permit.as_ref().and_then(Permit::again).map(|again| again.attempt);
+    Ok(read.judged(Work::Remediate { plan, from, closed, permit, again }))
 }
 
-/// When the first step of an order must begin at the latest, wall clock.
-pub(super) fn begin_by(order: &Order) -> i64 {
+/// What people were asked for this order, if they were.
+fn requested(order: &Order) -> Option<fettle_proto::signed::Request> {
     let grant = match &order.content.work {
         Some(v1::order_content::Work::Remediate(work)) => work.grant.as_ref(),
         Some(v1::order_content::Work::Diagnose(_) | v1::order_content::Work::Verify(_)) | None => None,
     };
-    let request = grant.and_then(|grant| fettle_proto::signed::Request::decode(&grant.request).ok());
+    grant.and_then(|grant| fettle_proto::signed::Request::decode(&grant.request).ok())
+}
+
+/// When the first step of an order must begin at the latest, wall clock.
+pub(super) fn begin_by(order: &Order) -> i64 {
+    let request = requested(order);
     let start_by = request.map_or(i64::MAX, |request| request.start_by.as_millisecond());
     start_by.min(order.content.not_after_ms)
 }
@@ -505,9 +518,13 @@ impl Judged {
                 None => Program::diagnose(runbook, base),
                 Some(known) => Program::undo(runbook, base, known),
             }),
-            Work::Remediate { plan, from, closed, permit: _ } => {
-                Program::remediate(runbook, Arc::clone(plan), base, from, closed.clone(), past)
-                    .map_err(mismatch)
+            Work::Remediate { plan, from, closed, permit: _, again } => {
+                let program = Program::remediate(runbook, Arc::clone(plan), base, from, closed.clone(), past)
+                    .map_err(mismatch)?;
+                Ok(match again {
+                    Some(attempt) => program.again(from.clone(), *attempt),
+                    None => program,
+                })
             }
             Work::Verify { plan } => Program::verify(runbook, Arc::clone(plan), base).map_err(mismatch),
         }

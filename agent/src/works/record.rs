@@ -95,6 +95,17 @@ pub enum Record {
         #[serde(default)]
         until_ms: i64,
     },
+    /// Whether a run is paused. Durable before the controller hears of it; the last of a run counts.
+    Paused {
+        /// The run.
+        run: RunId,
+        /// Nothing of it that acts begins.
+        on: bool,
+        /// The controller's count of what it asked.
+        count: u32,
+        /// When, wall clock, milliseconds.
+        at_ms: i64,
+    },
     /// A report, kept until it is acknowledged.
     Report {
         /// Counts up by one within this journal, from 1.

@@ -7,6 +7,7 @@
 //! | no process of it was ever born | it may start now, if it still may |
 //! | otherwise | unknown |
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fettle_proto::signed::{Tag, digest, plan as plan_format};
@@ -17,7 +18,7 @@ use prost::Message as _;
 
 use super::carry::{Active, acts, ended_message};
 use super::driver::{Driver, kept};
-use super::here::SegmentHere;
+use super::here::{PausedHere, SegmentHere};
 use super::orders::{self, OwnPlan};
 use super::record::{AttemptKey, Record};
 use super::recovery::Found;
@@ -43,6 +44,7 @@ impl Driver {
             | Record::Intent { .. }
             | Record::Exited { .. }
             | Record::Tombstone { .. }
+            | Record::Paused { .. }
             | Record::Ended { .. } => {}
         }
         let Some(run) = run_of(&record) else { return };
@@ -55,12 +57,14 @@ impl Driver {
                 let order = v1::OrderContent::decode(&content[..]).unwrap_or_default();
                 here.segments.insert(segment, SegmentHere::of(digest, &order));
                 here.not_after_ms = here.not_after_ms.max(order.not_after_ms);
-                if let (Some(_), Some(plan)) = (nonce_consumed, &mut here.plan) {
-                    plan.nonce_consumed = true;
+                if let (Some(nonce), Some(plan)) = (nonce_consumed, &mut here.plan) {
+                    plan.consumed.insert(nonce);
                 }
             }
             Record::Planned { plan: bytes, .. } => match plan_format::decode(&bytes) {
-                Ok(plan) => here.plan = Some(OwnPlan { bytes, plan: Arc::new(plan), nonce_consumed: false }),
+                Ok(plan) => {
+                    here.plan = Some(OwnPlan { bytes, plan: Arc::new(plan), consumed: BTreeSet::new() })
+                }
                 Err(error) => tracing::error!(%run, %error, "A plan in the journal cannot be read."),
             },
             Record::Event { segment, event, .. } => {
@@ -78,6 +82,7 @@ impl Driver {
                 here.tombstone = true;
                 here.not_after_ms = here.not_after_ms.max(until_ms);
             }
+            Record::Paused { on, count, at_ms, .. } => here.pause = Some(PausedHere { on, count, at_ms }),
             Record::Ended { segment, .. } => {
                 if let Some(known) = here.segments.get_mut(&segment) {
                     known.is_over = true;
@@ -127,6 +132,7 @@ impl Driver {
             | Record::Intent { .. }
             | Record::Exited { .. }
             | Record::Tombstone { .. }
+            | Record::Paused { .. }
             | Record::Report { .. }
             | Record::Acked { .. }
             | Record::Ended { .. } => None,
@@ -143,6 +149,7 @@ impl Driver {
             | Record::Intent { .. }
             | Record::Exited { .. }
             | Record::Tombstone { .. }
+            | Record::Paused { .. }
             | Record::Report { .. }
             | Record::Acked { .. }
             | Record::Ended { .. } => None,
@@ -177,6 +184,12 @@ impl Driver {
             Err(refusal) => return self.give_up(run, segment, refusal.to_string()),
         };
         let known = followed.as_mut().and_then(|it| it.known.take());
+        let again = match &judged.work {
+            orders::Work::Remediate { from, again: Some(attempt), .. } => Some((from.clone(), *attempt)),
+            orders::Work::Remediate { again: None, .. }
+            | orders::Work::Diagnose
+            | orders::Work::Verify { .. } => None,
+        };
         let program = match judged.program(self.past(run), known) {
             Ok(program) => program,
             Err(refusal) => return self.give_up(run, segment, refusal.to_string()),
@@ -199,12 +212,22 @@ impl Driver {
                 Found::Running | Found::NotStarted | Found::Unknown(_) => {}
             }
         }
-        self.drive(run, segment, Event::Begin, exited);
-        for (key, found) in found {
-            self.take_up(key, segment, found);
-        }
         if tombstone {
-            self.tell(run, segment, Event::CancelAsked { reason: "the run was cancelled".to_owned() });
+            // Nothing of it begins; what runs is stopped as soon as it is followed again.
+            let reason = "the run was cancelled".to_owned();
+            self.drive(run, segment, Event::CancelAsked { reason }, exited);
+        } else {
+            self.begin(run, segment, exited);
+        }
+        // What became of an attempt that people let be followed by another one is asked of nobody any more.
+        let follows = |key: &AttemptKey| {
+            again.as_ref().is_some_and(|(path, last)| key.path == *path && key.attempt <= *last)
+        };
+        for (key, found) in found.into_iter().filter(|(key, _)| tombstone || !follows(key)) {
+            self.take_up(key.clone(), segment, found);
+            if tombstone {
+                self.kill(key, segment);
+            }
         }
     }
 
@@ -280,6 +303,7 @@ fn run_of(record: &Record) -> Option<RunId> {
         | Record::Planned { run, .. }
         | Record::Event { run, .. }
         | Record::Tombstone { run, .. }
+        | Record::Paused { run, .. }
         | Record::Ended { run, .. } => Some(*run),
         Record::Intent { key, .. } | Record::Exited { key, .. } => Some(key.run),
         Record::Report { .. } | Record::Acked { .. } => None,

@@ -270,6 +270,7 @@ pub(crate) fn grant(bench: &Bench, runbook: &str, plan_bytes: &[u8], approvers: 
         root: merkle::root(&[leaf.hash()]),
         leaves: 1,
         risk: Risk::Critical,
+        again: None,
     };
     let request = request.encode();
     let approvals = approvers.iter().map(|person| approval(person, Request::digest(&request))).collect();
@@ -320,6 +321,8 @@ fn line(what: &v1::report::What) -> String {
             format!("end: {how}, {verify}")
         }
         What::ToldAgain(told) => format!("told again, {} reports", told.reports.len()),
+        What::Paused(paused) if paused.on => format!("paused {}", paused.count),
+        What::Paused(paused) => format!("not paused {}", paused.count),
         What::Cancelled(cancelled) if cancelled.interrupted.is_empty() => "cancelled".to_owned(),
         What::Cancelled(cancelled) => format!("cancelled, interrupted {}", cancelled.interrupted),
     }

@@ -48,9 +48,19 @@ pub fn run(cli: Cli, runtime: &Runtime) -> Result<Exit> {
             runtime.block_on(follow::undo(&context()?, of, reason, *cancel))
         }
         Command::Run(Run::Cancel { run, reason }) => runtime.block_on(stop::cancel(&context()?, run, reason)),
-        Command::Run(Run::Resolve { run, host, step, ran, did_not_run: _, reason }) => {
-            let found = if *ran { v1::Found::Ran } else { v1::Found::DidNotRun };
-            let looked = stop::Looked { run, host, step: step.as_deref(), found, reason };
+        Command::Run(Run::Pause { run, host, reason }) => {
+            runtime.block_on(stop::pause(&context()?, run, host.as_deref(), reason))
+        }
+        Command::Run(Run::Resume { run, host }) => {
+            runtime.block_on(stop::resume(&context()?, run, host.as_deref()))
+        }
+        Command::Run(Run::Resolve { run, host, step, ran, did_not_run: _, run_again, yes, reason }) => {
+            let found = match (ran, run_again) {
+                (true, _) => v1::Found::Ran,
+                (false, true) => v1::Found::RunAgain,
+                (false, false) => v1::Found::DidNotRun,
+            };
+            let looked = stop::Looked { run, host, step: step.as_deref(), found, reason, yes: *yes };
             runtime.block_on(stop::resolve(&context()?, &looked))
         }
         Command::Signal(Signal::List { limit }) => runtime.block_on(signal::list(&context()?, *limit)),

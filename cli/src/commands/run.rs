@@ -56,11 +56,24 @@ pub(super) fn table(runs: &[v1::Run], empty: &'static str) -> Table {
 
 /// The state of a host run in a word and its glyph; the ending when it has ended.
 pub(super) fn state(host: &v1::HostRun) -> String {
-    match host.state.as_str() {
+    let state = match host.state.as_str() {
         "ended" => format!("{} {}", glyph(&host.ending), host.ending),
         "waiting" if !host.waiting_for.is_empty() => format!("… waiting for {}", host.waiting_for),
         state => format!("{} {state}", glyph(state)),
-    }
+    };
+    let pause = host.pause.as_ref().map_or("", |pause| match (pause.on, pause.confirmed) {
+        (true, true) => ", paused",
+        (true, false) => ", pause not confirmed yet",
+        (false, true) => "",
+        (false, false) => ", resumption not confirmed yet",
+    });
+    format!("{state}{pause}")
+}
+
+/// Who paused it and why, and how it goes on; absent when it is not paused.
+pub(super) fn paused_why(host: &v1::HostRun) -> Option<String> {
+    let pause = host.pause.as_ref().filter(|pause| pause.on)?;
+    Some(format!("paused by {}; let it go on with: fettle run resume", visible(&pause.reason)))
 }
 
 /// A run as a person reads it.
@@ -110,6 +123,9 @@ pub(crate) fn page(out: &Output, run: &v1::Run) -> String {
         ));
         if !host.reason.is_empty() {
             text.push_str(&format!("\n  {}", visible(&host.reason)));
+        }
+        if let Some(why) = paused_why(host) {
+            text.push_str(&format!("\n  {why}"));
         }
         if !host.gate.is_empty() && host.waiting_for == "gate" {
             text.push_str(&format!(

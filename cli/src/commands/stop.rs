@@ -1,4 +1,4 @@
-//! `fettle run cancel`, `fettle run resolve`: a person steps in.
+//! `fettle run cancel`, `fettle run pause`, `fettle run resume`, `fettle run resolve`: a person steps in.
 
 use fettle_proto::v1;
 
@@ -7,12 +7,31 @@ use crate::config::Context;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::output::{Output, Tone, talk, visible};
-use crate::view;
+use crate::{args, people, view};
 
 pub(super) async fn cancel(context: &Context, run: &str, reason: &str) -> Result<Exit> {
     let mut calls = connect(context).await?;
     let request = v1::CancelRunRequest { run: run.to_owned(), reason: reason.to_owned() };
     let run = answer(context, calls.cancel_run(request)).await?;
+    tell(context, &run)
+}
+
+pub(super) async fn pause(context: &Context, run: &str, host: Option<&str>, reason: &str) -> Result<Exit> {
+    let mut calls = connect(context).await?;
+    let (run, host) = (run.to_owned(), host.unwrap_or_default().to_owned());
+    let request = v1::PauseRunRequest { run, host, reason: reason.to_owned() };
+    let run = answer(context, calls.pause_run(request)).await?;
+    context.output.show(&view::run(&run), || page(&context.output, &run))?;
+    if context.output.is_table() {
+        talk(&format!("let it go on with: fettle run resume {}", visible(&run.id)));
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn resume(context: &Context, run: &str, host: Option<&str>) -> Result<Exit> {
+    let mut calls = connect(context).await?;
+    let (run, host) = (run.to_owned(), host.unwrap_or_default().to_owned());
+    let run = answer(context, calls.resume_run(v1::ResumeRunRequest { run, host })).await?;
     tell(context, &run)
 }
 
@@ -23,6 +42,8 @@ pub(super) struct Looked<'a> {
     pub(super) step: Option<&'a str>,
     pub(super) found: v1::Found,
     pub(super) reason: &'a str,
+    /// Sign without being asked, where a signature is needed.
+    pub(super) yes: bool,
 }
 
 pub(super) async fn resolve(context: &Context, looked: &Looked<'_>) -> Result<Exit> {
@@ -35,7 +56,38 @@ pub(super) async fn resolve(context: &Context, looked: &Looked<'_>) -> Result<Ex
         reason: looked.reason.to_owned(),
     };
     let run = answer(context, calls.resolve_step(request)).await?;
-    tell(context, &run)
+    if looked.found != v1::Found::RunAgain {
+        return tell(context, &run);
+    }
+    let host = run.hosts.iter().find(|host| host.host == looked.host);
+    let gate = host.map(|host| host.gate.clone()).unwrap_or_default();
+    sign_again(context, looked, gate).await
+}
+
+/// The gate is open. Whoever opened it is the first who may sign; whether that is enough, the gate says.
+async fn sign_again(context: &Context, looked: &Looked<'_>, gate: String) -> Result<Exit> {
+    let later = |why: &str| {
+        talk(&format!(
+            "{why}; the gate is open for whoever may sign: fettle approve {}\nsee how it stands with: fettle run show {}",
+            visible(&gate),
+            visible(looked.run)
+        ));
+        Ok(Exit::Pending)
+    };
+    if !looked.yes && !people::terminal::is_there() {
+        return later("nothing was signed: there is no terminal to ask on, and --yes was not given");
+    }
+    let approve = args::Approve { gate: gate.clone(), reason: looked.reason.to_owned(), yes: looked.yes };
+    match people::approve(context, &approve).await {
+        Ok(Exit::Done) => {
+            let mut calls = connect(context).await?;
+            let gate = answer(context, calls.get_gate(v1::GetGateRequest { gate: gate.clone() })).await?;
+            if gate.state == "open" { later("others must sign as well") } else { Ok(Exit::Done) }
+        }
+        Err(error) if error.exit() == Exit::NotAllowed => later(&error.to_string()),
+        Ok(exit) => Ok(exit),
+        Err(error) => Err(error),
+    }
 }
 
 /// Where the run stands now, and how to see the rest.
@@ -53,6 +105,9 @@ fn page(out: &Output, run: &v1::Run) -> String {
         text.push_str(&format!("\n  {}  {}", visible(&host.host), visible(&super::run::state(host))));
         if !host.reason.is_empty() {
             text.push_str(&format!("  {}", visible(&host.reason)));
+        }
+        if let Some(why) = super::run::paused_why(host) {
+            text.push_str(&format!("\n  {why}"));
         }
         if host.state != "ended" && !host.agent_connected {
             text.push_str("\n  its agent is away; it is told when it is back");
@@ -81,8 +136,15 @@ pub(super) fn waiting(run: &v1::Run) -> String {
                     visible(&host.resolve),
                 )
             };
+            let again = match host.again {
+                false => said("--run-again"),
+                true => format!(
+                    "  or, to let it run again, which people are asked:\n    fettle approve {}",
+                    visible(&host.gate)
+                ),
+            };
             format!(
-                "  nobody can tell whether {} took effect{}; look at {}, then say what you found:\n{}\n{}",
+                "  nobody can tell whether {} took effect{}; look at {}, then say what you found:\n{}\n{}\n{again}",
                 visible(&host.resolve),
                 visible(&why),
                 visible(&host.host),
@@ -130,7 +192,40 @@ mod tests {
           nobody can tell whether remediate/purge took effect (the host was switched off); look at web-1, then say what you found:
             fettle run resolve run_1 --host web-1 --step remediate/purge --ran --reason '…'
             fettle run resolve run_1 --host web-1 --step remediate/purge --did-not-run --reason '…'
+            fettle run resolve run_1 --host web-1 --step remediate/purge --run-again --reason '…'
         ");
+    }
+
+    #[test]
+    fn a_paused_run_says_so_and_whether_its_host_knows() {
+        let mut run = example();
+        let pause = v1::PauseView { on: true, confirmed: false, reason: "ana: wait\u{1b}".into() };
+        run.hosts[0] = v1::HostRun {
+            host: "web-1".into(),
+            state: "remediating".into(),
+            pause: Some(pause),
+            ..Default::default()
+        };
+        insta::assert_snapshot!(page(&Output::plain(Format::Table), &run), @r"
+        host/disk-full  run_1
+          web-1  ▸ remediating, pause not confirmed yet
+          paused by ana: wait\u{1b}; let it go on with: fettle run resume
+          its agent is away; it is told when it is back
+        ");
+        let confirmed = Some(v1::PauseView { on: true, confirmed: true, reason: "ana: wait".into() });
+        run.hosts[0].pause = confirmed;
+        assert_eq!(super::super::run::state(&run.hosts[0]), "▸ remediating, paused");
+        run.hosts[0].pause = Some(v1::PauseView::default());
+        assert_eq!(super::super::run::state(&run.hosts[0]), "▸ remediating, resumption not confirmed yet");
+    }
+
+    #[test]
+    fn a_step_that_people_are_asked_to_run_again_says_where() {
+        let mut run = example();
+        (run.hosts[0].again, run.hosts[0].gate) = (true, "gate_1".into());
+        let text = waiting(&run);
+        assert!(text.contains("fettle approve gate_1") && text.contains("--ran"), "{text}");
+        assert!(!text.contains("--run-again"), "{text}");
     }
 
     #[test]

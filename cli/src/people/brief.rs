@@ -92,6 +92,15 @@ fn header(page: &mut Page<'_>, checked: &Checked, now: Timestamp) {
             page.field("", "so every remediate step counts as critical");
         }
     }
+    if let Some(again) = &request.again {
+        let what = format!(
+            "{} attempt {} MAY HAVE RUN: nobody can tell. Approved, it runs again, as attempt {}, and the steps after it.",
+            again.path,
+            again.attempt,
+            again.attempt.saturating_add(1)
+        );
+        page.toned("AGAIN", &what, Tone::Bad);
+    }
     page.toned("risk", risk_word(request.risk), tone_of(request.risk));
     let hosts: Vec<_> = checked.plans.iter().map(|plan| plan.plan.agent.as_str()).collect();
     page.field("on", &hosts.join(", "));

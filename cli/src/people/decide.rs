@@ -97,7 +97,11 @@ async fn confirmed(checked: &Checked) -> Result<bool> {
     }
     let hosts = checked.plans.len();
     let question = format!(
-        "\nApprove {} on {hosts} {} (risk {})?",
+        "\n{} {} on {hosts} {} (risk {})?",
+        match &checked.request.again {
+            None => "Approve".to_owned(),
+            Some(again) => format!("Run {} again, which may have run, of", visible(&again.path)),
+        },
         visible(&checked.request.runbook),
         if hosts == 1 { "host" } else { "hosts" },
         risk_word(checked.request.risk)

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use fettle_proto::convert::all_signed;
-use fettle_proto::grant::{highest_risk, required, strictest};
+use fettle_proto::grant::{highest_risk, required, required_again, strictest};
 use fettle_proto::refusal::{Code, Refusal};
 use fettle_proto::signed::words::risk_word;
 use fettle_proto::signed::{
@@ -33,6 +33,8 @@ pub struct Checked {
     pub started: Option<Started>,
     /// Who must agree: what hosts will demand, and what the request adds.
     pub factors: Vec<Factor>,
+    /// Nobody would have to agree, and one person must sign because a step may have run: whoever asked may.
+    pub anyone_may: bool,
     /// What nothing vouches for.
     pub unsigned: Unsigned,
 }
@@ -100,7 +102,16 @@ pub fn recompute(asked: &str, gate: &v1::Gate, roster: &Roster, now: Timestamp) 
     let certified = certified(&gate.runbook_bytes, &certificates, roster, now);
     let started = started(gate, &request, roster, now)?;
 
-    let mut factors = request.factors.clone();
+    if let Some(again) = &request.again
+        && let Some(other) = plans.iter().find(|plan| plan.from != again.path)
+    {
+        let what = format!(
+            "the request is to run {} again, and {} is shown to stand at {}",
+            again.path, other.plan.agent, other.from
+        );
+        return Err(differs(what));
+    }
+    let mut demanded = Vec::new();
     for CheckedPlan { plan, from, .. } in &plans {
         let read = |refusal: Refusal| differs(format!("the plan of {}: {}", plan.agent, refusal.message));
         let risk = highest_risk(plan, from, certified.is_ok()).map_err(read)?;
@@ -112,9 +123,13 @@ pub fn recompute(asked: &str, gate: &v1::Gate, roster: &Roster, now: Timestamp) 
                 risk_word(risk)
             )));
         }
-        factors.extend(required(plan, from, certified.is_ok(), roster, None).map_err(read)?);
+        demanded.extend(required(plan, from, certified.is_ok(), roster, None).map_err(read)?);
     }
+    let anyone_may = request.again.is_some() && demanded.is_empty();
+    let mut factors = if anyone_may { required_again(demanded) } else { demanded };
+    factors.extend(request.factors.iter().cloned());
     Ok(Checked {
+        anyone_may,
         digest: Request::digest(&gate.request),
         factors: strictest(factors),
         request,
@@ -153,7 +168,7 @@ fn plans(gate: &v1::Gate, request: &Request) -> Result<Vec<CheckedPlan>, Mismatc
         if plans.iter().any(|other: &CheckedPlan| other.plan.agent == host) {
             return Err(differs(format!("{host} is shown with two plans")));
         }
-        leaves.push(Leaf { agent: host, plan: digest, nonce: plan.nonce.clone() }.hash());
+        leaves.push(Leaf { agent: host, plan: digest, nonce: request.nonce(&plan.nonce) }.hash());
         plans.push(CheckedPlan { plan, digest, from: shown.from.clone() });
     }
     if leaves.len() as u64 != request.leaves {
@@ -200,13 +215,14 @@ pub fn may_approve(checked: &Checked, roster: &Roster, person: &str, now: Timest
             format!("the time to decide ended at {}", request.decide_by),
         ));
     }
-    if request.requester.as_deref() == Some(person) {
+    if !checked.anyone_may && request.requester.as_deref() == Some(person) {
         return Err(Refusal::new(
             Code::ApproverIsRequester,
             "you asked for this run; somebody else must approve it",
         ));
     }
-    if checked.certified.as_ref().is_ok_and(|certified| certified.author() == person) {
+    let wrote = |certified: &Certified| certified.author() == person;
+    if !checked.anyone_may && checked.certified.as_ref().is_ok_and(wrote) {
         return Err(Refusal::new(
             Code::ApproverIsAuthor,
             "you wrote this runbook; somebody else must approve what it does",
@@ -257,6 +273,38 @@ mod tests {
 
     fn check(gate: &v1::Gate) -> Result<Checked, Mismatch> {
         recompute(GATE, gate, &roster(), sample::now())
+    }
+
+    #[test]
+    fn a_step_that_may_have_run_is_shown_as_such_and_is_of_this_attempt_only() {
+        let again = || fettle_proto::signed::Again {
+            path: "remediate/purge".to_owned(),
+            attempt: 1,
+            boot: "6f2c5a0e-1111-4222-8333-444455556666".to_owned(),
+        };
+        let plan = sample_plan();
+        let of = |nonce: String| Leaf {
+            agent: plan.agent.clone(),
+            plan: plan::digest_of(&plan::encode(&plan)),
+            nonce,
+        };
+        let mut gate = gate_of(&plan, |request| {
+            request.root = merkle::root(&[of(again().nonce(&plan.nonce)).hash()]);
+            request.again = Some(again());
+        });
+        gate.plans[0].from = "remediate/purge".to_owned();
+        let checked = check(&gate).expect("honest");
+        let out = crate::output::Output::plain(crate::output::Format::Table);
+        let text = crate::people::brief::render(&checked, &out, 60, sample::now());
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("remediate/purge attempt 1 MAY HAVE RUN"), "{text}");
+
+        gate.plans[0].from = "remediate/vacuum".to_owned();
+        let shown = check(&gate).expect_err("it begins elsewhere").to_string();
+        assert!(shown.contains("stand at"), "{shown}");
+        let mut plain = gate_of(&plan, |request| request.again = Some(again()));
+        plain.plans[0].from = "remediate/purge".to_owned();
+        check(&plain).expect_err("the approval would use up the plan's own nonce");
     }
 
     #[test]

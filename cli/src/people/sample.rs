@@ -159,6 +159,7 @@ pub(super) fn gate_of(plan: &Plan, change: impl FnOnce(&mut Request)) -> v1::Gat
         root: merkle::root(&[leaf.hash()]),
         leaves: 1,
         risk: Risk::High,
+        again: None,
     };
     change(&mut request);
     v1::Gate {

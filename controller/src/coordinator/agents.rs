@@ -156,6 +156,7 @@ impl Desk<'_> {
         let bound = known.map(|row| row.bound.clone()).unwrap_or_default();
         labels.extend(bound.clone());
         let tallies = known.map(|row| row.tallies.clone()).unwrap_or_default();
+        let paused = hello.paused;
         let upto = acked.get(&hello.journal).copied().unwrap_or(0);
         // An epoch is durable before a host hears of it: a host that has seen a higher one has seen what this store has lost.
         let lost = hello.epoch_seen > known.map_or(0, |row| row.epoch);
@@ -181,6 +182,14 @@ impl Desk<'_> {
             ahead,
         };
         self.change(Change::AgentConnected(Box::new(row)));
+        for v1::PausedRun { run, count } in paused {
+            let Ok(run) = run.parse::<RunId>() else { continue };
+            let known = self.model.host_runs.get(&(run, host.clone())).map(|row| &row.machine);
+            // Known is what was confirmed, or asked since: nothing to hear. A host that knows more is believed.
+            if known.is_some_and(|known| known.ended().is_none() && known.pause.asked < count) {
+                self.host_event(run, host, Event::PauseTold { on: true, count });
+            }
+        }
         let heartbeat_ms = u32::try_from(HEARTBEAT.as_millis()).unwrap_or(u32::MAX);
         Ok(v1::Welcome { epoch, heartbeat_ms, credits: CREDITS, acked: upto })
     }
@@ -208,8 +217,10 @@ impl Desk<'_> {
             | State::Undoing
             | State::Ended(_) => None,
         });
-        let orders = self.model.orders_open(host).into_iter().map(dispatch::message);
-        roster.map(|roster| roster_update(roster)).into_iter().chain(cancels).chain(orders).collect()
+        let pauses = self.pauses_owed(host);
+        let orders = self.model.orders_open(host).into_iter().filter(|order| self.may_go(order));
+        let roster = roster.map(|roster| roster_update(roster)).into_iter();
+        roster.chain(cancels).chain(pauses).chain(orders.map(dispatch::message)).collect()
     }
 
     pub(super) fn gone(&mut self, host: &Host, epoch: u64, how: Gone) {
@@ -275,6 +286,12 @@ impl Desk<'_> {
         let segment = report.segment;
         let heard = hear(about, report);
         for change in heard.changes {
+            // The host answers each time it is told.
+            if let Change::PauseConfirmed { on, .. } = &change
+                && self.pause_known(run, host, *on)
+            {
+                continue;
+            }
             if let Change::Planned { plan, .. } = &change
                 && self.other_plan(run, host, plan.digest)
             {
@@ -336,6 +353,12 @@ impl Desk<'_> {
         let order = self.model.orders.get(&(run, host.clone(), report.segment));
         refused.code == fettle_proto::Code::SegmentConflict.as_str()
             && order.is_some_and(|order| order.accepted_at.is_some())
+    }
+
+    /// Whether a host run is known to be paused on its host, or not to be.
+    fn pause_known(&self, run: RunId, host: &Host, on: bool) -> bool {
+        let row = self.model.host_runs.get(&(run, host.clone()));
+        row.is_some_and(|row| row.machine.pause.is_confirmed() && row.machine.pause.on == on)
     }
 
     /// Whether a host run has a plan already, and not this one: what people saw and signed for stays on record.

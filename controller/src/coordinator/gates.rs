@@ -110,14 +110,25 @@ impl Desk<'_> {
                 self.notify(Told { kind, title, run, gate, host, to: &to, text: &text, ..Told::default() });
             }
             GateState::Approved if self.now >= row.start_by => {
-                let reason = format!("the approved plan did not begin by {}", row.start_by);
+                let late = format!("the approved plan did not begin by {}", row.start_by);
                 for host in hosts {
-                    let waits =
-                        self.model.host_runs.get(&(run, host.clone())).is_some_and(|row| {
-                            matches!(row.machine.state, State::Waiting(Wait::Gate { .. }))
-                        });
+                    let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { continue };
+                    let waits = match &row.machine.state {
+                        State::Waiting(Wait::Gate { .. }) => true,
+                        State::Waiting(Wait::Resolve { .. }) => row.machine.again.is_some(),
+                        State::Waiting(Wait::Wave { .. } | Wait::Window { .. })
+                        | State::Created
+                        | State::Diagnosing
+                        | State::Planned { .. }
+                        | State::Remediating
+                        | State::Verifying { .. }
+                        | State::Undoing
+                        | State::Cancelling { .. }
+                        | State::Ended(_) => false,
+                    };
+                    let why = if row.machine.pause.on { "; the run was paused" } else { "" };
                     if waits {
-                        self.host_event(run, &host, Event::GateExpired { reason: reason.clone() });
+                        self.host_event(run, &host, Event::GateExpired { reason: format!("{late}{why}") });
                     }
                 }
             }

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::follow::Earlier;
 use super::gates::parse;
+use super::halts::Halt;
 use super::people::{same_start, taken};
 use crate::policy::Policy;
 use crate::problem::Problem;
@@ -80,6 +81,8 @@ pub enum Found {
     Ran,
     /// It did not.
     DidNotRun,
+    /// Whatever it did, it is to run again.
+    RunAgain,
 }
 
 /// What a person says about a step whose outcome was unknown.
@@ -174,6 +177,11 @@ pub(crate) enum Command {
         session: Session,
         run: RunId,
         reason: String,
+        reply: Reply<()>,
+    },
+    Halt {
+        session: Session,
+        halt: Halt,
         reply: Reply<()>,
     },
     Resolve {
@@ -332,8 +340,14 @@ impl Handle {
         self.ask(|reply| Command::Cancel { session, run, reason, reply }).await
     }
 
-    /// Records what a person found out about a step whose outcome was unknown. Needs the scope `operate`. Running it again
-    /// is not among the answers: that takes a signature.
+    /// Pauses a run, or lets it go on. Needs the scope `operate`, or to be who started it.
+    pub async fn halt(&self, session: Session, halt: Halt) -> Result<(), Problem> {
+        self.still_open(halt.run).await?;
+        self.ask(|reply| Command::Halt { session, halt, reply }).await
+    }
+
+    /// Records what a person found out about a step whose outcome was unknown, or opens the gate at which people sign for it to
+    /// run again. Needs the scope `operate`.
     pub async fn resolve(
         &self,
         session: Session,

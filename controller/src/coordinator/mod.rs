@@ -17,6 +17,7 @@ mod agents;
 mod desk;
 mod follow;
 mod gates;
+mod halts;
 mod handle;
 mod moves;
 mod notices;
@@ -54,6 +55,7 @@ use handle::{Command, InForce, Live};
 use people::Challenges;
 use timers::Timers;
 
+pub use halts::Halt;
 pub use handle::{
     AgentCertificate, Enrolment, Found, Gone, Handle, Looked, Receipt, RosterInForce, RunEvents, Session,
 };
@@ -490,6 +492,10 @@ impl Coordinator {
             }),
             Command::Cancel { session, run, reason, reply } => self.decide(|desk| {
                 let answer = desk.cancel(&session, run, &reason);
+                desk.reply(reply, answer);
+            }),
+            Command::Halt { session, halt, reply } => self.decide(|desk| {
+                let answer = desk.halt(&session, halt);
                 desk.reply(reply, answer);
             }),
             Command::Resolve { session, run, host, looked, reply } => self.decide(|desk| {

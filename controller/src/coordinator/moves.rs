@@ -35,8 +35,14 @@ impl Desk<'_> {
         };
         let was_taken = self.model.taken_by(host);
         if machine != row.machine {
-            let reason = reason(&machine.state, &effects).unwrap_or(because).to_owned();
-            self.change(Change::Moved { run, host: host.clone(), machine, reason });
+            let why = reason(&machine.state, &effects);
+            let marks = row.machine.but_for_marks(&machine) && why.is_none();
+            let reason = why.unwrap_or(because).to_owned();
+            let host = host.clone();
+            self.change(match marks {
+                true => Change::Marked { run, host, machine },
+                false => Change::Moved { run, host, machine, reason },
+            });
         }
         let barred = matches!(event, Event::Barred { .. });
         for effect in effects {
@@ -51,13 +57,17 @@ impl Desk<'_> {
         match effect {
             Asked::SendSegment { segment, work } => self.send_segment(run, host, segment, &work),
             Asked::AskGuards => self.ask_guards(run, host),
-            Asked::OpenGate { from } => self.open_gate(run, host, &from),
+            Asked::OpenGate { from } => self.open_gate(run, host, &from, None),
+            Asked::OpenAgain(unclear) => self.open_gate(run, host, &unclear.path, Some(unclear.attempt)),
+            Asked::AskGate => self.begin_approved(run, host),
+            Asked::SendAgain => self.send_again(run, host),
+            Asked::AskPause => self.tell_pause(run, host),
             Asked::CloseGate { reason } => self.close_gate(run, host, &reason),
             Asked::AskCancel { reason } => self.effect(Effect::Tell(host.clone(), cancel(run, reason))),
             Asked::AskResolve { path, reason, .. } => {
                 let title = format!("{path} on {host}: a person must look");
                 let text = format!(
-                    "{reason}; then: fettle run resolve {run} --host {host} --step {path} (--ran | --did-not-run) --reason '…'"
+                    "{reason}; then: fettle run resolve {run} --host {host} --step {path} (--ran | --did-not-run | --run-again) --reason '…'"
                 );
                 let (kind, run, host, text) = ("resolve-wanted", Some(run), Some(host), text.as_str());
                 self.notify(Told { kind, title, run, host, text, ..Told::default() });
@@ -124,6 +134,9 @@ impl Desk<'_> {
 
     pub(super) fn ask_guards(&mut self, run: RunId, host: &Host) {
         let Some((run_row, host_row)) = self.rows(run, host) else { return };
+        if host_row.machine.pause.on {
+            return; // They are asked when it is resumed.
+        }
         let in_library = self.in_force.library.entries.get(&run_row.runbook);
         let own = match in_library.filter(|entry| entry.runbook.digest() == run_row.runbook_digest) {
             Some(entry) => entry.runbook.guard().clone(),
@@ -179,9 +192,8 @@ impl Desk<'_> {
             let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { continue };
             match &row.machine.state {
                 State::Waiting(Wait::Wave { .. } | Wait::Window { .. }) => self.ask_guards(run, host),
-                State::Waiting(Wait::Gate { .. }) => self.begin_approved(run, host),
-                State::Waiting(Wait::Resolve { .. })
-                | State::Created
+                State::Waiting(Wait::Gate { .. } | Wait::Resolve { .. }) => self.begin_approved(run, host),
+                State::Created
                 | State::Diagnosing
                 | State::Planned { .. }
                 | State::Remediating
@@ -193,27 +205,42 @@ impl Desk<'_> {
         }
     }
 
-    /// Goes on behind an approved gate, unless another run changes the host now; then as soon as that is over.
+    /// Goes on behind an approved gate, unless it is paused or another run changes the host now; then as soon as that is over.
     pub(super) fn begin_approved(&mut self, run: RunId, host: &Host) {
-        let approved = self
-            .model
-            .host_runs
-            .get(&(run, host.clone()))
-            .and_then(|row| self.model.gates.get(&row.gate?))
+        use fettle_runbooks::run::Checking;
+        let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { return };
+        let approved = row
+            .gate
+            .and_then(|gate| self.model.gates.get(&gate))
             .is_some_and(|gate| gate.state == GateState::Approved);
-        let already = self.model.host_runs.get(&(run, host.clone())).is_some_and(|row| {
-            use fettle_runbooks::run::Checking;
-            matches!(row.machine.state, State::Waiting(Wait::Gate { checking: Some(Checking::Approved), .. }))
-        });
+        let waits = match &row.machine.state {
+            State::Waiting(Wait::Gate { checking: None, .. }) => !row.machine.pause.on,
+            State::Waiting(Wait::Gate { checking: Some(Checking::Undecided), .. }) => true,
+            State::Waiting(Wait::Resolve { .. }) => row.machine.again.is_some() && !row.machine.pause.on,
+            State::Waiting(
+                Wait::Gate { checking: Some(Checking::Approved), .. }
+                | Wait::Wave { .. }
+                | Wait::Window { .. },
+            )
+            | State::Created
+            | State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Verifying { .. }
+            | State::Undoing
+            | State::Cancelling { .. }
+            | State::Ended(_) => false,
+        };
         let free = self.model.taken_by(host).is_none_or(|other| other == run);
-        if approved && free && !already {
+        if approved && free && waits {
             self.host_event(run, host, Event::GateApproved);
         }
     }
 
-    pub(super) fn open_gate(&mut self, run: RunId, host: &Host, from: &str) {
+    /// `again`: the attempt that may have run, when people are asked to let the step run again.
+    pub(super) fn open_gate(&mut self, run: RunId, host: &Host, from: &str, again: Option<u32>) {
         let id = GateId::new(self.world.uuid());
-        let row = match self.gate_row(id, run, host, from) {
+        let row = match self.gate_row(id, run, host, from, again) {
             Ok(row) => row,
             Err(reason) => {
                 self.host_event(run, host, Event::GateExpired { reason });
@@ -222,14 +249,24 @@ impl Desk<'_> {
         };
         let needs: Vec<String> = row.factors.iter().map(gate::describe).collect();
         let to = first_told(&row);
-        let title = format!("{} on {host} waits for approval", row.runbook);
+        let title = match again {
+            None => format!("{} on {host} waits for approval", row.runbook),
+            Some(_) => format!("{} on {host}: run {from} again, which may have run?", row.runbook),
+        };
         let text = format!("{from} needs {}; decide by {}", needs.join(" and "), row.decide_by);
         self.change(Change::GateOpened(Box::new(row)));
         let (kind, run, gate, host) = ("gate-opened", Some(run), Some(id), Some(host));
         self.notify(Told { kind, title, run, gate, host, to: &to, text: &text, ..Told::default() });
     }
 
-    fn gate_row(&self, id: GateId, run: RunId, host: &Host, from: &str) -> Result<GateRow, String> {
+    pub(super) fn gate_row(
+        &self,
+        id: GateId,
+        run: RunId,
+        host: &Host,
+        from: &str,
+        again: Option<u32>,
+    ) -> Result<GateRow, String> {
         let Some((run_row, host_row)) = self.rows(run, host) else {
             return Err("the run is not known".to_owned());
         };
@@ -262,6 +299,7 @@ impl Desk<'_> {
             author: certified.as_ref().map(|certified| certified.author()),
             started,
             mode: run_row.mode,
+            again: again.map(|attempt| self.again(host, from, attempt)),
             now: self.now,
         };
         let opened = gate::open(&asked, &roster.roster, &self.in_force.policy)
@@ -375,6 +413,10 @@ fn reason<'a>(state: &'a State, effects: &'a [Asked]) -> Option<&'a str> {
             | Asked::OpenGate { .. }
             | Asked::CloseGate { .. }
             | Asked::AskCancel { .. }
+            | Asked::OpenAgain(_)
+            | Asked::AskGate
+            | Asked::SendAgain
+            | Asked::AskPause
             | Asked::End(_) => None,
         }),
         State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })

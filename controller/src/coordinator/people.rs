@@ -279,6 +279,7 @@ impl Desk<'_> {
         let (resolution, ran) = match found {
             Found::Ran => (Resolution::Ran, true),
             Found::DidNotRun => (Resolution::DidNotRun, false),
+            Found::RunAgain => return self.run_again(session, run, host, reason),
         };
         let (path, by) = (path.clone(), session.person.clone());
         self.change(Change::Resolved { run, host: host.clone(), path, ran, by, reason });

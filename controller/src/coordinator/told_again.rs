@@ -127,7 +127,9 @@ impl Desk<'_> {
         self.change(Change::Moved { run, host: host.clone(), machine, reason });
         match state {
             State::Planned { .. } => self.ask_guards(run, host),
-            State::Waiting(Wait::Gate { from, .. }) if gate.is_none() => self.open_gate(run, host, &from),
+            State::Waiting(Wait::Gate { from, .. }) if gate.is_none() => {
+                self.open_gate(run, host, &from, None)
+            }
             State::Waiting(Wait::Resolve { path, .. }) => {
                 let title = format!("{path} on {host}: a person must look");
                 let text = format!(

@@ -154,6 +154,9 @@ impl Model {
                 }));
                 touched
             }
+            Change::Marked { run, host, machine } => {
+                self.host_run(*run, host, |row| row.machine = machine.clone())
+            }
             Change::Admitted { run, host } => {
                 let mut touched = self.host_run(*run, host, |row| row.remediated_at = Some(at));
                 if let Some(row) = self.host_runs.get(&(*run, host.clone())) {
@@ -224,7 +227,11 @@ impl Model {
             Change::Resolved { run, host, path, ran, .. } => self.host_run(*run, host, |row| {
                 row.found.insert(path.clone(), *ran);
             }),
-            Change::CancelAsked { .. } | Change::Noted { .. } => Vec::new(),
+            Change::CancelAsked { .. }
+            | Change::PauseAsked { .. }
+            | Change::PauseConfirmed { .. }
+            | Change::AgainAsked { .. }
+            | Change::Noted { .. } => Vec::new(),
 
             Change::OrderIssued(row) => self.put(Row::Order((**row).clone())),
             Change::OrderAccepted { run, host, segment } => {

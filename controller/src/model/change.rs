@@ -50,6 +50,8 @@ pub enum Change {
     RunCreated { run: Box<RunRow>, hosts: Vec<HostRunRow> },
     /// A host run moved.
     Moved { run: RunId, host: Host, machine: HostRun, reason: String },
+    /// A host run stays where it is; whether it is paused, or a step of it is to run again, changed.
+    Marked { run: RunId, host: Host, machine: HostRun },
     /// Its guards let it remediate: the host is taken from now on.
     Admitted { run: RunId, host: Host },
     /// The plan of a host run is known.
@@ -62,6 +64,12 @@ pub enum Change {
     StepSkipped { run: RunId, host: Host, path: String, reason: String, at: At },
     /// A person asked for a run to be stopped.
     CancelAsked { run: RunId, by: String, reason: String },
+    /// A person asked for a run to be paused on some of its hosts, or to go on.
+    PauseAsked { run: RunId, hosts: Vec<Host>, on: bool, by: String, reason: String },
+    /// The host has on its disk whether the run is paused there.
+    PauseConfirmed { run: RunId, host: Host, on: bool },
+    /// A person wants a step to run again whose outcome is unknown: people are asked to sign for that.
+    AgainAsked { run: RunId, host: Host, path: String, attempt: u32, by: String, reason: String },
     /// A person looked at a step whose outcome was unknown, and said whether it ran.
     Resolved { run: RunId, host: Host, path: String, ran: bool, by: String, reason: String },
     /// The host said something that is kept for people and changes nothing.
@@ -152,11 +160,15 @@ impl Change {
         match self {
             Change::RunCreated { run, .. } => Some(run.id),
             Change::Moved { run, .. }
+            | Change::Marked { run, .. }
             | Change::Admitted { run, .. }
             | Change::Planned { run, .. }
             | Change::StepStarted { run, .. }
             | Change::StepSkipped { run, .. }
             | Change::CancelAsked { run, .. }
+            | Change::PauseAsked { run, .. }
+            | Change::PauseConfirmed { run, .. }
+            | Change::AgainAsked { run, .. }
             | Change::Resolved { run, .. }
             | Change::Noted { run, .. }
             | Change::RefusalTold { run, .. }

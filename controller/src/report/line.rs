@@ -69,6 +69,28 @@ pub fn line(change: &Change) -> Option<Line> {
             let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             at_large(format!("person {by}"), "cancel-asked", format!("asked to cancel the run{why}"))
         }
+        Change::PauseAsked { hosts, on, by, reason, .. } => {
+            let hosts: Vec<&str> = hosts.iter().map(Host::as_str).collect();
+            let hosts = hosts.join(", ");
+            let (kind, text) = match on {
+                true => ("pause-asked", format!("paused the run on {hosts}: {reason}")),
+                false => ("resumption-asked", format!("let the run go on, on {hosts}")),
+            };
+            at_large(format!("person {by}"), kind, text)
+        }
+        Change::PauseConfirmed { host, on, .. } => {
+            let is = if *on { "it is paused here" } else { "it is not paused here any more" };
+            Some(Line {
+                who: by_host(host),
+                host: host.to_string(),
+                kind: "pause-confirmed",
+                text: is.to_owned(),
+            })
+        }
+        Change::AgainAsked { host, path, attempt, by, reason, .. } => {
+            let text = format!("wants {path} to run again after attempt {attempt}: {reason}");
+            on(format!("person {by}"), host, "again-asked", text)
+        }
         Change::Resolved { host, path, ran, by, reason, .. } => {
             let found = if *ran { "it ran" } else { "it did not run" };
             let text = format!("looked at {path}: {found}: {reason}");
@@ -126,6 +148,7 @@ pub fn line(change: &Change) -> Option<Line> {
         | Change::IncidentJoined { .. }
         | Change::Investigated { .. }
         | Change::Admitted { .. }
+        | Change::Marked { .. }
         | Change::OrderIssued(_)
         | Change::OrderAccepted { .. }
         | Change::OrderClosed { .. }

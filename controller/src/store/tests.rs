@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use fettle_runbooks::id::{Digest, GateId, Host, IncidentId, RunId, SignalId};
-use fettle_runbooks::run::{Ending, Final, HostRun, State, Until};
+use fettle_runbooks::run::{Ending, Final, HostRun, Pause, State, Unclear, Until};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -138,7 +138,7 @@ fn signed() -> SignedBlob {
 }
 
 /// Kinds of changes that [`change`] makes.
-const KINDS: u8 = 43;
+const KINDS: u8 = 47;
 
 /// Some change about a few things, so that changes meet each other.
 fn change(kind: u8, a: u8, b: u8) -> Change {
@@ -367,13 +367,27 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
         37 => Change::AgentRevoked { host, by: "ben".into(), reason: "r".into() },
         38 => token(u64::from(a % 4)),
         39 => Change::TokenSpent { hash: format!("{:064x}", a % 4) },
-        40 => Change::SessionOpened(SessionRow {
+        40 => Change::PauseAsked {
+            run,
+            hosts: vec![host],
+            on: attempt == 1,
+            by: "ana".into(),
+            reason: "r".into(),
+        },
+        41 => Change::PauseConfirmed { run, host, on: attempt == 1 },
+        42 => Change::AgainAsked { run, host, path, attempt, by: "ana".into(), reason: "r".into() },
+        43 => {
+            let pause = Pause { on: true, reason: "ana: r".into(), asked: 1, confirmed: attempt };
+            let again = Some(Unclear { path, attempt });
+            Change::Marked { run, host, machine: HostRun { pause, again, ..HostRun::new(Until::End) } }
+        }
+        44 => Change::SessionOpened(SessionRow {
             hash: a.to_string(),
             person: "ana".into(),
             key: "k".into(),
             expires_at: at,
         }),
-        41 => Change::Restored { event: 7, at },
+        45 => Change::Restored { event: 7, at },
         _ => Change::Adopted { run, host },
     }
 }

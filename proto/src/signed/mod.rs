@@ -37,7 +37,7 @@ pub use json::Malformed;
 pub use keys::{KeyError, PrivateKey, PublicKey};
 pub use leaf::Leaf;
 pub use login::Login;
-pub use request::{Factor, Request};
+pub use request::{Again, Factor, Request};
 pub use roster::{Person, Roster, Rule, Scope};
 pub use start::{Start, Started, Until};
 pub use trust::Trust;
@@ -58,6 +58,7 @@ pub enum Tag {
     Order,
     Trust,
     Leaf,
+    Again,
 }
 
 impl Tag {
@@ -74,6 +75,7 @@ impl Tag {
             Tag::Order => "order",
             Tag::Trust => "trust",
             Tag::Leaf => "leaf",
+            Tag::Again => "again",
         }
     }
 }

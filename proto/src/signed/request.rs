@@ -37,6 +37,35 @@ pub struct Request {
     pub leaves: u64,
     /// The highest risk among what it covers.
     pub risk: Risk,
+    /// A step that may have run, and is to run again; absent in every other request.
+    pub again: Option<Again>,
+}
+
+/// An attempt whose outcome nobody knows, and that is to be followed by another one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Again {
+    /// The step; what follows it in the plan is covered as well.
+    pub path: String,
+    /// The attempt whose outcome is unknown.
+    pub attempt: u32,
+    /// The kernel's boot id of the host. A reboot voids the approval.
+    pub boot: String,
+}
+
+impl Again {
+    const FORMAT: &'static str = "again/1";
+
+    /// What such an approval uses up: made of the plan's nonce, which only this host's plan has, so that the host can tell it
+    /// without having been asked. Hex.
+    pub fn nonce(&self, of_plan: &str) -> String {
+        let bytes = Writer::format(Self::FORMAT)
+            .text("nonce", of_plan)
+            .text("path", &self.path)
+            .text("attempt", self.attempt)
+            .text("boot", &self.boot)
+            .end();
+        words::hex(&digest(Tag::Again, &bytes).0)
+    }
 }
 
 /// So many distinct persons of these groups, each person counted for one such factor. Without groups: so many persons in
@@ -58,7 +87,7 @@ impl Request {
             .factors
             .iter()
             .map(|factor| Writer::object().texts("from", &factor.from).text("need", factor.need));
-        Writer::format(Self::FORMAT)
+        let request = Writer::format(Self::FORMAT)
             .text("run", self.run)
             .text("gate", self.gate)
             .text("runbook", &self.runbook)
@@ -70,8 +99,16 @@ impl Request {
             .text("start_by", self.start_by)
             .text("root", words::hex(&self.root))
             .text("leaves", self.leaves)
-            .text("risk", words::risk_word(self.risk))
-            .end()
+            .text("risk", words::risk_word(self.risk));
+        match &self.again {
+            None => request.end(),
+            Some(Again { path, attempt, boot }) => request
+                .nested(
+                    "again",
+                    Writer::object().text("path", path).text("attempt", attempt).text("boot", boot),
+                )
+                .end(),
+        }
     }
 
     /// What the bytes say.
@@ -95,6 +132,7 @@ impl Request {
                 .ok_or_else(|| Malformed::value("root", "expected 64 hex digits"))?,
             leaves: members.number("leaves")?,
             risk: words::risk(&mut members, "risk")?,
+            again: members.optional("again").map(again).transpose()?,
         };
         members.end()?;
         if request.start.is_some() != request.requester.is_some() {
@@ -103,10 +141,26 @@ impl Request {
         Ok(request)
     }
 
+    /// What an approval of it uses up on a host whose plan has this nonce.
+    pub fn nonce(&self, of_plan: &str) -> String {
+        self.again.as_ref().map_or_else(|| of_plan.to_owned(), |again| again.nonce(of_plan))
+    }
+
     /// The digest that approvals name.
     pub fn digest(bytes: &[u8]) -> Digest {
         digest(Tag::Request, bytes)
     }
+}
+
+fn again(value: Json) -> Result<Again, Malformed> {
+    let mut members = Members::of(value, "again")?;
+    let again = Again {
+        path: members.text("path")?,
+        attempt: words::count(members.number("attempt")?, "attempt")?,
+        boot: members.text("boot")?,
+    };
+    members.end()?;
+    Ok(again)
 }
 
 fn some(text: String) -> Option<String> {

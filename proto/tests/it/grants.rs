@@ -2,9 +2,10 @@
 
 use fettle_proto::grant::{self, missing, required, strictest};
 use fettle_proto::signed::{
-    Decision, Envelope, Factor, Namespace, Roster, Scope, Signed, Start, Until, certified, digest, sign,
+    Again, Decision, Envelope, Factor, Leaf, Namespace, Roster, Scope, Signed, Start, Until, certified,
+    digest, sign,
 };
-use fettle_proto::{Code, signed};
+use fettle_proto::{Code, merkle, signed};
 use fettle_runbooks::runbook::Risk;
 
 use crate::world::{self, Case, FROM};
@@ -25,6 +26,66 @@ fn a_good_grant_gives_a_permit_that_names_what_was_approved() {
     assert_eq!(permit.plan(), signed::plan::digest_of(&signed::plan::encode(&case.plan)));
     assert_eq!(permit.nonce(), case.plan.nonce);
     assert_eq!(permit.start_by(), case.request.start_by);
+}
+
+/// The case, as a request to run the step again whose attempt 2 is unknown.
+fn again(mut case: Case, path: &str, attempt: u32) -> Case {
+    let again = Again { path: path.to_owned(), attempt, boot: case.boot.clone() };
+    let leaf = Leaf {
+        agent: case.host.clone(),
+        plan: signed::plan::digest_of(&signed::plan::encode(&case.plan)),
+        nonce: again.nonce(&case.plan.nonce),
+    };
+    (case.request.root, case.request.leaves) = (merkle::root(&[leaf.hash()]), 1);
+    (case.leaf_index, case.path, case.unknown) = (0, Vec::new(), Some(2));
+    case.request.again = Some(again);
+    case.approved_by(&["ana"])
+}
+
+#[test]
+fn a_step_whose_outcome_is_unknown_runs_again_by_a_grant_for_exactly_that_attempt() {
+    let case = again(Case::new(), FROM, 2);
+    let permit = case.check().expect("a permit");
+    assert_ne!(permit.nonce(), case.plan.nonce, "the plan's nonce may be used up");
+    assert_eq!(permit.again().map(|again| again.attempt), Some(2));
+    let refused = |case: Case| case.check().expect_err("refused").code;
+    assert_eq!(refused(again(Case::new(), FROM, 1)), Code::AgainMismatch, "another attempt");
+    assert_eq!(refused(again(Case::new(), "remediate/other", 2)), Code::AgainMismatch, "another step");
+    let known = Case { unknown: None, ..again(Case::new(), FROM, 2) };
+    assert_eq!(refused(known), Code::AgainMismatch, "nothing is unknown");
+    let mut plain = again(Case::new(), FROM, 2);
+    plain.request.again = None;
+    assert_eq!(refused(plain.approved_by(&["ana"])), Code::LeafMismatch, "the plan's own nonce is another");
+    // The plan may be of an earlier boot: people were asked in this one. Later, they have to be asked again.
+    let mut rebooted = Case::new();
+    rebooted.boot = "the next boot".to_owned();
+    again(rebooted, FROM, 2).check().expect("a permit");
+    let mut later = again(Case::new(), FROM, 2);
+    later.boot = "the next boot".to_owned();
+    assert_eq!(refused(later), Code::Rebooted);
+    let mut asked = again(Case::new(), FROM, 2);
+    asked.roster.persons[4].scopes.insert(Scope::Approve);
+    assert_eq!(refused(asked.approved_by(&["eve"])), Code::ApproverIsRequester);
+    assert_eq!(refused(again(Case::new(), FROM, 2).approved_by(&[])), Code::Quorum);
+}
+
+#[test]
+fn what_needs_nobody_runs_again_when_one_person_signs_whoever_that_is() {
+    let low = || {
+        let mut case = Case::new();
+        for step in &mut case.plan.steps {
+            (step.risk, step.approval) = (Risk::Low, None);
+        }
+        case.request.factors = Vec::new();
+        case
+    };
+    // Who asked for the run may.
+    let mut asked = again(low(), FROM, 2);
+    asked.roster.persons[4].scopes.insert(Scope::Approve);
+    let permit = asked.approved_by(&["eve"]).check().expect("a permit");
+    assert_eq!(permit.approvers(), ["eve"]);
+    let refused = |case: Case| case.check().expect_err("refused").code;
+    assert_eq!(refused(again(low(), FROM, 2).approved_by(&[])), Code::Quorum, "but not without anybody");
 }
 
 #[test]

@@ -247,6 +247,8 @@ pub(crate) struct Case {
     pub(crate) plan: Plan,
     pub(crate) nonce: String,
     pub(crate) boot: String,
+    /// The attempt that it does not know the outcome of.
+    pub(crate) unknown: Option<u32>,
     pub(crate) from: String,
     pub(crate) certified: Option<Certified>,
     pub(crate) started: Option<Started>,
@@ -294,6 +296,7 @@ impl Case {
             root: merkle::root(&leaves),
             leaves: 2,
             risk: Risk::High,
+            again: None,
         };
         let approvals = vec![(approval(&request.encode(), "ana"), "ana")];
         Case {
@@ -302,6 +305,7 @@ impl Case {
             run: run(),
             nonce: plan.nonce.clone(),
             boot: BOOT.to_owned(),
+            unknown: None,
             plan,
             from: FROM.to_owned(),
             certified: Some(certified_by_cleo()),
@@ -346,6 +350,7 @@ impl Case {
             plan: &plan,
             nonce: &self.nonce,
             boot: &self.boot,
+            unknown: self.unknown,
             from: &self.from,
             certified: self.certified.as_ref(),
             started: self.started.as_ref(),

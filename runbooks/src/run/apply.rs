@@ -7,9 +7,9 @@ use super::{
 use crate::segment::{How, Outcome, Verification};
 
 /// What to do, or `None`: that cannot happen here.
-type Answer = Option<Vec<Effect>>;
+pub(super) type Answer = Option<Vec<Effect>>;
 
-const NOTHING: Answer = Some(Vec::new());
+pub(super) const NOTHING: Answer = Some(Vec::new());
 
 impl HostRun {
     /// Takes what happened; answers with the run as it is now and what to do. An illegal event changes nothing.
@@ -44,6 +44,9 @@ impl HostRun {
             Event::CancelAsked { reason } => self.cancel_asked(reason),
             Event::Cancelled { interrupted } => self.cancelled(interrupted.as_deref()),
             Event::Resolved(resolution) => self.resolved(*resolution),
+            Event::PauseAsked { reason } => self.pause_asked(reason),
+            Event::ResumeAsked => self.resume_asked(),
+            Event::PauseTold { on, count } => self.pause_told(*on, *count),
         }
     }
 
@@ -95,6 +98,9 @@ impl HostRun {
         match self.state.clone() {
             State::Diagnosing => self.end(Final::new(Ending::Refused, why)),
             State::Remediating | State::Undoing | State::Verifying { otherwise: None } => {
+                if self.again.is_some() {
+                    return self.still_unknown(&format!("the host refused to run it again: {why}"));
+                }
                 self.verify_or_end(Final::new(Ending::Refused, why))
             }
             State::Verifying { otherwise: Some(otherwise) } => self.end(otherwise),
@@ -124,7 +130,7 @@ impl HostRun {
             }
             (State::Diagnosing, Some(first), Until::End) => {
                 self.state = State::Planned { first: first.to_owned() };
-                Some(vec![Effect::AskGuards])
+                if self.pause.on { NOTHING } else { Some(vec![Effect::AskGuards]) }
             }
             (State::Cancelling { .. }, _, _) => NOTHING,
             (
@@ -147,10 +153,14 @@ impl HostRun {
                 self.state = match passage {
                     Passage::Diagnose => return None,
                     Passage::Remediate => {
-                        self.effects = true;
+                        (self.effects, self.again) = (true, None);
                         State::Remediating
                     }
-                    Passage::Undo => State::Undoing,
+                    Passage::Undo => {
+                        // Of a run that undoes, such a step may itself be the one that runs again.
+                        self.again.take_if(|unclear| unclear.path.ends_with("/undo"));
+                        State::Undoing
+                    }
                     Passage::Verify => State::Verifying { otherwise: None },
                 };
                 NOTHING
@@ -159,7 +169,9 @@ impl HostRun {
             State::Verifying { otherwise: Some(_) }
             | State::Waiting(Wait::Gate { checking: Some(_), .. }) => only(passage, Passage::Verify),
             State::Cancelling { .. } => {
-                self.effects |= passage == Passage::Remediate;
+                if passage == Passage::Remediate {
+                    (self.effects, self.again) = (true, None);
+                }
                 NOTHING
             }
             State::Created
@@ -203,7 +215,10 @@ impl HostRun {
                 self.looked(from, checking, outcome.verification == Verification::Passed)
             }
             State::Cancelling { reason, .. } => {
-                let meanwhile = meanwhile(self.segment, outcome);
+                let meanwhile = match self.again.clone() {
+                    Some(unclear) => Some(Meanwhile::from(unclear)),
+                    None => meanwhile(self.segment, outcome),
+                };
                 self.state = State::Cancelling { reason, meanwhile };
                 NOTHING
             }
@@ -214,6 +229,10 @@ impl HostRun {
     }
 
     fn remediated(&mut self, outcome: &Outcome) -> Answer {
+        if let (Some(_), How::Failed { reason, .. } | How::Stopped { reason }) = (&self.again, &outcome.how) {
+            return self.still_unknown(&format!("it was not run again: {reason}"));
+        }
+        self.again = None;
         match (&outcome.how, Final::of(outcome)) {
             (How::Gate { path }, _) => {
                 self.state = State::Waiting(Wait::Gate { from: path.clone(), checking: None });
@@ -240,12 +259,17 @@ impl HostRun {
                 self.state = State::Waiting(Wait::Gate { from, checking: None });
                 NOTHING
             }
+            // When it is resumed, the gate is asked again.
+            (false, Checking::Approved) if self.pause.on => {
+                self.state = State::Waiting(Wait::Gate { from, checking: None });
+                NOTHING
+            }
             (false, Checking::Approved) => self.remediate(from, true),
         }
     }
 
     fn admitted(&mut self) -> Answer {
-        let first = self.at_guards()?;
+        let first = self.at_guards().filter(|_| !self.pause.on)?;
         self.remediate(first, false)
     }
 
@@ -299,7 +323,11 @@ impl HostRun {
     }
 
     fn gate_approved(&mut self) -> Answer {
+        if let Some(path) = self.at_again_gate() {
+            return if self.pause.on { None } else { self.remediate(path, true) };
+        }
         match self.at_gate()? {
+            (_, None) if self.pause.on => None,
             (from, None) => self.remediate(from, true),
             (from, Some(Checking::Undecided)) => {
                 self.state = State::Waiting(Wait::Gate { from, checking: Some(Checking::Approved) });
@@ -310,6 +338,9 @@ impl HostRun {
     }
 
     fn gate_refused(&mut self, ending: Ending, reason: &str) -> Answer {
+        if self.at_again_gate().is_some() {
+            return self.still_unknown(&format!("it is not to run again: {reason}"));
+        }
         let otherwise = Final::new(ending, reason);
         match self.at_gate()?.1 {
             None => self.verify_or_end(otherwise),
@@ -321,6 +352,9 @@ impl HostRun {
     }
 
     fn gate_closed(&mut self, reason: &str) -> Answer {
+        if self.at_again_gate().is_some() {
+            return self.still_unknown(reason);
+        }
         self.at_gate()?;
         self.state = State::Cancelling { reason: reason.to_owned(), meanwhile: None };
         Some(vec![Effect::AskCancel { reason: reason.to_owned() }])
@@ -343,12 +377,13 @@ impl HostRun {
             State::Waiting(Wait::Resolve { path, attempt, cancelled: false }) => {
                 Some(Meanwhile::Unknown { path: path.clone(), attempt: *attempt })
             }
+            // Until it has begun again, what became of it is as unknown as before.
             State::Diagnosing
             | State::Planned { .. }
             | State::Remediating
             | State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
             | State::Verifying { .. }
-            | State::Undoing => None,
+            | State::Undoing => self.again.clone().map(Meanwhile::from),
         };
         let mut effects = self.close_gate(reason);
         self.state = State::Cancelling { reason: reason.to_owned(), meanwhile };
@@ -367,7 +402,10 @@ impl HostRun {
             | State::Remediating
             | State::Waiting(_)
             | State::Verifying { .. }
-            | State::Undoing => ("the host has a tombstone for the run".to_owned(), None),
+            | State::Undoing => {
+                let unclear = self.unclear().map(Meanwhile::from);
+                ("the host has a tombstone for the run".to_owned(), unclear)
+            }
         };
         let mut effects = self.close_gate(&reason);
         let after = match (interrupted, meanwhile) {
@@ -385,22 +423,25 @@ impl HostRun {
     }
 
     fn resolved(&mut self, resolution: Resolution) -> Answer {
-        let State::Waiting(Wait::Resolve { path, cancelled, .. }) = self.state.clone() else { return None };
-        let found = match resolution {
-            Resolution::Ran => "did run",
-            Resolution::DidNotRun => "did not run",
-            Resolution::Again => "is to run again",
+        let State::Waiting(Wait::Resolve { path, attempt, cancelled }) = self.state.clone() else {
+            return None;
         };
+        let ran = match resolution {
+            Resolution::Ran => true,
+            Resolution::DidNotRun => false,
+            Resolution::Again => return if cancelled { None } else { self.again_asked(path, attempt) },
+        };
+        let found = if ran { "did run" } else { "did not run" };
         let reason = format!("{path} {found}, says the person who looked; no step after it was started");
-        match (cancelled, resolution) {
-            (true, Resolution::Ran | Resolution::DidNotRun) => {
-                self.end(Final::new(Ending::Cancelled, reason))
-            }
-            (true, Resolution::Again) => None,
-            (false, Resolution::Ran) => self.verify(Final::new(Ending::Unverified, reason)),
-            (false, Resolution::DidNotRun) => self.verify(Final::new(Ending::Failed, reason)),
-            (false, Resolution::Again) => self.remediate(path, true),
-        }
+        let mut effects = self.close_gate("a person has looked");
+        self.again = None;
+        let then = match (cancelled, ran) {
+            (true, _) => self.end(Final::new(Ending::Cancelled, reason)),
+            (false, true) => self.verify(Final::new(Ending::Unverified, reason)),
+            (false, false) => self.verify(Final::new(Ending::Failed, reason)),
+        };
+        effects.extend(then?);
+        Some(effects)
     }
 
     // --- what the transitions are made of ---
@@ -410,7 +451,7 @@ impl HostRun {
         Effect::SendSegment { segment: self.segment, work }
     }
 
-    fn remediate(&mut self, from: String, granted: bool) -> Answer {
+    pub(super) fn remediate(&mut self, from: String, granted: bool) -> Answer {
         self.state = State::Remediating;
         Some(vec![self.send(Work::Remediate { from, granted })])
     }
@@ -430,13 +471,17 @@ impl HostRun {
         Some(vec![Effect::End(how)])
     }
 
-    fn ask_resolve(&mut self, path: &str, attempt: u32, reason: &str, cancelled: bool) -> Answer {
+    pub(super) fn ask_resolve(&mut self, path: &str, attempt: u32, reason: &str, cancelled: bool) -> Answer {
+        self.again = None;
         self.state = State::Waiting(Wait::Resolve { path: path.to_owned(), attempt, cancelled });
         Some(vec![Effect::AskResolve { path: path.to_owned(), attempt, reason: reason.to_owned() }])
     }
 
     /// Tells the people of an undecided gate that it is not needed any more.
     fn close_gate(&self, reason: &str) -> Vec<Effect> {
+        if self.at_again_gate().is_some() {
+            return vec![Effect::CloseGate { reason: reason.to_owned() }];
+        }
         match self.at_gate() {
             Some((_, None | Some(Checking::Undecided))) => {
                 vec![Effect::CloseGate { reason: reason.to_owned() }]

@@ -1,6 +1,8 @@
 //! The transitions as documentation: every state met with every event, on a small example.
 
-use super::{Checking, Ending, Event, Final, Held, HostRun, Passage, Resolution, State, Until, Wait};
+use super::{
+    Checking, Ending, Event, Final, Held, HostRun, Passage, Pause, Resolution, State, Unclear, Until, Wait,
+};
 use crate::segment::{How, Outcome, Undoing, Verification};
 use crate::table::Rows;
 
@@ -37,9 +39,27 @@ pub(super) fn states() -> Vec<(String, HostRun)> {
     all.into_iter()
         .map(|(more, state, segment)| {
             let name = format!("{state}{more}");
-            (name, HostRun { state, segment, effects: segment > 1, until: Until::End })
+            (name, HostRun { state, segment, effects: segment > 1, ..HostRun::new(Until::End) })
+        })
+        .flat_map(|(name, run)| {
+            let mut all = vec![(name.clone(), run.clone())];
+            let unclear = || Some(Unclear { path: from(), attempt: 1 });
+            if name == "remediating" {
+                all.push((format!("{name}, again not begun"), HostRun { again: unclear(), ..run.clone() }));
+            }
+            if name == "waiting (resolve)" {
+                all.push((format!("{name}, again asked"), HostRun { again: unclear(), ..run }));
+            }
+            all
         })
         .collect()
+}
+
+/// The same, paused, and confirmed by the host.
+pub(super) fn paused() -> Vec<(String, HostRun)> {
+    let pause = Pause { on: true, reason: "ana".to_owned(), asked: 1, confirmed: 1 };
+    let all = states().into_iter().filter(|(_, run)| run.ended().is_none());
+    all.map(|(name, run)| (format!("{name}, paused"), HostRun { pause: pause.clone(), ..run })).collect()
 }
 
 /// Every event, of this segment where it is of one.
@@ -88,6 +108,10 @@ pub(super) fn events(segment: u32) -> Vec<Event> {
         Event::Resolved(Resolution::Ran),
         Event::Resolved(Resolution::DidNotRun),
         Event::Resolved(Resolution::Again),
+        Event::PauseAsked { reason: because() },
+        Event::ResumeAsked,
+        Event::PauseTold { on: true, count: 1 },
+        Event::PauseTold { on: false, count: 2 },
     ]);
     events
 }
@@ -104,12 +128,48 @@ pub(super) fn markdown() -> String {
                     ignored.push(event.to_string());
                 }
                 Ok((next, effects)) => {
-                    let to_do: Vec<String> = effects.iter().map(ToString::to_string).collect();
-                    rows.row(&name, &event.to_string(), &next.state.to_string(), &to_do.join("; "));
+                    rows.row(&name, &event.to_string(), &then(&next), &told(&effects));
                 }
             }
         }
         rows.ignored(&name, &ignored);
     }
     rows.finish()
+}
+
+/// The table of what a pause changes: what is refused, or done otherwise, than without it.
+pub(super) fn markdown_paused() -> String {
+    let mut rows = Rows::new();
+    let awake = states();
+    for (name, run) in paused() {
+        let (_, same) = awake.iter().find(|(of, _)| format!("{of}, paused") == name).expect("each is of one");
+        for event in events(run.segment) {
+            let (with, without) = (run.apply(&event), same.apply(&event));
+            let of_pause =
+                matches!(event, Event::PauseAsked { .. } | Event::ResumeAsked | Event::PauseTold { .. });
+            match (with, without) {
+                (Ok((next, effects)), Ok((other, others))) => {
+                    let otherwise = next.state != other.state || effects != others;
+                    if if of_pause { !effects.is_empty() } else { otherwise } {
+                        rows.row(&name, &event.to_string(), &then(&next), &told(&effects));
+                    }
+                }
+                (Ok((next, effects)), Err(_)) if !effects.is_empty() => {
+                    rows.row(&name, &event.to_string(), &then(&next), &told(&effects));
+                }
+                (Err(_), Ok(_)) => rows.row(&name, &event.to_string(), "", "*refused*"),
+                (Ok(_) | Err(_), Err(_)) => {}
+            }
+        }
+    }
+    rows.finish()
+}
+
+fn then(run: &HostRun) -> String {
+    format!("{}{}", run.state, if run.pause.on { ", paused" } else { "" })
+}
+
+fn told(effects: &[super::Effect]) -> String {
+    let all: Vec<String> = effects.iter().map(ToString::to_string).collect();
+    all.join("; ")
 }

@@ -394,7 +394,7 @@ fn a_controller_restored_from_a_backup_believes_the_host() {
 
 #[test]
 fn a_run_is_stored_and_read_back_in_every_state() {
-    for (_, run) in table::states() {
+    for (_, run) in table::states().into_iter().chain(table::paused()) {
         let text = serde_json::to_string(&run).unwrap();
         assert_eq!(serde_json::from_str::<HostRun>(&text).unwrap(), run, "{text}");
     }
@@ -403,6 +403,178 @@ fn a_run_is_stored_and_read_back_in_every_state() {
 #[test]
 fn the_documented_table_is_the_one_in_the_code() {
     crate::table::documented("run", &table::markdown());
+}
+
+#[test]
+fn the_documented_table_of_pauses_is_the_one_in_the_code() {
+    crate::table::documented("run-paused", &table::markdown_paused());
+}
+
+#[test]
+fn a_paused_run_sends_nothing_that_acts_and_asks_anew_when_it_is_resumed() {
+    let pause = || Event::PauseAsked { reason: because("ana wants to look") };
+    check_from(
+        &[Event::Started],
+        &[
+            pause(),
+            Event::PauseTold { on: true, count: 1 },
+            planned(),
+            Event::Admitted,
+            Event::ResumeAsked,
+            Event::PauseTold { on: false, count: 2 },
+            Event::Admitted,
+            pause(),
+            ended(2, gate("remediate/purge", true)),
+            Event::GateApproved,
+            Event::ResumeAsked,
+            Event::GateApproved,
+        ],
+        "
+        pause asked → diagnosing: tell the host
+        the host says that it is paused → diagnosing: nothing to do
+        planned → planned: nothing to do
+        failed to apply `admitted` to a run that is planned
+        resumption asked → planned: tell the host, ask the guards
+        the host says that it is not paused → planned: nothing to do
+        admitted → remediating: send segment 2 (remediate from remediate/vacuum)
+        pause asked → remediating: tell the host
+        segment ended: gate at remediate/purge → waiting (gate): open a gate at remediate/purge
+        failed to apply `approved` to a run that is waiting (gate)
+        resumption asked → waiting (gate): tell the host, go on if people have approved
+        approved → remediating: send segment 3 (remediate from remediate/purge, granted)
+        ",
+    );
+}
+
+#[test]
+fn a_pause_extends_no_approval_and_a_gate_that_expires_meanwhile_ends_the_run() {
+    let mut paused = at_gate(false);
+    paused.push(Event::PauseAsked { reason: because("ana wants to look") });
+    check_from(
+        &paused,
+        &[Event::GateExpired { reason: because("nobody decided by 03:14") }, Event::ResumeAsked],
+        "
+        expired → ended (expired): end as expired
+        failed to apply `resumption asked` to a run that is ended (expired)
+        ",
+    );
+}
+
+#[test]
+fn a_pause_is_confirmed_only_by_what_the_host_says_of_the_latest_wish() {
+    let pause = |run: &HostRun| run.apply(&Event::PauseAsked { reason: because("ana") }).expect("legal").0;
+    let told = |run: &HostRun, on, count| run.apply(&Event::PauseTold { on, count }).expect("legal").0;
+    let first = pause(&HostRun::new(Until::End));
+    assert!(first.pause.on && !first.pause.is_confirmed());
+    assert!(told(&first, true, 1).pause.is_confirmed());
+    let again = pause(&first.apply(&Event::ResumeAsked).expect("legal").0);
+    assert!(!told(&again, true, 1).pause.is_confirmed(), "that was the first pause");
+    assert!(told(&again, true, 3).pause.is_confirmed());
+    let restored = told(&HostRun::new(Until::End), true, 3);
+    assert!(restored.pause.on && restored.pause.is_confirmed(), "a restored controller believes the host");
+}
+
+#[test]
+fn a_step_runs_again_when_people_sign_and_stays_unknown_until_it_has_begun() {
+    let mut looked = at_gate(false)[..3].to_vec();
+    looked.push(ended(2, unknown()));
+    let again = Event::Resolved(Resolution::Again);
+    let refused = Event::Refused { segment: 3, code: because("rebooted"), message: because("x") };
+    check_from(
+        &looked,
+        &[again.clone(), again.clone(), Event::GateApproved, refused, again.clone()],
+        "
+        a person wants it to run again → waiting (resolve): open a gate to run remediate/purge again
+        failed to apply `a person wants it to run again` to a run that is waiting (resolve)
+        approved → remediating: send segment 3 (remediate from remediate/purge, granted)
+        refused → waiting (resolve): ask a person about remediate/purge
+        a person wants it to run again → waiting (resolve): open a gate to run remediate/purge again
+        ",
+    );
+    check_from(
+        &looked,
+        &[again.clone(), Event::GateDenied { reason: because("no") }, Event::Resolved(Resolution::Ran)],
+        "
+        a person wants it to run again → waiting (resolve): open a gate to run remediate/purge again
+        denied → waiting (resolve): ask a person about remediate/purge
+        a person says that it ran → verifying: send segment 3 (verify)
+        ",
+    );
+    let begun = Event::Entered { segment: 3, passage: Passage::Remediate };
+    let stop = Event::CancelAsked { reason: because("ana stopped it") };
+    let gone = Event::Cancelled { interrupted: None };
+    check_from(
+        &looked,
+        &[again.clone(), Event::GateApproved, stop.clone(), gone.clone()],
+        "
+        a person wants it to run again → waiting (resolve): open a gate to run remediate/purge again
+        approved → remediating: send segment 3 (remediate from remediate/purge, granted)
+        cancel asked → cancelling: ask the host to stop
+        the host stopped → waiting (resolve): ask a person about remediate/purge
+        ",
+    );
+    check_from(
+        &looked,
+        &[again, Event::GateApproved, begun, stop, gone],
+        "
+        a person wants it to run again → waiting (resolve): open a gate to run remediate/purge again
+        approved → remediating: send segment 3 (remediate from remediate/purge, granted)
+        a remediate step began → remediating: nothing to do
+        cancel asked → cancelling: ask the host to stop
+        the host stopped → ended (cancelled): end as cancelled
+        ",
+    );
+}
+
+/// Every state there is, paused or not: what a wish to cancel comes to, and the host's word.
+#[test]
+fn every_state_can_be_cancelled_and_is_cancelled_only_when_the_host_has_confirmed() {
+    let asked = Event::CancelAsked { reason: because("ana stopped it") };
+    for (name, run) in table::states().into_iter().chain(table::paused()) {
+        let unclear = run.unclear();
+        let Ok((stopping, effects)) = run.apply(&asked) else {
+            assert!(run.ended().is_some(), "{name} cannot be cancelled");
+            continue;
+        };
+        let gate = run.at_gate_for_people();
+        assert_eq!(gate, effects.iter().any(|effect| matches!(effect, Effect::CloseGate { .. })), "{name}");
+        match &stopping.state {
+            State::Cancelling { .. } => {
+                let tells = effects.iter().any(|effect| matches!(effect, Effect::AskCancel { .. }));
+                assert!(tells || run == stopping, "{name}: the host is not told");
+            }
+            State::Ended(how) => {
+                assert_eq!(
+                    (run.segment, how.ending),
+                    (0, Ending::Cancelled),
+                    "{name}: nothing was ever sent"
+                );
+                continue;
+            }
+            State::Waiting(Wait::Resolve { cancelled: true, .. }) => {
+                assert_eq!(run, stopping, "{name}");
+                continue;
+            }
+            other => panic!("{name} becomes {other}"),
+        }
+        let still = stopping.apply(&Event::Cancelled { interrupted: None }).expect("the host may confirm").0;
+        match (&still.state, &unclear) {
+            (State::Ended(how), None) => assert_eq!(how.ending, Ending::Cancelled, "{name}"),
+            (State::Waiting(Wait::Resolve { path, attempt, cancelled: true }), Some(unclear)) => {
+                assert_eq!((path, attempt), (&unclear.path, &unclear.attempt), "{name}");
+            }
+            other => panic!("{name} comes to {other:?}"),
+        }
+        let midway = Event::Cancelled { interrupted: Some("remediate/b".to_owned()) };
+        let midway = stopping.apply(&midway).expect("the host may confirm").0;
+        let looks = matches!(midway.state, State::Waiting(Wait::Resolve { cancelled: true, .. }));
+        assert!(looks, "{name}: what may have had an effect is looked at: {}", midway.state);
+        for found in [Resolution::Ran, Resolution::DidNotRun] {
+            let over = midway.apply(&Event::Resolved(found)).expect("a person may look").0;
+            assert_eq!(over.ended().map(|how| how.ending), Some(Ending::Cancelled), "{name}");
+        }
+        assert!(midway.apply(&Event::Resolved(Resolution::Again)).is_err(), "{name}: it has a tombstone");
+    }
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -423,6 +595,10 @@ proptest! {
                 Err(_) => prop_assert_eq!(&run, &before),
                 Ok((next, effects)) => {
                     prop_assert!(next.segment >= before.segment);
+                    let acts = |effect: &Effect| {
+                        matches!(effect, Effect::SendSegment { work: Work::Remediate { .. }, .. })
+                    };
+                    prop_assert!(!next.pause.on || !effects.iter().any(acts), "{event:?} in {before:?}");
                     for effect in &effects {
                         match effect {
                             Effect::End(_) => ends += 1,
@@ -432,7 +608,7 @@ proptest! {
                                     (&before.state, &event),
                                     (State::Waiting(Wait::Gate { .. }), Event::GateApproved)
                                         | (State::Waiting(Wait::Gate { checking: Some(Checking::Approved), .. }), _)
-                                        | (State::Waiting(Wait::Resolve { .. }), Event::Resolved(Resolution::Again))
+                                        | (State::Waiting(Wait::Resolve { .. }), Event::GateApproved)
                                 );
                                 prop_assert!(decided, "{event:?} in {before:?}");
                             }
@@ -440,10 +616,15 @@ proptest! {
                             Effect::SendSegment { work: Work::Remediate { granted: false, .. }, .. } => {
                                 prop_assert_eq!(before.state.waiting_for() != Some("gate"), true);
                             }
+                            // The guards let it take the host, so they are not asked before it may.
+                            Effect::AskGuards => prop_assert!(!next.pause.on),
                             Effect::SendSegment { .. }
                             | Effect::OpenGate { .. }
+                            | Effect::OpenAgain(_)
+                            | Effect::AskGate
+                            | Effect::SendAgain
+                            | Effect::AskPause
                             | Effect::CloseGate { .. }
-                            | Effect::AskGuards
                             | Effect::AskCancel { .. }
                             | Effect::AskResolve { .. } => {}
                         }

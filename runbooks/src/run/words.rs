@@ -52,6 +52,10 @@ impl fmt::Display for Event {
             Event::Resolved(Resolution::Ran) => "a person says that it ran",
             Event::Resolved(Resolution::DidNotRun) => "a person says that it did not run",
             Event::Resolved(Resolution::Again) => "a person wants it to run again",
+            Event::PauseAsked { .. } => "pause asked",
+            Event::ResumeAsked => "resumption asked",
+            Event::PauseTold { on: true, .. } => "the host says that it is paused",
+            Event::PauseTold { on: false, .. } => "the host says that it is not paused",
         };
         f.write_str(text)
     }
@@ -88,6 +92,10 @@ impl fmt::Display for Effect {
             Effect::CloseGate { .. } => f.write_str("close the gate"),
             Effect::AskCancel { .. } => f.write_str("ask the host to stop"),
             Effect::AskResolve { path, .. } => write!(f, "ask a person about {path}"),
+            Effect::OpenAgain(unclear) => write!(f, "open a gate to run {} again", unclear.path),
+            Effect::AskGate => f.write_str("go on if people have approved"),
+            Effect::SendAgain => f.write_str("send what was kept back"),
+            Effect::AskPause => f.write_str("tell the host"),
             Effect::End(how) => write!(f, "end as {}", how.ending.word()),
         }
     }

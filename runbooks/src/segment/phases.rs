@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::item::{self, Item};
 use super::stage::{self, Cx, Input, Moved, Verdict};
 use super::{
-    At, Effect, Event, Exit, How, Illegal, Note, Program, Stage, State, StepResult, Undoing, Verification,
-    Work, undoes, undone_step,
+    At, Effect, Event, Exit, ExitBy, How, Illegal, Note, Program, Stage, State, StepResult, Undoing,
+    Verification, Watch, Work, undoes, undone_step,
 };
 use crate::expr::Facts;
 use crate::plan::{self, evidence};
@@ -78,7 +78,7 @@ impl<'a> Machine<'a> {
             },
             Event::Barred { path, attempt, reason } => match &self.state.at {
                 At::Stopping { .. } => {
-                    let exit = Exit { by: super::ExitBy::NotStarted(reason), ..Exit::default() };
+                    let exit = Exit { by: ExitBy::NotStarted(reason), ..Exit::default() };
                     self.stopped(path, attempt, Some(exit))
                 }
                 At::Ready
@@ -89,7 +89,21 @@ impl<'a> Machine<'a> {
                 | At::Ended => self.one(&path, || Input::Barred { attempt, reason: reason.clone() }),
             },
             Event::CancelAsked { reason } => self.cancel(reason),
+            Event::PauseAsked => self.pause(true),
+            Event::ResumeAsked => self.pause(false),
         }
+    }
+
+    /// What runs goes on; what waits only because of a pause begins when it is over.
+    fn pause(&mut self, on: bool) -> Heard {
+        if self.state.paused == on {
+            return Heard::History;
+        }
+        self.state.paused = on;
+        if !on {
+            self.anyone(|_| Some(Input::Resumed));
+        }
+        Heard::Yes
     }
 
     fn begin(&mut self) -> Heard {
@@ -211,13 +225,15 @@ impl<'a> Machine<'a> {
         let on_failure = item.on_failure();
         let path = item.path.clone();
         let puts_back = item.puts_back();
-        let began = !matches!(stage, Stage::Waiting | Stage::Deciding { .. });
+        let began =
+            !matches!(stage, Stage::Waiting | Stage::Deciding { .. } | Stage::Paused { attempt: 1, .. });
         let mut acted = false;
         let moved = stage::take(
             Cx {
                 program: self.program,
                 item,
                 outputs: &self.state.outputs,
+                paused: self.state.paused,
                 number: &mut self.state.number,
                 now: self.now,
                 effects: &mut self.effects,
@@ -485,26 +501,33 @@ impl<'a> Machine<'a> {
         let mut running = BTreeSet::new();
         match &self.state.at {
             At::Stopping { .. } | At::Ended => return Heard::History,
-            At::Ready
-            | At::Diagnosing(_)
-            | At::Remediating { .. }
-            | At::Undoing { .. }
-            | At::Verifying { .. } => {}
+            At::Ready => self.stop_what_ran(&mut running, &mut interrupted),
+            At::Diagnosing(_) | At::Remediating { .. } | At::Undoing { .. } | At::Verifying { .. } => {}
         }
         for place in self.places() {
-            let Some(item) = self.item(place) else { continue };
-            match self.stage(place) {
+            let Some(Item { path, .. }) = self.item(place) else { continue };
+            let stopped = "it was told to stop";
+            match self.stage(place).map(|stage| std::mem::replace(stage, Stage::Over)) {
                 Some(Stage::Running { attempt }) => {
-                    running.insert((item.path, *attempt));
+                    running.insert((path, attempt));
                 }
-                Some(Stage::Checking { .. }) => interrupted = Some(item.path),
+                Some(Stage::Checking { attempt, reason, .. }) => {
+                    interrupted = Some(path.clone());
+                    self.stopped_early(path, attempt, StepResult::Unknown, &reason, None);
+                }
+                Some(Stage::Reading { attempt, exit, .. }) => {
+                    let message = "the run was told to stop before its outputs were read";
+                    self.stopped_early(path, attempt, StepResult::Succeeded, message, exit);
+                }
+                Some(
+                    Stage::Pausing { attempt, .. }
+                    | Stage::Looking { watch: Watch { attempt, .. }, .. }
+                    | Stage::Resting { watch: Watch { attempt, .. }, .. },
+                ) => self.stopped_early(path, attempt, StepResult::Killed, stopped, None),
                 Some(
                     Stage::Waiting
                     | Stage::Deciding { .. }
-                    | Stage::Pausing { .. }
-                    | Stage::Looking { .. }
-                    | Stage::Resting { .. }
-                    | Stage::Reading { .. }
+                    | Stage::Paused { .. }
                     | Stage::Delayed { .. }
                     | Stage::Over,
                 )
@@ -520,6 +543,47 @@ impl<'a> Machine<'a> {
         Heard::Yes
     }
 
+    /// A segment of a cancelled run is begun again after a restart: nothing of it starts, and what was started and has no end
+    /// yet is stopped.
+    fn stop_what_ran(&mut self, running: &mut BTreeSet<(String, u32)>, interrupted: &mut Option<String>) {
+        let program = self.program;
+        let from = match program.work {
+            Work::Remediate { from } => from,
+            Work::Diagnose | Work::Verify => 0,
+        };
+        let earlier = program.planned(Phase::Remediate).get(..from).unwrap_or_default();
+        for (path, attempts) in &program.past {
+            for (attempt, exit) in attempts {
+                let Some(exit) = exit else {
+                    self.state.outcome.effects = true;
+                    running.insert((path.clone(), *attempt));
+                    continue;
+                };
+                if earlier.iter().any(|step| step.path == *path) {
+                    continue; // Of an earlier segment, which has told of it.
+                }
+                self.state.outcome.effects = true;
+                if exit.by == ExitBy::Kill {
+                    *interrupted = Some(path.clone());
+                }
+                let (result, message) = stage::in_words(exit);
+                self.stopped_early(path.clone(), *attempt, result, &message, Some(Box::new(exit.clone())));
+            }
+        }
+    }
+
+    fn stopped_early(
+        &mut self,
+        path: String,
+        attempt: u32,
+        result: StepResult,
+        message: &str,
+        exit: Option<Box<Exit>>,
+    ) {
+        let (message, outputs) = (message.to_owned(), BTreeMap::new());
+        self.effects.push(Effect::Report(Note::Ended { path, attempt, result, message, exit, outputs }));
+    }
+
     /// An attempt that was being killed is over; without an exit, its outcome is unknown.
     fn stopped(&mut self, path: String, attempt: u32, exit: Option<Exit>) -> Heard {
         let acts = path.starts_with("remediate/");
@@ -529,10 +593,7 @@ impl<'a> Machine<'a> {
         }
         let (result, message) = match &exit {
             None => (StepResult::Unknown, "it was stopped, and nobody saw its end".to_owned()),
-            Some(exit) => match stage::judged(exit) {
-                Ok(()) => (StepResult::Succeeded, String::new()),
-                Err(judged) => judged,
-            },
+            Some(exit) => stage::in_words(exit),
         };
         match result {
             StepResult::Succeeded | StepResult::NotStarted => {}
@@ -570,6 +631,8 @@ impl Event {
             Event::Barred { path, attempt, .. } => format!("the refusal to start {path} attempt {attempt}"),
             Event::TimerFired { timer } => format!("the end of timer {timer}"),
             Event::CancelAsked { .. } => "a wish to cancel".to_owned(),
+            Event::PauseAsked => "a wish to pause".to_owned(),
+            Event::ResumeAsked => "a wish to go on".to_owned(),
         }
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Cx<'a> {
     pub(super) program: &'a Program,
     pub(super) item: Item<'a>,
     pub(super) outputs: &'a BTreeMap<String, BTreeMap<String, Value>>,
+    /// No step that acts begins.
+    pub(super) paused: bool,
     pub(super) number: &'a mut u32,
     pub(super) now: Duration,
     pub(super) effects: &'a mut Vec<Effect>,
@@ -55,9 +57,18 @@ pub(super) enum Input<'e> {
     Begin,
     Facts(u32, &'e Facts),
     Exited(u32, Exit),
-    Unknown { attempt: u32, reason: String, dead: bool },
-    Barred { attempt: u32, reason: String },
+    Unknown {
+        attempt: u32,
+        reason: String,
+        dead: bool,
+    },
+    Barred {
+        attempt: u32,
+        reason: String,
+    },
     Timer(u32),
+    /// It is not paused any more.
+    Resumed,
 }
 
 /// Takes an input in a stage. `Err`: it is not for this step; the stage is given back.
@@ -83,6 +94,10 @@ pub(super) fn take(mut cx: Cx<'_>, stage: Stage, input: Input<'_>) -> Result<Mov
         (Stage::Reading { attempt, exit, ask }, Input::Facts(of, facts)) if of == ask => {
             Ok(cx.read(attempt, exit, facts))
         }
+        (Stage::Paused { attempt, .. }, Input::Resumed) => Ok(cx.resumed(attempt)),
+        (Stage::Paused { attempt, timer }, Input::Timer(of)) if of == timer => {
+            Ok(cx.barred(attempt, "the time to start it passed while the run was paused".to_owned()))
+        }
         (Stage::Delayed { attempt, timer }, Input::Timer(of)) if of == timer => Ok(cx.start(attempt)),
         (Stage::Checking { attempt, ask, dead, reason }, Input::Facts(of, facts)) if of == ask => {
             Ok(cx.checked(attempt, dead, reason, facts))
@@ -90,6 +105,7 @@ pub(super) fn take(mut cx: Cx<'_>, stage: Stage, input: Input<'_>) -> Result<Mov
         (
             stage @ (Stage::Waiting
             | Stage::Deciding { .. }
+            | Stage::Paused { .. }
             | Stage::Running { .. }
             | Stage::Pausing { .. }
             | Stage::Looking { .. }
@@ -104,11 +120,37 @@ pub(super) fn take(mut cx: Cx<'_>, stage: Stage, input: Input<'_>) -> Result<Mov
 }
 
 impl<'a> Cx<'a> {
+    /// The number of its first attempt in this segment.
+    fn first(&self) -> u32 {
+        self.program.first_attempt(&self.item.path)
+    }
+
+    /// Nothing of it begins now.
+    fn is_held(&self) -> bool {
+        self.paused && self.item.kind == Kind::Act
+    }
+
+    fn hold(&mut self, attempt: u32) -> Moved {
+        *self.number += 1;
+        let (path, timer) = (self.item.path.clone(), *self.number);
+        self.effects.push(Effect::Hold { path, attempt, timer });
+        Moved::To(Stage::Paused { attempt, timer })
+    }
+
+    /// A first attempt has its condition read anew: a pause may be long.
+    fn resumed(&mut self, attempt: u32) -> Moved {
+        if attempt == self.first() { self.begin() } else { self.start(attempt) }
+    }
+
     fn begin(&mut self) -> Moved {
-        if self.was_intended(1) {
-            return self.start(1); // Its condition held, and it had its permit, when it was intended.
+        let first = self.first();
+        if self.was_intended(first) {
+            return self.start(first); // Its condition held, and it had its permit, when it was intended.
         }
-        let Some(condition) = self.item.condition() else { return self.start(1) };
+        if self.is_held() {
+            return self.hold(first);
+        }
+        let Some(condition) = self.item.condition() else { return self.start(first) };
         match calls(condition, &self.scope()) {
             Err(reason) => self.failed_before(condition, &reason),
             Ok(calls) if calls.is_empty() => self.decided(&Facts::new()),
@@ -117,9 +159,10 @@ impl<'a> Cx<'a> {
     }
 
     fn decided(&mut self, facts: &Facts) -> Moved {
-        let Some(condition) = self.item.condition() else { return self.start(1) };
+        let first = self.first();
+        let Some(condition) = self.item.condition() else { return self.start(first) };
         match holds(condition, &self.scope(), facts) {
-            Ok(true) => self.start(1),
+            Ok(true) => self.start(first),
             Ok(false) => {
                 let values = readings(condition, &self.scope(), facts);
                 let reason = format!("its condition was false: {}{values}", condition.source());
@@ -144,6 +187,9 @@ impl<'a> Cx<'a> {
                 None if self.was_intended(attempt + 1) => self.start(attempt + 1),
                 None => Moved::To(Stage::Running { attempt }),
             };
+        }
+        if self.is_held() {
+            return self.hold(attempt);
         }
         let path = self.item.path.clone();
         match self.item.job(&self.scope()) {
@@ -299,8 +345,9 @@ impl<'a> Cx<'a> {
     ) -> Moved {
         self.ended(attempt, result, &reason, exit, &outputs);
         let retry = self.item.retry();
+        let tried = attempt.saturating_sub(self.first());
         let again = match result {
-            StepResult::Failed | StepResult::TimedOut | StepResult::NotStarted => attempt <= retry.times,
+            StepResult::Failed | StepResult::TimedOut | StepResult::NotStarted => tried < retry.times,
             StepResult::Succeeded | StepResult::Killed | StepResult::Unknown => false,
         };
         if !again {
@@ -309,7 +356,7 @@ impl<'a> Cx<'a> {
         if self.was_intended(attempt + 1) {
             return self.start(attempt + 1);
         }
-        let doubled = 2u32.saturating_pow(attempt.saturating_sub(1));
+        let doubled = 2u32.saturating_pow(tried);
         let delay = retry.first.saturating_mul(doubled).min(retry.longest.max(retry.first));
         Moved::To(Stage::Delayed { attempt: attempt + 1, timer: self.timer(delay) })
     }
@@ -371,7 +418,7 @@ impl<'a> Cx<'a> {
 
     fn failed_before(&mut self, condition: &Expr, reason: &str) -> Moved {
         let reason = format!("its condition `{}` cannot be read: {reason}", condition.source());
-        self.ended(1, StepResult::NotStarted, &reason, None, &BTreeMap::new());
+        self.ended(self.first(), StepResult::NotStarted, &reason, None, &BTreeMap::new());
         Moved::Over(Verdict::Failed { reason, outputs: BTreeMap::new() })
     }
 
@@ -436,6 +483,14 @@ pub(super) fn exit_scope(mut scope: Scope, exit: &Exit) -> Scope {
     }
     scope.0.insert("exit_code".to_owned(), exit.code.map_or(Value::Null, |code| Value::Int(code.into())));
     scope
+}
+
+/// How a process ended, in a word and for people.
+pub(super) fn in_words(exit: &Exit) -> (StepResult, String) {
+    match judged(exit) {
+        Ok(()) => (StepResult::Succeeded, String::new()),
+        Err(judged) => judged,
+    }
 }
 
 /// Whether a process ended well; if not, the word and the reason.

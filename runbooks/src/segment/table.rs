@@ -5,7 +5,7 @@ use super::{At, Effect, How, Note, Program, Stage, State};
 use crate::table::Rows;
 
 /// A state, the step that is being carried out in it, and how it came to be.
-fn states() -> Vec<(&'static str, Bench)> {
+pub(super) fn states() -> Vec<(&'static str, Bench)> {
     let bench = |program: Program, said: &[Say]| {
         let mut bench = Bench::new(program);
         for said in said {
@@ -24,6 +24,7 @@ fn states() -> Vec<(&'static str, Bench)> {
         (purge, disk(purge, &[Say::Begin])),
         (purge, bench(remediate(DISK, purge, &[purge], vec![]), &[Say::Begin])),
         (vacuum, disk(vacuum, &[Say::Begin])),
+        (vacuum, disk(vacuum, &[Say::Pause, Say::Begin])),
         (vacuum, disk(vacuum, &[Say::Begin, Say::Exit(vacuum, 1, 1, "")])),
         (purge, disk(purge, &[Say::Begin, Say::Used(90.0)])),
         (purge, disk(purge, &[Say::Begin, Say::Used(90.0), Say::Unknown(purge, 1, true)])),
@@ -60,6 +61,8 @@ fn events(path: &'static str, attempt: u32) -> Vec<(&'static str, Say)> {
         ("the host forbids it", Say::Barred(path, attempt)),
         ("its timer", Say::Timer(3)),
         ("cancel asked", Say::Cancel),
+        ("pause asked", Say::Pause),
+        ("resumption asked", Say::Resume),
     ]
 }
 
@@ -103,6 +106,7 @@ fn state(path: &str, state: &State) -> String {
         None | Some(Stage::Over) => "over",
         Some(Stage::Waiting) => "waiting",
         Some(Stage::Deciding { .. }) => "deciding",
+        Some(Stage::Paused { .. }) => "paused",
         Some(Stage::Running { .. }) => "running",
         Some(Stage::Pausing { .. }) => "pausing",
         Some(Stage::Looking { .. }) => "looking",
@@ -119,6 +123,7 @@ fn short(effect: &Effect) -> String {
         Effect::ReadFacts { .. } => "read facts".to_owned(),
         Effect::Start { path, attempt, .. } => format!("**start** `{path}` {attempt}"),
         Effect::SetTimer { .. } => "set a timer".to_owned(),
+        Effect::Hold { .. } => "hold it".to_owned(),
         Effect::Kill { path, attempt } => format!("kill `{path}` {attempt}"),
         Effect::Report(Note::Started { .. }) => "report: started".to_owned(),
         Effect::Report(Note::Skipped { .. }) => "report: skipped".to_owned(),

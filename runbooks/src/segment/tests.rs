@@ -1,5 +1,6 @@
 //! Tests of the segment: events in, a transcript out. The runbooks are real ones.
 
+mod halting; // cancelled, paused, run again
 mod outputs; // what a condition leaves
 
 use proptest::prelude::*;
@@ -95,6 +96,8 @@ pub(crate) enum Say {
     /// The latest timer, after so many seconds.
     Timer(u64),
     Cancel,
+    Pause,
+    Resume,
 }
 
 pub(crate) struct Bench {
@@ -183,12 +186,14 @@ impl Bench {
     }
 
     pub(crate) fn event(&mut self, said: Say) -> Event {
+        let none = || (String::new(), 0);
         let (path, attempt) = match &said {
             Say::Exit(path, attempt, ..)
             | Say::Killed(path, attempt)
             | Say::Unknown(path, attempt, _)
             | Say::Barred(path, attempt) => ((*path).to_owned(), *attempt),
-            Say::Begin | Say::Used(_) | Say::NoAnswer | Say::Timer(_) | Say::Cancel => (String::new(), 0),
+            Say::Begin | Say::Used(_) | Say::NoAnswer | Say::Timer(_) => none(),
+            Say::Cancel | Say::Pause | Say::Resume => none(),
         };
         let reason = "power was lost".to_owned();
         match said {
@@ -215,6 +220,8 @@ impl Bench {
                 Event::TimerFired { timer: self.timer }
             }
             Say::Cancel => Event::CancelAsked { reason: "ana stopped it".to_owned() },
+            Say::Pause => Event::PauseAsked,
+            Say::Resume => Event::ResumeAsked,
         }
     }
 
@@ -253,6 +260,10 @@ impl Bench {
             Effect::SetTimer { timer, after } => {
                 self.timer = *timer;
                 format!("timer {after:?}")
+            }
+            Effect::Hold { path, attempt, timer } => {
+                self.timer = *timer;
+                format!("hold {path} {attempt}")
             }
             Effect::Kill { path, attempt } => format!("kill {path} {attempt}"),
             Effect::Report(Note::Started { path, attempt }) => format!("started {path} {attempt}"),
@@ -717,6 +728,8 @@ fn anything() -> impl Strategy<Value = Say> {
         (path, 1u32..3).prop_map(|(p, n)| Say::Barred(p, n)),
         (0u64..5).prop_map(Say::Timer),
         Just(Say::Cancel),
+        Just(Say::Pause),
+        Just(Say::Resume),
     ]
 }
 
@@ -750,6 +763,7 @@ proptest! {
                     prop_assert!(!closed.contains(step), "{path} started without a permit");
                     prop_assert!(started.insert((path.clone(), *attempt)), "{path} {attempt} started twice");
                     prop_assert!(*kind == Kind::Read || path.starts_with("remediate/"));
+                    prop_assert!(*kind == Kind::Read || !bench.state.paused, "{path} started in a pause");
                 }
                 ends += u32::from(matches!(effect, Effect::Ended { .. }));
             }

@@ -185,6 +185,9 @@ impl Works {
             ToWorks::Cancel { run, .. } => {
                 self.say(&run.to_string(), 1, What::Cancelled(v1::Cancelled::default()))
             }
+            ToWorks::Pause { run, on, count } => {
+                self.say(&run.to_string(), 1, What::Paused(v1::Paused { on, count }))
+            }
             ToWorks::Roster(signed) => {
                 let roster = Roster::decode(&signed.bytes).expect("a roster");
                 self.state().roster_version = roster.version;
@@ -201,6 +204,7 @@ impl Works {
             journal: format!("journal-of-{}", self.0.host),
             open: Vec::new(),
             roster_version: state.roster_version,
+            paused: Vec::new(),
             missing: Vec::new(),
             labels: BTreeMap::new(),
         }

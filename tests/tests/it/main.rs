@@ -12,6 +12,7 @@
 mod alertmanager;
 mod commandline;
 mod change;
+mod control;
 mod crash;
 mod demo;
 mod docs;

@@ -10,6 +10,7 @@
 mod thief; // who speaks to the agent
 mod raid; // … and the runs it invents
 
+mod again; // what may have run, run again
 mod approvals; // consent that is none
 mod certificates; // files that nobody reviewed
 mod going_on; // … from runs that are over, unasked

@@ -318,6 +318,7 @@ fn one_of_each() -> Vec<Record> {
         Record::Exited { key: key.clone(), result },
         Record::Exited { key, result: refused },
         Record::Tombstone { run: run(), until_ms: 1_790_000_000_000 },
+        Record::Paused { run: run(), on: true, count: 3, at_ms: 1_790_000_000_000 },
         Record::Report { seq: 9, bytes: vec![0, 1, 255] },
         acked(9),
         Record::Ended { run: run(), segment: 1 },

@@ -562,6 +562,7 @@ impl FakeAgent {
             plan: &self.plan,
             nonce: &"ab".repeat(32),
             boot: BOOT,
+            unknown: None,
             from: &work.from,
             certified: certified.as_ref(),
             started: started.as_ref(),

@@ -197,6 +197,7 @@ impl<'t> Raid<'t> {
             root: leaf_of(plan_bytes).hash(),
             leaves: 1,
             risk: Risk::Critical,
+            again: None,
         }
     }
 
@@ -294,7 +295,8 @@ impl<'t> Raid<'t> {
             | v1::report::What::StepSkipped(_)
             | v1::report::What::SegmentEnded(_)
             | v1::report::What::Cancelled(_)
-            | v1::report::What::ToldAgain(_) => None,
+            | v1::report::What::ToldAgain(_)
+            | v1::report::What::Paused(_) => None,
         });
         planned.expect("a diagnosis ends in a plan")
     }
@@ -337,7 +339,8 @@ impl<'t> Raid<'t> {
             | v1::report::What::StepSkipped(_)
             | v1::report::What::SegmentEnded(_)
             | v1::report::What::Cancelled(_)
-            | v1::report::What::ToldAgain(_) => false,
+            | v1::report::What::ToldAgain(_)
+            | v1::report::What::Paused(_) => false,
         })
     }
 
