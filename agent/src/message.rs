@@ -58,7 +58,6 @@ pub enum ToWorks {
 
 /// From the works to the connection.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "all but one of a connection's messages are reports")]
 pub enum FromWorks {
     /// The answer to [`ToWorks::Greet`].
     Greeting(Greeting),

@@ -354,7 +354,7 @@ impl Driver {
         let program = judged.program(self.past(run), followed.as_mut().and_then(|it| it.known.take()))?;
         let now_ms = own.now_ms;
         let permit = match &judged.work {
-            orders::Work::Remediate { permit, .. } => permit.as_ref(),
+            orders::Work::Remediate { permit, .. } => permit.as_deref(),
             orders::Work::Diagnose | orders::Work::Verify { .. } => None,
         };
         let begin_by = orders::begin_by(order);

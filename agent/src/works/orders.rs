@@ -84,7 +84,7 @@ pub(super) enum Work {
         from: String,
         /// Paths of steps that need people and have no permit.
         closed: BTreeSet<String>,
-        permit: Option<Permit>,
+        permit: Option<Box<Permit>>,
         /// The attempt that may have run, where people agreed that its step runs again.
         again: Option<u32>,
     },
@@ -428,7 +428,7 @@ fn remediate(order: &Order, own: &Own<'_>, read: Parts, work: &v1::Remediate) ->
             if own_plan.consumed.contains(permit.nonce()) {
                 return Err(Refusal::new(Code::NonceConsumed, "what was approved has been used"));
             }
-            (BTreeSet::new(), Some(permit))
+            (BTreeSet::new(), Some(Box::new(permit)))
         }
     };
     if own.remediated {
@@ -440,7 +440,7 @@ fn remediate(order: &Order, own: &Own<'_>, read: Parts, work: &v1::Remediate) ->
         allowed(own.policy, &plan, step, certified.is_some())?;
     }
     let from = work.from.clone();
-    let again = permit.as_ref().and_then(Permit::again).map(|again| again.attempt);
+    let again = permit.as_deref().and_then(Permit::again).map(|again| again.attempt);
     Ok(read.judged(Work::Remediate { plan, from, closed, permit, again }))
 }
 
