@@ -345,7 +345,7 @@ impl Driver {
         orders::for_us(order, &own)?;
         let judged = orders::judge(order, &own)?;
         self.nothing_unknown(run, &judged.work)?;
-        let (mut followed, mut closed) = (None, None);
+        let (mut followed, mut closed) = (None, Vec::new());
         match &judged.work {
             orders::Work::Diagnose => followed = self.follow(run, &judged)?,
             orders::Work::Remediate { plan, .. } => self.still_done(run, plan)?,
@@ -374,7 +374,7 @@ impl Driver {
                 .certified(judged.certified)
                 .follows(of.clone());
         if let Some(of) = &of {
-            closed = self.close(of.run)?;
+            closed = self.close(run, of.run)?;
         }
         let here = self.runs.entry(run).or_default();
         here.not_after_ms = here.not_after_ms.max(order.content.not_after_ms);

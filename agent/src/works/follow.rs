@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fettle_proto::signed::start::Of;
 use fettle_proto::{Code, Refusal};
 use fettle_runbooks::follow::{self, Became, FollowUp};
-use fettle_runbooks::id::RunId;
+use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::plan::{self, Plan, PlannedStep, Rendering};
 use fettle_runbooks::segment::Program;
 
@@ -27,6 +27,9 @@ pub(super) struct Followed {
     pub(super) known: Option<Rendering>,
 }
 
+/// What a person found out: (host, step) → whether it took effect.
+type Found = BTreeMap<(Host, String), bool>;
+
 /// What is known of the undo of a step.
 enum Undo {
     None,
@@ -44,6 +47,22 @@ impl RunHere {
     fn needs(&self) -> impl Iterator<Item = RunId> + '_ {
         let done = self.plan.iter().flat_map(|own| own.plan.steps.iter().filter_map(|step| step.done_in));
         self.of().map(|of| of.run).into_iter().chain(done)
+    }
+
+    /// No order of it is taken any more.
+    fn close(&mut self, run: RunId, now_ms: i64) -> Record {
+        let horizon = i64::try_from(REMEMBER.as_millis()).unwrap_or(i64::MAX);
+        let is_known = !self.segments.is_empty();
+        let until_ms = if is_known {
+            self.not_after_ms.saturating_add(horizon)
+        } else {
+            now_ms.saturating_add(horizon.saturating_mul(8))
+        };
+        self.not_after_ms = self.not_after_ms.max(until_ms.saturating_sub(horizon));
+        self.tombstone = true;
+        let tombstone = Record::Tombstone { run, until_ms };
+        self.records.push(tombstone.clone());
+        tombstone
     }
 
     /// The last attempt at a path; whether any was born.
@@ -68,7 +87,15 @@ impl Driver {
         };
         let followed =
             |says, known| Ok(Some(Followed { of: plan::Of { run: of.run, how: of.how, says }, known }));
-        let Some(earlier) = self.runs.get(&of.run) else {
+        self.is_over(run, of.run)?;
+        let known = self.runs.get(&of.run);
+        if known.and_then(RunHere::of).is_some_and(|of| of.how == FollowUp::Undo) {
+            let what = format!("{} is an undo itself: name the run that it was of", of.run);
+            return Err(Refusal::new(Code::EarlierMismatch, what));
+        }
+        self.not_gone_on(run, of.run)?;
+        // Of one that no order came of, all that may be here is that none is taken any more.
+        let Some(earlier) = known.filter(|earlier| !earlier.segments.is_empty()) else {
             let what = format!("this host does not remember {}", of.run);
             return match of.how {
                 FollowUp::Retry => followed(vec![format!("{what}: no step is skipped")], None),
@@ -78,11 +105,6 @@ impl Driver {
                 )),
             };
         };
-        self.is_over(run, of.run)?;
-        if earlier.of().is_some_and(|of| of.how == FollowUp::Undo) {
-            let what = format!("{} is an undo itself: name the run that it was of", of.run);
-            return Err(Refusal::new(Code::EarlierMismatch, what));
-        }
         let Some(own) = &earlier.plan else {
             return match of.how {
                 FollowUp::Retry => followed(vec![format!("{} came to no plan here", of.run)], None),
@@ -96,21 +118,21 @@ impl Driver {
             let what = format!("{} was of runbook {}", of.run, own.plan.runbook_digest);
             return Err(Refusal::new(Code::EarlierMismatch, what));
         }
-        self.not_gone_on(run, of)?;
         match of.how {
             FollowUp::Retry => {
-                let unknown =
-                    own.plan.steps.iter().find_map(|step| match self.became(of, run, &own.plan, step) {
+                let unknown = own.plan.steps.iter().find_map(|step| {
+                    match self.became(&of.found, run, &own.plan, step) {
                         Became::Unknown { path, run } => Some((path, run)),
                         Became::Nothing | Became::Done(_) | Became::Failed { .. } | Became::Undone => None,
-                    });
+                    }
+                });
                 match unknown {
                     Some((path, run)) => Err(unknown_outcome(&path, run)),
                     None => followed(Vec::new(), None),
                 }
             }
             FollowUp::Undo => {
-                let back = follow::backwards(&own.plan, |step| self.became(of, run, &own.plan, step))
+                let back = follow::backwards(&own.plan, |step| self.became(&of.found, run, &own.plan, step))
                     .map_err(|(path, run)| unknown_outcome(&path, run))?;
                 let stays: Vec<String> = back.stays.iter().map(|what| format!("stays: {what}")).collect();
                 if back.steps.is_empty() {
@@ -142,21 +164,22 @@ impl Driver {
         let found = evidence.clone();
         let mut left: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for step in &own.plan.steps {
-            if let Became::Done(_) = self.became(of, run, &own.plan, step)
+            if let Became::Done(_) = self.became(&of.found, run, &own.plan, step)
                 && let Some(outputs) = self.outputs(of.run, &own.plan, step, program, &found)
             {
                 left.insert(step.path.clone(), outputs);
             }
         }
-        let says = follow::resume(&own.plan, steps, |step| match self.became(of, run, &own.plan, step) {
-            // What later steps may want to know of it is not known: it runs again.
-            Became::Done(run) if !left.contains_key(&step.path) => Became::Failed { born: true, run },
-            became @ (Became::Nothing
-            | Became::Done(_)
-            | Became::Failed { .. }
-            | Became::Undone
-            | Became::Unknown { .. }) => became,
-        });
+        let says =
+            follow::resume(&own.plan, steps, |step| match self.became(&of.found, run, &own.plan, step) {
+                // What later steps may want to know of it is not known: it runs again.
+                Became::Done(run) if !left.contains_key(&step.path) => Became::Failed { born: true, run },
+                became @ (Became::Nothing
+                | Became::Done(_)
+                | Became::Failed { .. }
+                | Became::Undone
+                | Became::Unknown { .. }) => became,
+            });
         let marked = steps.iter().filter(|step| step.done_in.is_some());
         evidence.extend(marked.filter_map(|step| left.remove(&step.path)).flatten());
         says
@@ -183,20 +206,21 @@ impl Driver {
         program.left(id, found, &exit(ended?))
     }
 
-    /// What became of a step of the run that `of` names, and whether that still is so. `run` is who asks.
-    fn became(&self, of: &Of, run: RunId, plan: &Plan, step: &PlannedStep) -> Became {
+    /// What became of a step of an earlier run, and whether that still is so. `run` is who asks; what a person has `found`
+    /// out counts where this host does not know.
+    fn became(&self, found: &Found, run: RunId, plan: &Plan, step: &PlannedStep) -> Became {
         let earlier = plan.run;
-        let found = |path: &str| of.found.get(&(self.config.host.clone(), path.to_owned())).copied();
+        let found = |path: &str| found.get(&(self.config.host.clone(), path.to_owned())).copied();
         let last = || self.runs.get(&earlier)?.last(&step.path);
         let became = match (step.done_in, last()) {
             (Some(run), _) => Became::Done(run),
             (None, None) => return Became::Nothing,
             (None, Some((Some(ended), _))) if went_well(ended) => Became::Done(earlier),
-            (None, Some((ended, born))) => match (found(&step.path), ended) {
-                (Some(true), _) => Became::Done(earlier),
-                (Some(false), _) => Became::Failed { born: false, run: earlier },
-                (None, Some(_)) => Became::Failed { born, run: earlier },
-                (None, None) => Became::Unknown { path: step.path.clone(), run: earlier },
+            (None, Some((Some(_), born))) => Became::Failed { born, run: earlier },
+            (None, Some((None, _))) => match found(&step.path) {
+                Some(true) => Became::Done(earlier),
+                Some(false) => Became::Failed { born: false, run: earlier },
+                None => Became::Unknown { path: step.path.clone(), run: earlier },
             },
         };
         let path = format!("{}/undo", step.path);
@@ -229,36 +253,61 @@ impl Driver {
         known
     }
 
-    /// Nothing of the earlier run, nor of another that goes on from it, is going on now.
+    /// These runs, all that they go on from, all that go on from those, and so on, whether or not this host knows them.
+    fn family(&self, of: impl IntoIterator<Item = RunId>) -> BTreeSet<RunId> {
+        let mut near: BTreeMap<RunId, Vec<RunId>> = BTreeMap::new();
+        for (run, needed) in
+            self.runs.iter().flat_map(|(run, here)| here.needs().map(|needed| (*run, needed)))
+        {
+            near.entry(run).or_default().push(needed);
+            near.entry(needed).or_default().push(run);
+        }
+        let mut open: Vec<RunId> = of.into_iter().collect();
+        let mut family: BTreeSet<RunId> = open.iter().copied().collect();
+        while let Some(run) = open.pop() {
+            open.extend(near.get(&run).into_iter().flatten().filter(|run| family.insert(**run)));
+        }
+        family
+    }
+
+    /// A run and those that it goes on from, by way of each other.
+    fn line(&self, run: RunId) -> BTreeSet<RunId> {
+        let (mut line, mut next) = (BTreeSet::new(), Some(run));
+        while let Some(run) = next.filter(|run| line.insert(*run)) {
+            next = self.runs.get(&run).and_then(RunHere::of).map(|of| of.run);
+        }
+        line
+    }
+
+    /// Nothing of the earlier run's family is going on now.
     fn is_over(&self, run: RunId, earlier: RunId) -> Result<(), Refusal> {
-        let open = self.runs.iter().find(|(other, here)| {
-            let concerns = **other == earlier || here.of().is_some_and(|of| of.run == earlier);
-            **other != run && concerns && here.active.is_some()
-        });
-        match open {
+        let is_open = |other: &RunId| self.runs.get(other).is_some_and(|here| here.active.is_some());
+        match self.family([earlier]).into_iter().find(|other| *other != run && is_open(other)) {
             None => Ok(()),
-            Some((open, _)) => {
+            Some(open) => {
                 Err(Refusal::new(Code::EarlierOpen, format!("{open} is still going on on this host")))
             }
         }
     }
 
-    /// No other run has gone on from the earlier one and done something that still stands: that one is to be named.
-    fn not_gone_on(&self, run: RunId, of: &Of) -> Result<(), Refusal> {
-        let stands = |other: RunId, plan: &Plan| {
-            plan.steps
-                .iter()
-                .filter(|step| step.done_in.is_none())
-                .any(|step| matches!(self.became(of, run, plan, step), Became::Done(of) if of == other))
+    /// No other run of the family has done something that still stands, or may: that one is to be named. Those that the
+    /// earlier run itself went on from are in its plan.
+    fn not_gone_on(&self, run: RunId, earlier: RunId) -> Result<(), Refusal> {
+        let stands = |other: &RunId| {
+            let Some(own) = self.runs.get(other).and_then(|here| here.plan.as_ref()) else { return false };
+            let mut own_steps = own.plan.steps.iter().filter(|step| step.done_in.is_none());
+            own_steps.any(|step| match self.became(&Found::new(), run, &own.plan, step) {
+                Became::Done(_) | Became::Unknown { .. } => true,
+                Became::Nothing | Became::Failed { .. } | Became::Undone => false,
+            })
         };
-        let later = self.runs.iter().find(|(other, here)| {
-            let retry = here.of().is_some_and(|it| it.run == of.run && it.how == FollowUp::Retry);
-            **other != run && retry && here.plan.as_ref().is_some_and(|own| stands(**other, &own.plan))
-        });
-        match later {
+        let (family, line) = (self.family([earlier]), self.line(earlier));
+        let others = family.difference(&line).filter(|other| **other != run && stands(other));
+        match others.max_by_key(|other| self.line(**other).len()) {
             None => Ok(()),
-            Some((later, _)) => {
-                let what = format!("{later} went on from {}: name that one", of.run);
+            Some(later) => {
+                let from = self.runs.get(later).and_then(RunHere::of).map_or(earlier, |of| of.run);
+                let what = format!("{later} went on from {from}: name that one");
                 Err(Refusal::new(Code::EarlierMismatch, what))
             }
         }
@@ -268,6 +317,7 @@ impl Driver {
     pub(super) fn still_done(&self, run: RunId, plan: &Plan) -> Result<(), Refusal> {
         let Some(of) = &plan.of else { return Ok(()) };
         self.is_over(run, of.run)?;
+        self.not_gone_on(run, of.run)?;
         for step in &plan.steps {
             let Some(done_in) = step.done_in else { continue };
             let path = step.path.strip_suffix("/undo").unwrap_or(&step.path);
@@ -283,32 +333,26 @@ impl Driver {
         Ok(())
     }
 
-    /// The earlier run is over for good: whatever was approved for it, nothing of it starts any more.
-    pub(super) fn close(&mut self, earlier: RunId) -> Result<Option<Record>, Refusal> {
-        let Some(here) = self.runs.get(&earlier).filter(|here| !here.tombstone) else { return Ok(None) };
-        let horizon = i64::try_from(REMEMBER.as_millis()).unwrap_or(i64::MAX);
-        let until_ms = here.not_after_ms.saturating_add(horizon);
-        if let Err(error) = self.hands.tombstone(earlier) {
-            let what = format!("the tombstone of {earlier} could not be written: {error}");
-            return Err(Refusal::new(Code::HostUnable, what));
+    /// The earlier run and its family are over for good: whatever was approved for them, and should this host hear of one
+    /// only now, nothing of them starts any more.
+    pub(super) fn close(&mut self, run: RunId, earlier: RunId) -> Result<Vec<Record>, Refusal> {
+        let is_open = |other: &RunId| self.runs.get(other).is_none_or(|here| !here.tombstone);
+        let open: Vec<RunId> =
+            self.family([earlier]).into_iter().filter(|other| *other != run && is_open(other)).collect();
+        for other in &open {
+            self.hands.tombstone(*other).map_err(|error| {
+                let what = format!("the tombstone of {other} could not be written: {error}");
+                Refusal::new(Code::HostUnable, what)
+            })?;
         }
-        let tombstone = Record::Tombstone { run: earlier, until_ms };
-        if let Some(here) = self.runs.get_mut(&earlier) {
-            here.tombstone = true;
-            here.records.push(tombstone.clone());
-        }
-        Ok(Some(tombstone))
+        let now_ms = self.now_ms();
+        Ok(open.into_iter().map(|other| self.runs.entry(other).or_default().close(other, now_ms)).collect())
     }
 
-    /// Those of the runs that may be forgotten: what remembered ones go by stays.
+    /// Those of the runs that may be forgotten: what remembered ones go by stays, and what tells how it went on from them.
     pub(super) fn forgettable(&self, old: BTreeSet<RunId>) -> Vec<RunId> {
-        let mut kept: Vec<RunId> = self.runs.keys().filter(|run| !old.contains(run)).copied().collect();
-        let mut needed = BTreeSet::new();
-        while let Some(run) = kept.pop() {
-            let needs = self.runs.get(&run).into_iter().flat_map(RunHere::needs);
-            kept.extend(needs.filter(|run| needed.insert(*run)));
-        }
-        old.into_iter().filter(|run| !needed.contains(run)).collect()
+        let kept = self.family(self.runs.keys().filter(|run| !old.contains(run)).copied());
+        old.into_iter().filter(|run| !kept.contains(run)).collect()
     }
 }
 

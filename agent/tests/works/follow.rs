@@ -11,7 +11,12 @@ use fettle_runbooks::id::RunId;
 use crate::bench::{self, Bench, SARA, content, diagnose, key, remediate};
 use crate::carry::runbook;
 
-const LATER: [&str; 2] = ["run_0193a1b2c3d4e5f60718293a4b5c6d80", "run_0193a1b2c3d4e5f60718293a4b5c6d81"];
+const LATER: [&str; 4] = [
+    "run_0193a1b2c3d4e5f60718293a4b5c6d80",
+    "run_0193a1b2c3d4e5f60718293a4b5c6d81",
+    "run_0193a1b2c3d4e5f60718293a4b5c6d82",
+    "run_0193a1b2c3d4e5f60718293a4b5c6d83",
+];
 
 /// Sara goes on from the run that the bench is at; the bench is then at the new one.
 fn follow(bench: &mut Bench, run: &str, how: FollowUp, runbook: &str, found: &[(&str, bool)]) -> Signed {
@@ -54,6 +59,116 @@ fn two_low(bench: &Bench) -> String {
         format!("until [ -e {} ]; do sleep 0.02; done\n[ -s {0} ] && exit 1\necho $1 >> $2\n", go.display());
     std::fs::write(bench.file("wait.sh"), wait_for).unwrap();
     format!("{outputs}  - id: hard{wait}")
+}
+
+/// The order to carry a plan out from its first step that is not done.
+fn carry_out(bench: &Bench, runbook: &str, plan_bytes: &[u8], start: Option<&Signed>) -> v1::OrderContent {
+    v1::OrderContent {
+        start: start.cloned().map(Into::into),
+        ..content(bench, 2, runbook, remediate(plan_bytes, "remediate/easy", None))
+    }
+}
+
+/// A run whose first step was done and whose second has failed.
+fn half_done(bench: &mut Bench) -> String {
+    let text = two_low(bench);
+    std::fs::write(bench.file("go"), "x").unwrap();
+    let plan_bytes = bench.plan(&text);
+    bench.order(&carry_out(bench, &text, &plan_bytes, None));
+    bench.ended();
+    assert_eq!(bench.written("marker"), "low\n", "{}", bench.transcript());
+    text
+}
+
+/// Sara retries the run that the bench is at, and it is carried out; the bench is then at the new one.
+#[track_caller]
+fn retried(bench: &mut Bench, run: &str, runbook: &str) {
+    let start = follow(bench, run, FollowUp::Retry, runbook, &[]);
+    let order = first_order(bench, runbook, start.clone());
+    let plan_bytes = planned(bench, &order);
+    bench.order(&carry_out(bench, runbook, &plan_bytes, Some(&start)));
+    bench.ended();
+}
+
+#[test]
+fn once_another_retry_went_on_the_plan_of_one_that_was_held_back_is_not_carried_out_any_more() {
+    let mut bench = Bench::new();
+    let text = half_done(&mut bench);
+    let earlier = bench.run;
+    std::fs::write(bench.file("go"), "").unwrap();
+    let start = follow(&mut bench, LATER[0], FollowUp::Retry, &text, &[]);
+    let order = first_order(&bench, &text, start.clone());
+    let held_back = planned(&mut bench, &order);
+    bench.run = earlier;
+    retried(&mut bench, LATER[1], &text);
+    assert_eq!(bench.written("marker"), "low\nhigh\n", "{}", bench.transcript());
+
+    for restarts in [false, true] {
+        if restarts {
+            bench.stop();
+            bench.start();
+            bench.connect(bench.heard.last().unwrap().seq);
+        }
+        bench.run = LATER[0].parse().unwrap();
+        bench.order(&carry_out(&bench, &text, &held_back, Some(&start)));
+        assert_eq!(bench.refused(), "run-cancelled");
+    }
+    assert_eq!(bench.written("marker"), "low\nhigh\n");
+}
+
+#[test]
+fn a_run_whose_retry_was_retried_is_not_gone_on_from_over_what_that_one_did() {
+    let mut bench = Bench::new();
+    let text = half_done(&mut bench);
+    let earlier = bench.run;
+    retried(&mut bench, LATER[0], &text);
+    assert_eq!(bench.written("marker"), "low\n", "{}", bench.transcript());
+    std::fs::write(bench.file("go"), "").unwrap();
+    retried(&mut bench, LATER[1], &text);
+    assert_eq!(bench.written("marker"), "low\nhigh\n", "{}", bench.transcript());
+    for how in [FollowUp::Retry, FollowUp::Undo] {
+        bench.run = earlier;
+        let start = follow(&mut bench, LATER[2], how, &text, &[]);
+        bench.order(&first_order(&bench, &text, start));
+        assert_eq!(bench.refused(), "earlier-mismatch");
+    }
+}
+
+#[test]
+fn a_run_that_was_retried_before_its_first_order_came_starts_nothing_and_is_not_retried_twice() {
+    let mut bench = Bench::new();
+    let text = two_low(&bench);
+    std::fs::write(bench.file("go"), "").unwrap();
+    let earlier = bench.run;
+    let late = v1::OrderContent {
+        start: Some(bench::start(&bench, &text).into()),
+        ..content(&bench, 1, &text, diagnose())
+    };
+    retried(&mut bench, LATER[0], &text);
+    assert_eq!(bench.written("marker"), "low\nhigh\n", "{}", bench.transcript());
+    for restarts in [false, true] {
+        if restarts {
+            bench.stop();
+            bench.start();
+            bench.connect(bench.heard.last().unwrap().seq);
+        }
+        bench.order(&late);
+        assert_eq!(bench.refused(), "run-cancelled");
+        bench.run = earlier;
+        let start = follow(&mut bench, LATER[1], FollowUp::Retry, &text, &[]);
+        bench.order(&first_order(&bench, &text, start));
+        assert_eq!(bench.refused(), "earlier-mismatch");
+    }
+}
+
+#[test]
+fn what_the_journal_knows_of_a_step_is_not_what_a_person_says() {
+    let mut bench = Bench::new();
+    let text = half_done(&mut bench);
+    let start = follow(&mut bench, LATER[0], FollowUp::Retry, &text, &[("remediate/hard", true)]);
+    let order = first_order(&bench, &text, start);
+    let made = plan::decode(&planned(&mut bench, &order)).unwrap();
+    assert!(made.steps[0].done_in.is_some() && made.steps[1].done_in.is_none(), "{:?}", made.of);
 }
 
 #[test]
