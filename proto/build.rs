@@ -7,8 +7,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     tonic_prost_build::configure()
         .bytes(".")
-        // Decoded by hand, because it counts.
+        // Decoded by hand, because they count.
         .extern_path(".fettle.v1.Reports", "crate::reports::Reports")
+        .extern_path(".fettle.v1.ToldAgain", "crate::reports::ToldAgain")
         .compile_fds(protox::compile(files, ["."])?)?;
     Ok(())
 }

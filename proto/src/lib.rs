@@ -24,7 +24,7 @@
 )]
 pub mod v1 {
     tonic::include_proto!("fettle.v1");
-    pub use crate::reports::Reports;
+    pub use crate::reports::{Reports, ToldAgain};
 }
 
 pub mod reports; // many at once, counted

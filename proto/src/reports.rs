@@ -1,14 +1,19 @@
 //! Many reports in one message, counted while they are decoded: two bytes on the wire are a report of hundreds of bytes in
-//! memory, and a message of a few MiB would otherwise be more of them than a process can hold.
+//! memory, and a message of a few MiB would otherwise be more of them than a process can hold. The reports inside a report
+//! ([`ToldAgain`]) are counted too.
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes};
 use prost::DecodeError;
-use prost::encoding::{DecodeContext, WireType, message, skip_field};
+use prost::encoding::{DecodeContext, WireType, bytes as blob, message, skip_field};
 
 use crate::v1::Report;
+use crate::v1::report::What;
 
 /// Reports that one message may have; agents send far fewer at a time.
 pub const MOST_REPORTS: usize = 1024;
+
+/// Reports that may be inside all the reports of one message: a run of two thousand attempts has half as many.
+pub const MOST_TOLD: usize = 8 * 1024;
 
 /// In order of `seq`, without gaps. Everything here is already durable on the host.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,7 +39,11 @@ impl prost::Message for Reports {
     ) -> Result<(), DecodeError> {
         match tag {
             REPORTS if self.reports.len() >= MOST_REPORTS => Err(too_many()),
-            REPORTS => message::merge_repeated(wire_type, &mut self.reports, buf, context),
+            REPORTS => {
+                message::merge_repeated(wire_type, &mut self.reports, buf, context)?;
+                let told = self.reports.iter().filter_map(told).map(|told| told.reports.len()).sum::<usize>();
+                if told > MOST_TOLD { Err(too_many()) } else { Ok(()) }
+            }
             _ => skip_field(wire_type, tag, buf, context),
         }
     }
@@ -46,6 +55,65 @@ impl prost::Message for Reports {
     fn clear(&mut self) {
         self.reports.clear();
     }
+}
+
+/// Everything the host still knows of one run. It says so of each of its runs when the controller acknowledges less than it did
+/// before: then it was restored from a backup, and may not know the run at all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ToldAgain {
+    /// The content of the newest order of the run that the host accepted, verbatim.
+    pub order: Bytes,
+    /// What happened, in order, each with `seq` 0. Of steps only those that may have changed something.
+    pub reports: Vec<Report>,
+}
+
+/// Its two fields.
+const ORDER: u32 = 1;
+const TOLD: u32 = 2;
+
+impl prost::Message for ToldAgain {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        if !self.order.is_empty() {
+            blob::encode(ORDER, &self.order, buf);
+        }
+        message::encode_repeated(TOLD, &self.reports, buf);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        match tag {
+            ORDER => blob::merge(wire_type, &mut self.order, buf, context),
+            TOLD if self.reports.len() >= MOST_TOLD => Err(too_many()),
+            TOLD => {
+                message::merge_repeated(wire_type, &mut self.reports, buf, context)?;
+                if self.reports.last().and_then(told).is_some() { Err(nested()) } else { Ok(()) }
+            }
+            _ => skip_field(wire_type, tag, buf, context),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let order = if self.order.is_empty() { 0 } else { blob::encoded_len(ORDER, &self.order) };
+        order + message::encoded_len_repeated(TOLD, &self.reports)
+    }
+
+    fn clear(&mut self) {
+        *self = ToldAgain::default();
+    }
+}
+
+fn told(report: &Report) -> Option<&ToldAgain> {
+    if let Some(What::ToldAgain(told)) = &report.what { Some(told) } else { None }
+}
+
+#[expect(deprecated, reason = "there is no other way to say why")]
+fn nested() -> DecodeError {
+    DecodeError::new("a run that is told again inside another")
 }
 
 #[expect(deprecated, reason = "there is no other way to say why")]
@@ -75,5 +143,35 @@ mod tests {
         assert_eq!(decoded.reports.len(), MOST_REPORTS);
         let refused = Reports::decode(bytes(2 * 1024 * 1024).as_slice()).expect_err("too many");
         assert!(refused.to_string().contains("more reports"), "{refused}");
+    }
+
+    fn again(reports: Vec<Report>) -> Report {
+        let told = ToldAgain { order: Bytes::from_static(b"order"), reports };
+        Report { what: Some(What::ToldAgain(told)), ..Report::default() }
+    }
+
+    #[test]
+    fn a_run_travels_again_as_the_proto_file_says() {
+        let report = again(vec![Report { segment: 7, ..Report::default() }]);
+        let bytes = report.encode_to_vec();
+        assert_eq!(bytes.len(), report.encoded_len());
+        assert_eq!(bytes[..4], [0x6a, 11, 0x0a, 5], "field 13, in it field 1");
+        assert_eq!(bytes[9..], [0x12, 2, 0x18, 7], "field 2, in it field 3");
+        assert_eq!(Report::decode(bytes.as_slice()), Ok(report));
+        let empty = Report { what: Some(What::ToldAgain(ToldAgain::default())), ..Report::default() };
+        assert_eq!(empty.encode_to_vec(), [0x6a, 0]);
+    }
+
+    #[test]
+    fn too_many_reports_inside_reports_are_refused_as_well() {
+        let most = again(vec![Report::default(); MOST_TOLD]);
+        let decode = |reports: Vec<Report>| Reports::decode(Reports { reports }.encode_to_vec().as_slice());
+        assert_eq!(decode(vec![most.clone()]).expect("as many as may be").reports.len(), 1);
+        let more = decode(vec![again(vec![Report::default(); MOST_TOLD + 1])]).expect_err("too many in one");
+        assert!(more.to_string().contains("more reports"), "{more}");
+        let more = decode(vec![most, again(vec![Report::default()])]).expect_err("too many in two");
+        assert!(more.to_string().contains("more reports"), "{more}");
+        let deep = decode(vec![again(vec![again(Vec::new())])]).expect_err("one inside another");
+        assert!(deep.to_string().contains("inside another"), "{deep}");
     }
 }

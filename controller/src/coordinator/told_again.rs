@@ -78,7 +78,7 @@ impl Desk<'_> {
         let runbook = self.model.runs.get(&run)?.runbook_digest;
         let mut machine = before.clone();
         for report in reports {
-            if report.segment > SEGMENT_HIGHEST {
+            if report.segment > SEGMENT_HIGHEST || report.what.is_none() {
                 continue;
             }
             let heard = hear(About { run, host, runbook }, report);
