@@ -143,6 +143,7 @@ fn mark(
 ) -> Result<(), RestoreError> {
     let mut changes = Vec::new();
     let (event, at) = restored.contents.last.unwrap_or_default();
+    void_since(old, model, &mut changes);
     restored.revoked = revoked_since(old, model, &mut changes);
     changes.push(Change::Restored { event, at });
     for row in model.tokens.values().filter(|row| row.spent_at.is_none() && row.expires_at > now) {
@@ -188,6 +189,20 @@ fn notification(model: &Model, contents: &Contents, now: At, tell: Option<Body<'
     }
 }
 
+/// Certificates that the database in place calls void stay so, also of hosts that have enrolled again since.
+fn void_since(old: &Path, model: &Model, changes: &mut Vec<Change>) {
+    let Ok(rows) = agents(old) else { return };
+    for row in rows {
+        let known = model.agents.get(&row.host);
+        if row.void_until <= known.map_or(At(0), |known| known.void_until) {
+            continue;
+        }
+        let void_until = row.void_until;
+        let row = known.cloned().unwrap_or(row);
+        changes.push(Change::AgentConnected(Box::new(AgentRow { void_until, connected: false, ..row })));
+    }
+}
+
 /// Hosts that the database in place calls revoked and the backup does not: they stay so.
 fn revoked_since(old: &Path, model: &Model, changes: &mut Vec<Change>) -> Vec<Host> {
     let Ok(rows) = agents(old) else { return Vec::new() };
@@ -197,7 +212,7 @@ fn revoked_since(old: &Path, model: &Model, changes: &mut Vec<Change>) -> Vec<Ho
         if model.agents.get(&row.host).is_some_and(|known| known.revoked.is_some()) {
             continue;
         }
-        if !model.agents.contains_key(&row.host) {
+        if !model.agents.contains_key(&row.host) && row.void_until <= At(0) {
             let AgentRow { host, serial, not_after, .. } = row.clone();
             changes.push(Change::AgentCertified { host, labels: None, serial, not_after });
         }

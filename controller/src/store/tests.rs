@@ -496,3 +496,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn certificates_that_were_void_before_a_restore_are_void_after_it_though_their_host_joined_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(directory.path()).unwrap();
+    let mut writer = Writer::default();
+    let host: Host = "web-1".parse().unwrap();
+    let joined = |serial: &str| Change::AgentCertified {
+        host: host.clone(),
+        labels: Some(Default::default()),
+        serial: serial.into(),
+        not_after: At(9_000),
+    };
+    store.commit(writer.transaction(vec![joined("1")])).blocking_recv().unwrap().unwrap();
+    let file = directory.path().join("backup.db");
+    super::backup::backup(directory.path(), &file).unwrap();
+    let revoked = Change::AgentRevoked { host: host.clone(), by: "ben".into(), reason: "stolen".into() };
+    store.commit(writer.transaction(vec![revoked, joined("2")])).blocking_recv().unwrap().unwrap();
+    let void_until = writer.model.agents[&host].void_until;
+    assert!(void_until > At(0));
+    drop(store);
+    let restored = super::restore::restore(directory.path(), &file, At(5_000), None).unwrap();
+    assert_eq!(restored.revoked, [], "it has joined anew");
+    let store = Sqlite::open(directory.path()).unwrap();
+    assert_eq!(check_fold(&store).unwrap(), []);
+    let row = store.load(At(0)).unwrap().agents.remove(&host).unwrap();
+    assert_eq!((row.void_until, row.revoked, row.connected), (void_until, None, false));
+    assert!(row.ahead.is_some(), "it may know what was lost");
+}
