@@ -205,6 +205,19 @@ async fn what_either_side_says_arrives_at_the_other() {
 }
 
 #[tokio::test]
+async fn what_a_newer_controller_says_beyond_what_is_known_breaks_nothing() {
+    let fake = Fake::start().await;
+    let state = joined(&fake).await;
+    let mut agent = Running::start(state.path());
+    agent.welcomed().await;
+    // A message of a kind that this version does not know.
+    let say = fake.with_heard(|heard| heard.say.clone()).expect("a session");
+    say.send(Ok(v1::ToAgent::default())).await.expect("the agent is there");
+    fake.say(v1::to_agent::What::Ack(v1::Ack { upto: 1 })).await;
+    assert!(matches!(agent.next().await, ToWorks::Acked { upto: 1 }));
+}
+
+#[tokio::test]
 async fn stopping_says_goodbye_and_hands_over_what_is_ready() {
     let fake = Fake::start().await;
     let state = joined(&fake).await;

@@ -570,15 +570,40 @@ async fn only_a_goodbye_is_a_goodbye() {
 }
 
 #[tokio::test]
-async fn a_stranger_to_the_protocol_is_told_so() {
+async fn an_agent_of_another_protocol_is_told_which_is_spoken_here() {
     let site = Site::start().await;
-    let mut client = site.connect(Some(&site.credential("web-1"))).await.expect("connected");
-    let hello = v1::Hello { protocol: 99, ..v1::Hello::default() };
-    let messages = tokio_stream::once(from(v1::from_agent::What::Hello(hello)));
-    let mut hear = client.session(messages).await.expect("a stream").into_inner();
-    let refused = hear.message().await.expect_err("refused");
-    assert_eq!((refused.code(), word(&refused)), (Code::FailedPrecondition, "protocol"));
+    for protocol in [PROTOCOL - 1, PROTOCOL + 1, 99] {
+        let mut client = site.connect(Some(&site.credential("web-1"))).await.expect("connected");
+        let hello = v1::Hello { protocol, ..v1::Hello::default() };
+        let messages = tokio_stream::once(from(v1::from_agent::What::Hello(hello)));
+        let mut hear = client.session(messages).await.expect("a stream").into_inner();
+        let refused = hear.message().await.expect_err("refused");
+        assert_eq!((refused.code(), word(&refused)), (Code::FailedPrecondition, "protocol"));
+        let spoken = format!("protocol {protocol} is not spoken here, only {PROTOCOL}");
+        assert!(refused.message().contains(&spoken), "{refused:?}");
+    }
     assert!(site.fleet.with(|memory| memory.epochs.is_empty()));
+}
+
+#[tokio::test]
+async fn what_a_newer_agent_says_beyond_what_is_known_breaks_nothing() {
+    use prost::Message as _;
+    // A member that is not known is passed over, and a message of an unknown kind is one that says nothing.
+    let more = |message: v1::FromAgent| {
+        let mut bytes = message.encode_to_vec();
+        prost::encoding::string::encode(99, &"of a later version".to_owned(), &mut bytes);
+        v1::FromAgent::decode(&bytes[..]).expect("it is decoded")
+    };
+    let beat = from(v1::from_agent::What::Heartbeat(v1::Heartbeat {}));
+    assert_eq!(more(beat.clone()), beat);
+    assert_eq!(more(v1::FromAgent::default()), v1::FromAgent::default());
+    let site = Site::start().await;
+    let mut agent = site.session(&site.credential("web-1")).await;
+    agent.welcome().await;
+    agent.say.send(v1::FromAgent::default()).await.expect("the stream takes it");
+    // The reports are of no kind either: taken in as something to note, and acknowledged.
+    agent.report(1, 2).await;
+    assert!(matches!(agent.next().await, Ok(Some(v1::to_agent::What::Ack(v1::Ack { upto: 2 })))));
 }
 
 #[tokio::test]
