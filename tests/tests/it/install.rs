@@ -291,7 +291,8 @@ impl Walk {
             () if typed.starts_with("fettle reject ") => {
                 self.run("rosa", &line, 0);
             }
-            () if typed.starts_with("fettle run cancel ") => {
+            // What is stepped in on must still be going on: this one waits for people.
+            () if ["fettle run pause ", "fettle run cancel "].iter().any(|word| typed.starts_with(word)) => {
                 let output = self.run("ana", "fettle start host/inodes-full --host web-1 --detach", 0);
                 self.means("run_0190…", String::from_utf8_lossy(&output.stdout).trim());
                 self.run("ana", &self.here(typed), 0);
