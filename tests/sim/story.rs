@@ -224,8 +224,10 @@ impl Stage {
         self.controller.disk.check().map_err(|why| format!("fold: {why}"))?;
         for (number, host) in self.hosts.iter().enumerate() {
             let name = &self.names[number];
-            let unasked: Vec<String> =
-                host.why_down().into_iter().filter(|why| !why.contains("its works have ended")).collect();
+            // A journal that breaks, or cannot be opened, for an fsync that failed.
+            let excused =
+                |why: &String| why.contains("its works have ended") || why.contains("input/output error");
+            let unasked: Vec<String> = host.why_down().into_iter().filter(|why| !excused(why)).collect();
             if !unasked.is_empty() {
                 return Err(format!("agent: {name} went down by itself: {unasked:?}"));
             }

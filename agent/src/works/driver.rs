@@ -156,6 +156,8 @@ pub(super) struct Driver {
     batches: VecDeque<Batch>,
     batch_number: u64,
     retry_at: Option<Duration>,
+    /// Runs to cancel, and why, as soon as the disk takes their tombstones.
+    cancels_owed: BTreeMap<RunId, String>,
     /// Acknowledged, and not in the journal yet.
     ack_to_keep: Option<u64>,
     compact_at: u64,
@@ -214,6 +216,7 @@ impl Driver {
             batches: VecDeque::new(),
             batch_number: 0,
             retry_at: None,
+            cancels_owed: BTreeMap::new(),
             ack_to_keep: None,
             compact_at: crash::compact_at().unwrap_or(COMPACT_AT),
             compacting: false,
@@ -285,6 +288,9 @@ impl Driver {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.append_again();
+            for (run, reason) in self.cancels_owed.clone() {
+                self.cancel(run, reason);
+            }
         }
         while let Some((key, (run, segment, timer))) = self.timers.first_key_value().map(|(k, v)| (*k, *v)) {
             if key.0 > now {
@@ -474,9 +480,14 @@ impl Driver {
         let horizon = i64::try_from(REMEMBER.as_millis()).unwrap_or(i64::MAX);
         let until_ms = until_ms.saturating_add(if known { horizon } else { horizon.saturating_mul(8) });
         if let Err(error) = self.hands.tombstone(run) {
-            tracing::error!(%run, %error, "The tombstone could not be written; the run is not cancelled.");
+            // The controller has asked, and asks again only when it is connected anew.
+            if self.cancels_owed.insert(run, reason).is_none() {
+                tracing::error!(%run, %error, "The tombstone cannot be written, and the run is not cancelled; trying again.");
+            }
+            self.retry_at.get_or_insert(self.world.monotonic() + RETRY_APPEND);
             return;
         }
+        self.cancels_owed.remove(&run);
         let here = self.runs.entry(run).or_default();
         here.tombstone = true;
         here.not_after_ms = here.not_after_ms.max(until_ms.saturating_sub(horizon));
