@@ -50,6 +50,7 @@ pub(crate) fn runtime() -> Result<Runtime, StartError> {
 /// Runs until asked to stop.
 pub(crate) fn live(config: &Config, identity: Identity) -> Result<Exit, StartError> {
     log(config);
+    works::go_last();
     let runtime = runtime()?;
     tracing::info!(host = %identity.host, controller = %identity.controller, state = %config.state.display(), "Starting.");
     let works =

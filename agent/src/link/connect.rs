@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,15 +162,28 @@ pub(crate) fn settle(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
+/// Where a controller is now. Asked on a thread of our own: where none can be had, the runtime would panic.
+async fn resolve(controller: &Controller) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = controller.host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::from((address, controller.port))]);
+    }
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (host, port) = (controller.host.clone(), controller.port);
+    std::thread::Builder::new().name("resolve".into()).spawn(move || {
+        let _ = tell.send((host.as_str(), port).to_socket_addrs().map(Iterator::collect));
+    })?;
+    told.await.unwrap_or_else(|gone| Err(io::Error::other(gone)))
+}
+
 /// Connects and shakes hands.
 pub(crate) async fn dial(
     controller: &Controller,
     config: ClientConfig,
 ) -> Result<TlsStream<TcpStream>, ConnectError> {
     let steps = async {
-        let stream = TcpStream::connect((controller.host.as_str(), controller.port))
-            .await
-            .map_err(|source| ConnectError::Tcp { controller: controller.clone(), source })?;
+        let tcp = |source| ConnectError::Tcp { controller: controller.clone(), source };
+        let addresses = resolve(controller).await.map_err(tcp)?;
+        let stream = TcpStream::connect(&addresses[..]).await.map_err(tcp)?;
         // Only latency depends on it.
         let _ = stream.set_nodelay(true);
         TlsConnector::from(Arc::new(config))

@@ -22,6 +22,10 @@ use crate::works::world::{HostWorld, World};
 
 pub use writer::Writer;
 
+/// Before something is intended, there must be space for saying how it went, should it fill the disk: head and tail of both
+/// outputs, in the result and in the report, of two steps at a time.
+const TO_SAY_HOW_IT_WENT: u64 = 1 << 20;
+
 /// The journal, as a handle for appending.
 #[derive(Clone, Debug)]
 pub struct Journal {
@@ -171,7 +175,9 @@ impl Journal {
         records: &[Record],
         then: impl FnOnce(Result<(), AppendError>) + Send + 'static,
     ) {
-        self.writer.append(records.iter().map(Record::encode).collect(), Box::new(then));
+        let intends = records.iter().any(|record| matches!(record, Record::Intent { .. }));
+        let ahead = if intends { TO_SAY_HOW_IT_WENT } else { 0 };
+        self.writer.append(records.iter().map(Record::encode).collect(), ahead, Box::new(then));
     }
 
     /// After [`AppendError::Full`]: takes appends again.

@@ -1,5 +1,6 @@
 //! Which processes belong to a step, read from `/proc`, and how they are ended.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
@@ -40,10 +41,14 @@ pub(crate) fn descendants(root: Pid) -> Vec<Pid> {
 }
 
 fn below(all: &[Process], root: i32) -> Vec<Pid> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for one in all.iter().filter(|one| one.pid != root) {
+        children.entry(one.parent).or_default().push(one.pid);
+    }
     let mut found = vec![root];
     let mut at = 0;
     while let Some(parent) = found.get(at).copied() {
-        found.extend(all.iter().filter(|one| one.parent == parent && one.pid != root).map(|one| one.pid));
+        found.extend(children.remove(&parent).unwrap_or_default());
         at += 1;
     }
     found.into_iter().skip(1).filter_map(Pid::from_raw).collect()
@@ -88,6 +93,9 @@ pub(crate) fn kill_all(
     mut living: impl FnMut() -> Vec<Pid>,
 ) -> bool {
     let deadline = Instant::now() + limit;
+    if cgroup.is_none() {
+        stop_all(Instant::now() + limit / 2, &mut living);
+    }
     loop {
         if let Some(cgroup) = cgroup {
             let _ = cgroup.kill();
@@ -101,6 +109,20 @@ pub(crate) fn kill_all(
             return false;
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Stops them all, so that nobody forks while the others are killed: who forks faster than it is found would go on for
+/// ever. The stopped count towards the limit of processes that such a step has.
+fn stop_all(deadline: Instant, living: &mut impl FnMut() -> Vec<Pid>) {
+    let mut stopped = BTreeSet::new();
+    while Instant::now() < deadline {
+        let mut found = living();
+        found.retain(|pid| stopped.insert(pid.as_raw_nonzero()));
+        if found.is_empty() {
+            return;
+        }
+        signal(&found, Signal::STOP);
     }
 }
 

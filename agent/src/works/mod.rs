@@ -27,6 +27,7 @@ mod place; // the directory of one attempt
 mod launch; // from a rendered step to a process
 mod service; // the process of a step that does something with a unit …
 mod systemd; // … and how one speaks with systemd
+mod oom; // whom the kernel ends first
 mod kin; // which processes belong to a step
 pub mod cgroup; // … named by the kernel
 mod unix; // the only unsafe code
@@ -35,3 +36,4 @@ mod base64_bytes;
 
 pub use driver::StartError;
 pub use handle::{Config, Handle, Works, spawn};
+pub(crate) use oom::go_last;

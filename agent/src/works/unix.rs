@@ -118,7 +118,8 @@ fn born_into(
     }
     // SAFETY: the set was filled above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, null_mut()) };
-    i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| pid > 0)
+    // Below zero nothing was born, and such a number is nobody's.
+    i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw)
 }
 
 /// `CLONE_INTO_CGROUP`; the C library's constant is too small a type for it.

@@ -1,4 +1,6 @@
 //! Attacks, sick hosts and sick networks: what is bounded stays so, others are not held up, and no run is lost or done twice.
 
 mod crowd; // too many, too slow, too wrong
+mod steps; // steps that take all there is
+mod host; // … of one host
 mod wire; // a connection of our own, so that it can misbehave

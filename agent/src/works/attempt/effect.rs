@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use fettle_runbooks::id::RunId;
@@ -64,14 +65,15 @@ impl Attempts {
         write_order(&place, &order).map_err(prepare(place.file("order")))?;
         crash_point("attempt.before-spawn");
         let failed = |source| StartError::Spawn { program: self.program.display().to_string(), source };
+        // First whoever will follow it: where no thread can be had, nothing runs.
+        let follow = Follower::thread().map_err(failed)?;
         let pid = self.spawn_shim(&place, &lock).map_err(failed)?;
         crash_point("attempt.after-spawn");
         // The shim has the lock now: ours would keep it looking alive.
         drop(lock);
         let pidfd = pidfd_open(pid, PidfdFlags::empty());
-        let follower = Follower::new(&place, pidfd.ok(), Some(pid), observer);
         // From here on the step may live: whatever fails now, it is looked for, and never called not started.
-        follower.spawn().map_err(|_| before())?;
+        follow.send(Follower::new(&place, pidfd.ok(), Some(pid), observer)).map_err(|_| before())?;
         Ok(Running::new(spec.key.clone(), Arc::new(place)))
     }
 
@@ -82,7 +84,9 @@ impl Attempts {
     /// When its directory cannot be read, or there is no thread for it.
     pub fn reattach(&self, key: &AttemptKey, observer: Observer) -> io::Result<Running> {
         let place = self.place(key);
-        Follower::new(&place, shim_of(&place)?, None, observer).spawn()?;
+        let follower = Follower::new(&place, shim_of(&place)?, None, observer);
+        let gone = |_| io::Error::other("its thread has ended");
+        Follower::thread()?.send(follower).map_err(gone)?;
         Ok(Running::new(key.clone(), Arc::new(place)))
     }
 
@@ -243,9 +247,12 @@ impl Follower {
         Follower { place: place.clone(), pidfd, child, grows, tails, observer }
     }
 
-    fn spawn(self) -> io::Result<()> {
+    /// A thread that waits for one; without one it ends.
+    fn thread() -> io::Result<SyncSender<Follower>> {
+        let (give, given) = sync_channel::<Follower>(1);
         let thread = std::thread::Builder::new().name("follow".into()).stack_size(256 * 1024);
-        thread.spawn(move || self.see_out()).map(drop)
+        thread.spawn(move || given.recv().map(Follower::see_out))?;
+        Ok(give)
     }
 
     fn see_out(mut self) {

@@ -16,11 +16,16 @@ use super::{Attempts, Ended, Happening, Observer, Outcome, Running, Spec, StartE
 use crate::works::disk;
 use crate::works::kin;
 use crate::works::launch::{self, Ends};
+use crate::works::oom::Kills;
 use crate::works::output::{Kept, Stream};
 use crate::works::sandbox::{self, Confinement, Keeper, Reading, Said, Uid, denied};
 
 /// How long a killed process may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
+/// What a pipe holds, bytes.
+const PIPE: usize = 64 * 1024;
+/// What is told at once, bytes.
+const CHUNK: usize = 16 * 1024;
 /// How long a keeper may take to notice that its step is gone.
 const NOTICE: Duration = Duration::from_millis(500);
 
@@ -58,6 +63,7 @@ struct Life {
     pidfd: OwnedFd,
     marks: Vec<Vec<u8>>,
     began: Instant,
+    kills: Kills,
     deadline: Option<Instant>,
     grace: Duration,
     bell: Arc<OwnedFd>,
@@ -81,6 +87,7 @@ impl Life {
         let (stderr, err) = Output::new(Stream::Stderr)?;
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let ends = Ends { stdin: null.as_fd(), stdout: out.as_fd(), stderr: err.as_fd() };
+        let kills = Kills::count();
         let Keeper { pid, said, uid } = launch::launch_reader(spec, confinement, &ends)?;
         let began = Instant::now();
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| {
@@ -92,6 +99,7 @@ impl Life {
             pidfd,
             marks: launch::mark_bytes(&spec.key),
             began,
+            kills,
             deadline: began.checked_add(spec.timeout),
             grace: spec.grace,
             bell: Arc::clone(&bell),
@@ -112,7 +120,7 @@ impl Life {
     }
 
     fn see_out(mut self) {
-        let mut buffer = vec![0; 16 * 1024];
+        let mut buffer = vec![0; PIPE];
         while self.status.is_none() {
             self.wait();
             for output in &mut self.outputs {
@@ -152,7 +160,12 @@ impl Life {
         let hint = if outcome == Outcome::Exited && exit_code != Some(0) {
             let said = if stderr.tail.is_empty() { &stderr.head } else { &stderr.tail };
             let said = String::from_utf8_lossy(said);
-            denied::hint(&self.program, self.script.as_deref(), &said, self.reading)
+            let memory = self.kills.hint(exit_code, signal);
+            if memory.is_empty() {
+                denied::hint(&self.program, self.script.as_deref(), &said, self.reading)
+            } else {
+                memory
+            }
         } else {
             String::new()
         };
@@ -248,10 +261,12 @@ impl Output {
                 let bytes = &buffer[..read];
                 self.kept.push(bytes);
                 // As much as a step that acts may leave on the disk; a flood is not carried to the controller.
-                if self.read < disk::SPOOL {
-                    observer(Happening::Output { stream: self.stream, offset: self.read, bytes });
+                for bytes in bytes.chunks(CHUNK) {
+                    if self.read < disk::SPOOL {
+                        observer(Happening::Output { stream: self.stream, offset: self.read, bytes });
+                    }
+                    self.read += bytes.len() as u64;
                 }
-                self.read += read as u64;
                 return read;
             }
             Err(Errno::AGAIN | Errno::INTR) => {}

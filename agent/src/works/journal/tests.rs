@@ -110,7 +110,8 @@ fn damage_in_what_a_compaction_sealed_is_never_taken_for_a_torn_write() {
     drop(opened);
     let path = dir.path().join("00000002.journal");
     let mut bytes = std::fs::read(&path).unwrap();
-    let last = bytes.len() - 10;
+    // Behind it is what was reserved.
+    let last = places(&bytes).last().unwrap() - 10;
     bytes[last] ^= 1;
     std::fs::write(&path, bytes).unwrap();
 
@@ -138,7 +139,7 @@ fn a_journal_of_a_newer_agent_is_refused_and_left_alone() {
     let opened = Journal::open(dir.path()).unwrap();
     let (sent, result) = std::sync::mpsc::channel();
     let then = Box::new(move |done: Result<(), AppendError>| sent.send(done.is_ok()).unwrap());
-    opened.journal.writer.append(vec![br#"{"teleported":{}}"#.to_vec()], then);
+    opened.journal.writer.append(vec![br#"{"teleported":{}}"#.to_vec()], 0, then);
     assert!(result.recv().unwrap());
     drop(opened);
     assert!(matches!(Journal::open(dir.path()), Err(OpenError::Foreign { .. })));
@@ -213,13 +214,20 @@ struct Faulty(Arc<Mutex<Faults>>);
 #[derive(Default)]
 struct Faults {
     full: bool,
+    /// Bytes that the file may have.
+    room: Option<u64>,
     sync_fails: bool,
     syncs: u32,
 }
 
 impl Medium for Faulty {
-    fn reserve(&mut self, _end: u64) -> io::Result<()> {
-        if self.0.lock().unwrap().full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    fn reserve(&mut self, end: u64) -> io::Result<()> {
+        let faults = self.0.lock().unwrap();
+        if faults.full || faults.room.is_some_and(|room| end > room) {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
     }
     fn write_at(&mut self, _bytes: &[u8], _at: u64) -> io::Result<()> {
         Ok(())
@@ -250,6 +258,29 @@ fn a_full_disk_is_told_to_the_caller_and_passes() {
     faults.lock().unwrap().full = false;
     journal.again();
     journal.append(&[acked(1)]).wait().unwrap();
+}
+
+#[test]
+fn nothing_is_intended_without_the_space_to_say_how_it_went() {
+    let (journal, faults) = faulty();
+    let all = one_of_each();
+    let (intent, mut exited) = (all[3].clone(), all[4].clone());
+    assert!(matches!(intent, Record::Intent { .. }));
+    let Record::Exited { result, .. } = &mut exited else { panic!("{exited:?}") };
+    for kept in [&mut result.stdout, &mut result.stderr] {
+        kept.push(&vec![0xff; 1 << 20]);
+        kept.finish();
+    }
+    let report = Record::Report { seq: 1, bytes: vec![0xff; 2 * 64 * 1024] };
+    faults.lock().unwrap().room = Some(journal.written() + TO_SAY_HOW_IT_WENT);
+    journal.append(&[acked(1)]).wait().unwrap();
+    assert!(matches!(journal.append(std::slice::from_ref(&intent)).wait(), Err(AppendError::Full)));
+    journal.again();
+    faults.lock().unwrap().room = Some(journal.written() + 1024 + TO_SAY_HOW_IT_WENT);
+    journal.append(&[intent]).wait().unwrap();
+    // Two steps fill the disk and print as much as is kept.
+    journal.append(&[exited.clone(), report.clone()]).wait().unwrap();
+    journal.append(&[exited, report]).wait().unwrap();
 }
 
 #[test]

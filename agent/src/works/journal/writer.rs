@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 
 use fettle_crash::Replaced;
 
-use super::AppendError;
 use super::frame::{self, Header, LARGEST, Place};
+use super::{AppendError, TO_SAY_HOW_IT_WENT};
 use crate::crash::{self, crash_point};
 use crate::works::disk::{Disk, DiskFile};
 
@@ -25,7 +25,8 @@ const GROUP: usize = 4 << 20;
 pub(super) type Then = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 
 enum Job {
-    Append(Vec<Vec<u8>>, Then),
+    /// Records, and how much space there must be after them.
+    Append(Vec<Vec<u8>>, u64, Then),
     Compact(Vec<Vec<u8>>, Then),
     Again,
 }
@@ -42,8 +43,8 @@ struct Inner {
 }
 
 impl Handle {
-    pub(super) fn append(&self, records: Vec<Vec<u8>>, then: Then) {
-        self.send(Job::Append(records, then));
+    pub(super) fn append(&self, records: Vec<Vec<u8>>, ahead: u64, then: Then) {
+        self.send(Job::Append(records, ahead, then));
     }
 
     pub(super) fn compact(&self, records: Vec<Vec<u8>>, then: Then) {
@@ -74,7 +75,7 @@ impl Handle {
             None => return,
         };
         match unsent {
-            Job::Append(_, then) | Job::Compact(_, then) => then(Err(gone())),
+            Job::Append(_, _, then) | Job::Compact(_, then) => then(Err(gone())),
             Job::Again => {}
         }
     }
@@ -246,24 +247,25 @@ impl Writer {
         match job {
             Job::Compact(records, then) => then(self.compact(&records)),
             Job::Again => self.full = false,
-            Job::Append(records, then) => {
+            Job::Append(records, ahead, then) => {
                 let size = frame::payload(&records);
                 if size > LARGEST {
                     return then(Err(AppendError::TooLarge { bytes: size, limit: LARGEST }));
                 }
-                self.commit(records, then);
+                self.commit(records, ahead, then);
             }
         }
     }
 
     /// Writes one append and all that are waiting behind it, but for the job that does not fit.
-    fn commit(&mut self, mut records: Vec<Vec<u8>>, then: Then) {
+    fn commit(&mut self, mut records: Vec<Vec<u8>>, mut ahead: u64, then: Then) {
         let mut size = frame::payload(&records);
         let mut thens = vec![then];
         while let Ok(job) = self.queue.try_recv() {
             match job {
-                Job::Append(more, then) if size + frame::payload(&more) <= GROUP => {
+                Job::Append(more, further, then) if size + frame::payload(&more) <= GROUP => {
                     size += frame::payload(&more);
+                    ahead = ahead.max(further);
                     records.extend(more);
                     thens.push(then);
                 }
@@ -273,19 +275,19 @@ impl Writer {
                 }
             }
         }
-        let result = self.write(&records);
+        let result = self.write(&records, ahead);
         for then in thens {
             then(result.clone());
         }
     }
 
-    fn write(&mut self, records: &[Vec<u8>]) -> Result<(), AppendError> {
+    fn write(&mut self, records: &[Vec<u8>], ahead: u64) -> Result<(), AppendError> {
         self.still_good()?;
         if self.full {
             return Err(AppendError::Full);
         }
         let (bytes, next) = frame::encode(self.header.generation, &self.next, records);
-        self.medium.reserve(next.at).map_err(|error| self.failed(error))?;
+        self.medium.reserve(next.at + ahead).map_err(|error| self.failed(error))?;
         crash_point("journal.before-write");
         self.medium.write_at(&bytes, self.next.at).map_err(|error| self.failed(error))?;
         crash_point("journal.before-sync");
@@ -308,6 +310,8 @@ impl Writer {
             Err(error) => return Err(self.broken(error)),
         }
         (self.header, self.next) = (header, next);
+        // For steps that are under way; the old file is gone, so there is room if there was.
+        let _ = self.medium.reserve(self.next.at + TO_SAY_HOW_IT_WENT);
         self.written.store(self.next.at, Ordering::Relaxed);
         Ok(())
     }

@@ -13,10 +13,14 @@ use rustix::process::{
 
 use super::{Order, Reading, Said, calls, land, mounts, rights};
 use crate::works::kin;
+use crate::works::oom;
 use crate::works::unix;
 
 /// How long a killed process may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
+
+/// The most processes and threads of a step that has a user of its own.
+const PROCESSES: u64 = 1024;
 
 /// Is a keeper, from beginning to end. Gives back the exit code of this process.
 pub(in crate::works) fn keep() -> i32 {
@@ -123,13 +127,16 @@ fn confine(order: &Order, script: Option<OwnedFd>, keeper: Pid) -> Result<(), St
     };
     let errno = |what: &'static str| move |error: rustix::io::Errno| failed(what)(error.into());
     rustix::process::setsid().map_err(errno("begin a session"))?;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none).map_err(errno("forbid core dumps"))?;
+    oom::go_first();
+    let at_most = |most| Rlimit { current: Some(most), maximum: Some(most) };
+    setrlimit(Resource::Core, at_most(0)).map_err(errno("forbid core dumps"))?;
     match order.uid {
         Some(uid) => {
             rights::give(io::stdout(), uid).map_err(failed("hand over the step's output"))?;
             rights::give(io::stderr(), uid).map_err(failed("hand over the step's error output"))?;
             mounts::arrange(order).map_err(failed("arrange mounts"))?;
+            // Of this user, who is the step's alone.
+            setrlimit(Resource::Nproc, at_most(PROCESSES)).map_err(errno("limit its processes"))?;
             let read_all = order.allowed.read == Reading::All;
             rights::become_reader(uid, read_all).map_err(failed("change its user"))?;
         }

@@ -18,11 +18,14 @@ use crate::works::cgroup::Cgroup;
 use crate::works::disk;
 use crate::works::kin;
 use crate::works::launch::{self, Ends};
+use crate::works::oom::{self, Kills};
 use crate::works::output::{Kept, Stream};
 use crate::works::place::{Order, Place};
 
 /// How long a killed process may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
+/// What a pipe holds, bytes.
+const PIPE: usize = 64 * 1024;
 /// How often to look for `stop` where the kernel cannot tell us.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -43,7 +46,8 @@ fn begin(place: &Place, order: &Order, group: Option<Cgroup>) -> std::io::Result
     let told = watch_for_stop(place);
     let ends = Ends { stdin: null.as_fd(), stdout: out.as_fd(), stderr: err.as_fd() };
     crash_point("shim.before-spawn");
-    let born = launch::launch(&order.spec, itself(), place, &ends);
+    let kills = Kills::count();
+    let born = oom::as_anybody(|| launch::launch(&order.spec, itself(), place, &ends));
     // From here on the step lives, and nothing may fail.
     let pid = born?;
     let began = Instant::now();
@@ -54,6 +58,7 @@ fn begin(place: &Place, order: &Order, group: Option<Cgroup>) -> std::io::Result
         pid,
         pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
         began,
+        kills,
         deadline: began.checked_add(order.spec.timeout),
         grace: order.spec.grace,
         ending: None,
@@ -76,6 +81,7 @@ struct Watch {
     pid: Pid,
     pidfd: Option<OwnedFd>,
     began: Instant,
+    kills: Kills,
     /// When its time is up; with `ending`, when its grace is. None: in a time so far away that clocks cannot say it.
     deadline: Option<Instant>,
     grace: Duration,
@@ -105,15 +111,14 @@ impl Watch {
         std::mem::forget(self.told.take());
         let [stdout, stderr] = &mut self.outputs;
         let (stdout, stderr) = (stdout.finish(), stderr.finish());
-        Ended {
-            outcome: self.ending.take().unwrap_or(Outcome::Exited),
-            exit_code: self.status.and_then(WaitStatus::exit_status),
-            signal: self.status.and_then(WaitStatus::terminating_signal),
-            stdout,
-            stderr,
-            took,
-            hint: String::new(),
-        }
+        let outcome = self.ending.take().unwrap_or(Outcome::Exited);
+        let exit_code = self.status.and_then(WaitStatus::exit_status);
+        let signal = self.status.and_then(WaitStatus::terminating_signal);
+        let hint = match outcome {
+            Outcome::Exited => self.kills.hint(exit_code, signal),
+            Outcome::TimedOut | Outcome::Killed | Outcome::NotStarted { .. } => String::new(),
+        };
+        Ended { outcome, exit_code, signal, stdout, stderr, took, hint }
     }
 
     fn wait(&mut self) {
@@ -192,7 +197,7 @@ impl Output {
     /// Reads what is there, at most one buffer full. Gives back how much that was.
     fn read_once(&mut self) -> usize {
         let Some(pipe) = &self.pipe else { return 0 };
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = [0; PIPE];
         match rustix::io::read(pipe, &mut buffer) {
             Ok(0) => self.pipe = None,
             Ok(read) => {

@@ -179,3 +179,28 @@ fn a_host_without_space_for_a_step_runs_nothing_and_says_why() {
         assert_eq!(ending, "failed");
     }
 }
+
+#[test]
+fn what_ran_while_the_disk_became_full_is_recorded_there_and_reported() {
+    let mut cluster = stage().agent("web-1").start();
+    cluster.agent("web-1").kill();
+    let Some(disk) = Disk::under(&cluster.path("web-1"), false) else { return };
+    cluster.start_agent("web-1");
+    let story = Story::new(&cluster, "web-1", Low::Checked).hold("high").begin();
+    let gate = cluster.gate(&story.run);
+    story.approve(&gate);
+    story.until_file("at-high");
+    disk.fill();
+    let full = fs::write(cluster.path("web-1/one-more"), [1]).expect_err("there is no space");
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    story.go("high");
+    // To the very end without a byte: result, journal and report have their space since before the step began.
+    let seen = story.play(|| ());
+    story.healed(&seen);
+    let run = story.run.clone();
+    // Killed and started again, it still knows.
+    cluster.agent("web-1").kill();
+    cluster.start_agent("web-1");
+    assert_eq!(cluster.ending(&run), "verified");
+    disk.free();
+}
