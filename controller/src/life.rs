@@ -79,6 +79,11 @@ fn raise_descriptors() {
     }
 }
 
+/// How many there may be.
+fn descriptors() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Checks what the configuration names, beyond the configuration itself. `Ok` says what was found.
 pub(crate) fn check(config: &Config) -> Result<String, String> {
     let mut problems = Vec::new();
@@ -149,7 +154,6 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
     let ca = Arc::new(Ca::open(&config.state, world.now())?);
     let trust = trust(config, &ca)?;
 
-    let descriptors = all_descriptors();
     // Bound now, so that a port that is taken is found before anything starts.
     let grpc_listener = bind(config.grpc).await?;
     let http_listener = bind(config.http).await?;
@@ -185,7 +189,7 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
         let port = Port {
             listener,
             security,
-            limits: Limits::default().within(descriptors),
+            limits: Limits::default().within(descriptors()),
             connections: connections.clone(),
             world: Arc::clone(&world),
             kind,
@@ -241,14 +245,6 @@ async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<()> {
         root = %Trust::fingerprint(&trust.0), "Started."
     );
     Ok(())
-}
-
-/// As many open files as the system lets us have: every connection is one. Says how many.
-fn all_descriptors() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let most = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 fn coordinate(

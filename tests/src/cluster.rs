@@ -261,18 +261,24 @@ impl Cluster {
         assert!(output.status.success(), "{}", told(&output));
     }
 
+    /// The same for a host that reaches the controller through another port of this machine.
+    #[track_caller]
+    pub fn join_through(&self, host: &str, port: u16) {
+        let made = self.json("ana", &["agent", "token", "create", host]);
+        let token = made["token"].as_str().expect("a token is text");
+        let output = self.join_at(port, host, token, &self.root_fingerprint());
+        assert!(output.status.success(), "{}", told(&output));
+    }
+
     /// `fettle-agent join` with any token and root fingerprint.
     pub fn join_with(&self, host: &str, token: &str, root: &str) -> Output {
+        self.join_at(self.grpc, host, token, root)
+    }
+
+    fn join_at(&self, port: u16, host: &str, token: &str, root: &str) -> Output {
         Command::new(binary("fettle-agent"))
             .arg("join")
-            .args([
-                "--controller",
-                &format!("https://localhost:{}", self.grpc),
-                "--token",
-                token,
-                "--root",
-                root,
-            ])
+            .args(["--controller", &format!("https://localhost:{port}"), "--token", token, "--root", root])
             .arg("--state")
             .arg(self.path(host))
             .stdin(Stdio::null())

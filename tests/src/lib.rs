@@ -18,6 +18,7 @@ pub mod prometheus; // … and who sends it in earnest
 pub mod receiver; // … and what is told
 pub mod systemd; // a host with units
 pub mod fleet; // many hosts in one process
+pub mod proxy; // … far away from their controller
 pub mod power; // a disk that forgets
 pub mod remains; // what must not be left
 mod wait;
