@@ -134,7 +134,7 @@ impl Walk {
         {
             fs::create_dir_all(walk.path(folder)).expect("a folder can be made");
         }
-        for folder in ["etc/policy", "etc/library/host", "desk/library/host", "prometheus/rules"] {
+        for folder in ["etc/policy", "etc/library/host", "desk/library/host", "prometheus/rules", "backup"] {
             fs::create_dir_all(walk.path(folder)).expect("a folder can be made");
         }
         let hook = format!("http://127.0.0.1:{}/hook", walk.receiver.port);
@@ -150,6 +150,7 @@ impl Walk {
             ("/etc/prometheus", walk.path("prometheus").display().to_string()),
             ("/etc/fettle", walk.path("etc").display().to_string()),
             ("/var/lib/fettle", walk.path("var").display().to_string()),
+            ("/backup", walk.path("backup").display().to_string()),
         ] {
             walk.means(word, stands_for);
         }
@@ -245,6 +246,17 @@ impl Walk {
                 assert!(manifest.contains("[profile.dist]"), "`{typed}` names a profile that is not there");
             }
             () if typed.starts_with("ssh-keygen ") => self.key(&line),
+            () if typed.starts_with("fettle-controller backup ") => {
+                self.run("ana", &line, 0);
+            }
+            () if typed.starts_with("fettle-controller restore ") => {
+                self.run("ana", &line, 1);
+                self.controller = None;
+                self.run("ana", &line, 0);
+                let start = self.done.iter().find(|line| line.starts_with("fettle-controller --config"));
+                let start = self.here(start.expect("it was started before"));
+                self.start_controller(&start);
+            }
             () if typed.starts_with("fettle-controller ") => self.start_controller(&line),
             () if typed.starts_with("fettle agent token create ") => {
                 let output = self.run("ana", &line, 0);
@@ -291,11 +303,25 @@ impl Walk {
             () if typed.starts_with("fettle reject ") => {
                 self.run("rosa", &line, 0);
             }
-            // What is stepped in on must still be going on: this one waits for people.
-            () if ["fettle run pause ", "fettle run cancel "].iter().any(|word| typed.starts_with(word)) => {
+            // What is stepped in on, now and below, must still be going on: this one waits for people.
+            () if typed.starts_with("fettle run pause ") => {
                 let output = self.run("ana", "fettle start host/inodes-full --host web-1 --detach", 0);
                 self.means("run_0190…", String::from_utf8_lossy(&output.stdout).trim());
                 self.run("ana", &self.here(typed), 0);
+            }
+            // Goes on from it, and waits for people, too.
+            () if typed.starts_with("fettle run retry ") => {
+                let output = self.run("ana", &format!("{line} --detach"), 0);
+                self.means("run_0190…", String::from_utf8_lossy(&output.stdout).trim());
+            }
+            // That one is not over, which the next line of the page sees to; and it has changed nothing yet.
+            () if typed.starts_with("fettle run undo ") => {
+                let (code, says) = match typed.contains("--cancel") {
+                    true => (1, "it changed nothing"),
+                    false => (8, "--cancel"),
+                };
+                let output = self.run("ana", &line, code);
+                assert!(told(&output).contains(says), "{}", told(&output));
             }
             // Nobody has to look at that run, and that is what is answered.
             () if typed.starts_with("fettle run resolve ") => {

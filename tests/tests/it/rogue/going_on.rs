@@ -99,16 +99,18 @@ fn what_was_approved_for_one_run_is_good_for_no_other_and_for_nothing_that_has_c
     let spent = retry.grant(&retry.request(&plan_bytes), &["ben"]);
     retry.strikes(remediate(&plan_bytes, Some(spent.clone())));
 
-    let (one, two) = (follows(&retry, FollowUp::Undo, "ana"), follows(&retry, FollowUp::Undo, "wil"));
-    let (plan_one, plan_two) = (one.plan(), two.plan());
+    let one = follows(&retry, FollowUp::Undo, "ana");
+    let plan_one = one.plan();
     one.refused("request-run", &one.order(remediate_from(&plan_one, UNDO, Some(spent))));
     let gate = one.carried_out(&one.order(remediate_from(&plan_one, UNDO, None)));
     assert!(matches!(&gate.how, Some(v1::segment_ended::How::Gate(gate)) if gate.path == UNDO), "{gate:?}");
     let good = one.grant(&one.request(&plan_one), &["ben"]);
-    let late = two.grant(&two.request(&plan_two), &["ben"]);
-    one.carried_out(&one.order(remediate_from(&plan_one, UNDO, Some(good))));
-    assert_eq!(first.struck(), "struck\nundone\n");
-    // Approved as well, and not so any more.
-    two.refused("earlier-mismatch", &two.order(remediate_from(&plan_two, UNDO, Some(late))));
+    // Approved, and not so any more: somebody else goes on from the same run, and one of the two acts.
+    let two = follows(&retry, FollowUp::Undo, "wil");
+    let plan_two = two.plan();
+    one.refused("run-cancelled", &one.order(remediate_from(&plan_one, UNDO, Some(good.clone()))));
+    two.refused("request-run", &two.order(remediate_from(&plan_two, UNDO, Some(good))));
+    let own = two.grant(&two.request(&plan_two), &["ben"]);
+    two.carried_out(&two.order(remediate_from(&plan_two, UNDO, Some(own))));
     assert_eq!(first.struck(), "struck\nundone\n");
 }
