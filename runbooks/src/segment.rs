@@ -502,8 +502,8 @@ pub struct Spec {
     pub sandbox: Sandbox,
     /// How long it may take.
     pub timeout: Duration,
-    /// The run that keeps how things were before, where that is another than the attempt's own: what it undoes was done there.
-    pub kept_in: Option<RunId>,
+    /// The run in which that was done which this undoes, where it is another than the attempt's own.
+    pub done_in: Option<RunId>,
 }
 
 /// What a process is made of.

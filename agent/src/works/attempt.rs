@@ -67,9 +67,10 @@ pub enum Work {
         deed: Deed,
         /// With which.
         unit: UnitName,
-        /// The run that keeps how the unit was, where that is not the attempt's own.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        kept_in: Option<RunId>,
+        /// The runs that tried the step, the first of them first, where that is not the attempt's own alone. How the unit was
+        /// is what the first of them kept that came so far.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tried_in: Vec<RunId>,
     },
 }
 

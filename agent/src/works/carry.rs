@@ -232,7 +232,15 @@ impl Driver {
         };
         let active = self.runs.get(&key.run).and_then(|here| here.active.as_ref());
         let certified = active.is_some_and(|active| active.certified);
-        let launch = Launch { segment, spec: host_spec(key.clone(), spec, certified), kind, start_by };
+        let tried_in = match &spec.command {
+            Command::Service { unit, .. } => {
+                let tried = self.tried_in(spec.done_in.unwrap_or(run), own_path(&key), unit);
+                if tried == [run] { Vec::new() } else { tried }
+            }
+            Command::Script { .. } | Command::Argv(_) => Vec::new(),
+        };
+        let spec = host_spec(key.clone(), spec, certified, tried_in);
+        let launch = Launch { segment, spec, kind, start_by };
         match kind {
             Kind::Read => self.launch(launch),
             Kind::Act => {
@@ -625,15 +633,13 @@ fn nonce(world: &dyn World) -> String {
     fettle_proto::signed::words::hex(&bytes)
 }
 
-fn host_spec(key: AttemptKey, spec: Spec, certified: bool) -> attempt::Spec {
+fn host_spec(key: AttemptKey, spec: Spec, certified: bool, tried_in: Vec<RunId>) -> attempt::Spec {
     attempt::Spec {
         key,
         work: match spec.command {
             Command::Script { source, interpreter } => Work::Script { source, interpreter },
             Command::Argv(words) => Work::Argv(words),
-            Command::Service { deed, unit } => {
-                Work::Service { deed: deed.into(), unit, kept_in: spec.kept_in }
-            }
+            Command::Service { deed, unit } => Work::Service { deed: deed.into(), unit, tried_in },
         },
         env: spec.env,
         cwd: Some(spec.cwd),

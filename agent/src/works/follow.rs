@@ -9,8 +9,9 @@ use fettle_proto::signed::start::Of;
 use fettle_proto::{Code, Refusal};
 use fettle_runbooks::follow::{self, Became, FollowUp};
 use fettle_runbooks::id::{Host, RunId};
-use fettle_runbooks::plan::{self, Plan, PlannedStep, Rendering};
+use fettle_runbooks::plan::{self, Plan, PlannedStep, PlannedWork, Rendering};
 use fettle_runbooks::segment::Program;
+use fettle_runbooks::unit::UnitName;
 
 use super::attempt::{Ended, Outcome};
 use super::carry::exit;
@@ -270,13 +271,46 @@ impl Driver {
         family
     }
 
-    /// A run and those that it goes on from, by way of each other.
-    fn line(&self, run: RunId) -> BTreeSet<RunId> {
-        let (mut line, mut next) = (BTreeSet::new(), Some(run));
-        while let Some(run) = next.filter(|run| line.insert(*run)) {
+    /// A run and those that it goes on from, by way of each other, back to the first.
+    fn line(&self, run: RunId) -> Vec<RunId> {
+        let (mut line, mut next) = (Vec::new(), Some(run));
+        while let Some(run) = next.filter(|run| !line.contains(run)) {
+            line.push(run);
             next = self.runs.get(&run).and_then(RunHere::of).map(|of| of.run);
         }
         line
+    }
+
+    /// The runs that tried to do something with a unit in this step, the first of them first: this one, and those that it goes
+    /// on from, as far back as nobody has put the unit back since.
+    pub(super) fn tried_in(&self, run: RunId, path: &str, unit: &UnitName) -> Vec<RunId> {
+        let undo = format!("{path}/undo");
+        let put_back = |earlier: &RunId| {
+            let well =
+                |here: &RunHere| matches!(here.last(&undo), Some((Some(ended), _)) if went_well(ended));
+            self.runs.iter().any(|(other, here)| well(here) && self.line(*other).contains(earlier))
+        };
+        let line = self.line(run);
+        let mut tried = vec![run];
+        for (later, earlier) in line.iter().zip(line.iter().skip(1)) {
+            if put_back(earlier) {
+                break;
+            }
+            let found = self.runs.get(later).and_then(RunHere::of).map(|of| &of.found);
+            let own = self.runs.get(earlier).and_then(|here| here.plan.as_ref());
+            let (Some(found), Some(own)) = (found, own) else { continue };
+            let Some(step) = own.plan.steps.iter().find(|step| step.path == path) else { continue };
+            let is_its = matches!(&step.work, PlannedWork::Service { unit: other, .. } if other == unit);
+            match self.became(found, run, &own.plan, step) {
+                Became::Undone => break,
+                Became::Done(_) | Became::Failed { born: true, .. } | Became::Unknown { .. } if is_its => {
+                    tried.push(*earlier);
+                }
+                Became::Nothing | Became::Done(_) | Became::Failed { .. } | Became::Unknown { .. } => {}
+            }
+        }
+        tried.reverse();
+        tried
     }
 
     /// Nothing of the earlier run's family is going on now.
@@ -302,7 +336,7 @@ impl Driver {
             })
         };
         let (family, line) = (self.family([earlier]), self.line(earlier));
-        let others = family.difference(&line).filter(|other| **other != run && stands(other));
+        let others = family.iter().filter(|other| !line.contains(other) && **other != run && stands(other));
         match others.max_by_key(|other| self.line(**other).len()) {
             None => Ok(()),
             Some(later) => {

@@ -8,7 +8,7 @@
 //!   stop       somebody asks for its end
 //!   stdout     stderr: whole output, up to a limit
 //!   exit       its result; put here by rename, so it is whole or not there
-//! attempts/RUN.PATH.before       how the unit of the step at PATH was before its first attempt
+//! attempts/RUN.PATH.before       how the unit of the step at PATH was before its first attempt; none where an earlier run has it
 //! attempts/RUN.tombstone         no attempt of the run starts any more
 //! ```
 
@@ -93,15 +93,16 @@ impl Place {
         Some(self.0.parent()?.join(format!("{}.{}{BEFORE}", key.run, plain(step))))
     }
 
-    /// Whether every attempt of the step that this is the undo of is over, and none of them ended well.
-    pub(crate) fn all_failed(&self, key: &AttemptKey) -> bool {
+    /// Whether every attempt of the step that these are the undo of, in one run after the other, is over, and none of them
+    /// ended well.
+    pub(crate) fn all_failed(&self, keys: &[AttemptKey]) -> bool {
         let Some(attempts) = self.0.parent() else { return false };
-        let path = key.path.strip_suffix("/undo").unwrap_or(&key.path);
-        let attempt = |attempt| {
-            let key = AttemptKey { run: key.run, path: path.to_owned(), attempt };
-            Some(Place::of(attempts, &key)).filter(|place| place.dir().exists())
+        let all_of = |key: &AttemptKey| {
+            let (run, path) = (key.run, key.path.strip_suffix("/undo").unwrap_or(&key.path).to_owned());
+            let at = move |attempt| Place::of(attempts, &AttemptKey { run, path: path.clone(), attempt });
+            (1..).map(at).take_while(|place| place.dir().exists())
         };
-        let mut all = (1..).map_while(attempt).peekable();
+        let mut all = keys.iter().flat_map(all_of).peekable();
         let failed = |exit| matches!(exit, Ok(Some(Ok(Ended { exit_code, .. }))) if exit_code != Some(0));
         all.peek().is_some() && all.all(|place| failed(place.exit()))
     }

@@ -74,16 +74,18 @@ fn work(place: &Place) -> Result<Done, String> {
     let order: Order = std::fs::read(place.file("order"))
         .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?))
         .map_err(|error| format!("the order of this step cannot be read: {error}"))?;
-    let Work::Service { deed, unit, kept_in } = &order.spec.work else {
+    let Work::Service { deed, unit, tried_in } = &order.spec.work else {
         return Err("this step does nothing with a unit".to_owned());
     };
-    let key = AttemptKey { run: kept_in.unwrap_or(order.spec.key.run), ..order.spec.key.clone() };
-    let before = place.before(&key).ok_or("this step has no place to keep how its unit was")?;
+    let own = &order.spec.key;
+    let before = place.before(own).ok_or("this step has no place to keep how its unit was")?;
+    let tried_in = if tried_in.is_empty() { vec![own.run] } else { tried_in.clone() };
+    let tried = tried_in.into_iter().map(|run| AttemptKey { run, ..own.clone() }).collect();
     let step = Step {
         deed: *deed,
         name: unit,
         before,
-        key,
+        tried,
         place,
         order: &order,
         asked: Cell::new(false),
@@ -110,10 +112,10 @@ fn work(place: &Place) -> Result<Done, String> {
 struct Step<'a> {
     deed: Deed,
     name: &'a UnitName,
-    /// Where it is kept how the unit was.
+    /// Where it is kept how the unit was, unless an earlier run has.
     before: PathBuf,
-    /// The attempt, as one of the run that keeps it.
-    key: AttemptKey,
+    /// The attempt, as one of each run that tried the step, from the first on.
+    tried: Vec<AttemptKey>,
     place: &'a Place,
     order: &'a Order,
     /// systemd was asked, and the end of its job has not come.
@@ -127,7 +129,7 @@ struct Step<'a> {
 impl Step<'_> {
     async fn take(&self) -> Result<(), String> {
         let before = self.kept()?;
-        if self.deed == Deed::PutBack && before.is_none() && self.place.all_failed(&self.key) {
+        if self.deed == Deed::PutBack && before.is_none() && self.place.all_failed(&self.tried) {
             println!("no attempt of the step came so far as to do anything, so there is nothing to put back");
             return Ok(());
         }
@@ -147,11 +149,14 @@ impl Step<'_> {
         };
         verdict::possible(verb, &unit)?;
         if verb == Verb::Restart {
-            verdict::restartable(&unit, runs || before.is_some_and(|before| before.runs))?;
+            verdict::restartable(&unit, runs || before.as_ref().is_some_and(|before| before.runs))?;
         }
         self.with_others(&systemd, verb, &unit).await?;
         if self.deed != Deed::PutBack {
-            let kept = Before::of(self.name, &unit, runs).keep(&self.before);
+            let kept = match &before {
+                Some(first) => Ok(first.clone()),
+                None => Before::of(self.name, &unit, runs).keep(&self.before),
+            };
             let kept = kept.map_err(|error| {
                 format!("failed to keep how {} was, so nothing was done: {error}", unit.id)
             })?;
@@ -213,9 +218,11 @@ impl Step<'_> {
         format!("how {} was before the step is not known on this host: {why}", self.name)
     }
 
-    /// How the unit was, if an earlier attempt or the step to be undone has kept it.
+    /// How the unit was, if an earlier attempt or the step to be undone has kept it: what the first of them found.
     fn kept(&self) -> Result<Option<Before>, String> {
-        Before::read(&self.before).map_err(|error| self.unknown(&error.to_string()))
+        let places = self.tried.iter().filter_map(|key| self.place.before(key));
+        let mut kept = places.filter_map(|path| Before::read(&path).transpose());
+        kept.next().transpose().map_err(|error| self.unknown(&error.to_string()))
     }
 
     /// What puts the unit back; nothing if it is as it was.

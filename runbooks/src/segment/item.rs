@@ -192,7 +192,7 @@ fn start<'a>(planned: &PlannedStep, command: Command) -> Job<'a> {
         user: planned.user.clone(),
         sandbox: planned.sandbox.clone(),
         timeout: planned.timeout,
-        kept_in: planned.done_in,
+        done_in: planned.done_in,
     })
 }
 

@@ -170,7 +170,7 @@ pub(super) fn words(spec: &Spec) -> Vec<String> {
     match &spec.work {
         Work::Argv(words) => words.clone(),
         Work::Script { source, .. } => vec!["script".to_owned(), source.clone()],
-        Work::Service { deed, unit, kept_in: _ } => {
+        Work::Service { deed, unit, tried_in: _ } => {
             vec!["service".to_owned(), format!("{deed:?}"), unit.to_string()]
         }
     }

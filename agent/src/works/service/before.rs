@@ -1,7 +1,8 @@
 //! How a unit was before a step: what `undo: previous` goes by.
 //!
 //! Kept in a file of the step, not of the attempt, written once and durably before anything is done to the unit: a second
-//! attempt finds what the first did half, and must not take that for how it was.
+//! attempt finds what the first did half, and must not take that for how it was. Neither must a retry of the run: its step goes by
+//! the file that an earlier run has left, until the unit was put back.
 
 use std::io;
 use std::path::Path;

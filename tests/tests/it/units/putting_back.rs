@@ -4,6 +4,27 @@ use std::fs;
 
 use super::{Scene, WEB, act, half};
 
+/// Crashes again and again, until somebody has mended it.
+const LOOP: &str = "[Unit]
+StartLimitIntervalSec=0
+[Service]
+Restart=always
+RestartSec=1
+ExecStart=sh -c 'test -e /run/fine && exec sleep 1000'
+";
+
+impl Scene {
+    /// Goes on from a run as ana, who says how, to the end that is expected.
+    #[track_caller]
+    fn follow(&self, how: &str, run: &str, ending: &str) -> String {
+        let words = ["run", how, run, "--reason", "it was looked at", "--detach"];
+        let next = self.cluster.json("ana", &words)["run"].as_str().expect("its id").to_owned();
+        let ended = self.cluster.ending(&next);
+        assert_eq!(ended, ending, "{}\n{}", self.logs(&next), self.machine.agent_said());
+        next
+    }
+}
+
 #[test]
 fn an_undo_puts_a_unit_back_as_it_was_before_the_step() {
     let Some(scene) = Scene::new(&["start", "stop", "restart"].map(half)) else { return };
@@ -77,4 +98,56 @@ fn a_step_that_failed_leaves_no_crash_loop_and_one_that_did_nothing_has_nothing_
     let run = scene.expect("unit/restart", "web", "undone");
     assert!(scene.logs(&run).contains("there is nothing to put back"), "{}", scene.logs(&run));
     assert_eq!(machine.property("web.service", "ActiveState"), "inactive");
+}
+
+#[test]
+fn what_a_retry_puts_back_is_how_the_unit_was_before_the_first_run_that_tried_the_step() {
+    let undo = "undo: previous";
+    let start = act("start", "start", undo, "unit(inputs.unit).active");
+    let Some(scene) = Scene::new(&[half("start"), half("restart"), start]) else { return };
+    let machine = &scene.machine;
+    let state = |unit: &str| machine.property(unit, "ActiveState");
+
+    // It did not run; the first run leaves it crashing again and again.
+    machine.unit("loop.service", LOOP);
+    let first = scene.expect("unit/half-start", "loop", "failed");
+    machine.restart_agent(&scene.cluster, "web-1");
+    machine.write("/run/fine", "");
+    machine.until("loop.service", "ActiveState", "active");
+    let second = scene.follow("retry", &first, "undone");
+    assert_eq!(state("loop.service"), "inactive", "{}", scene.logs(&second));
+
+    // What was put back is over: the next run starts from how it finds the unit.
+    machine.ok(&["systemctl", "start", "loop"]);
+    let third = scene.follow("retry", &second, "undone");
+    assert_eq!(state("loop.service"), "active", "{}", scene.logs(&third));
+    machine.ok(&["systemctl", "stop", "loop"]);
+
+    // It ran; two runs leave it down.
+    machine.unit("web.service", "[Service]\nExecStart=sh -c 'test ! -e /run/bad && exec sleep 1000'\n");
+    machine.ok(&["systemctl", "start", "web"]);
+    machine.write("/run/bad", "");
+    let first = scene.expect("unit/half-restart", "web", "failed");
+    let second = scene.follow("retry", &first, "failed");
+    fs::remove_file(machine.path("/run/bad")).expect("it is there");
+    let third = scene.follow("retry", &second, "undone");
+    assert_eq!(state("web.service"), "active", "{}", scene.logs(&third));
+    assert!(scene.logs(&third).contains("before the first attempt of this step it was active"));
+}
+
+#[test]
+fn an_undo_run_puts_back_what_a_run_and_its_retry_did_with_a_unit() {
+    let undo = "undo: previous";
+    let Some(scene) = Scene::new(&[act("start", "start", undo, "unit(inputs.unit).active")]) else { return };
+    let machine = &scene.machine;
+    machine.unit("loop.service", LOOP);
+    let first = scene.expect("unit/start", "loop", "failed");
+    machine.write("/run/fine", "");
+    machine.until("loop.service", "ActiveState", "active");
+    let second = scene.follow("retry", &first, "verified");
+    assert_eq!(machine.property("loop.service", "ActiveState"), "active");
+
+    let third = scene.follow("undo", &second, "undone");
+    assert_eq!(machine.property("loop.service", "ActiveState"), "inactive", "{}", scene.logs(&third));
+    assert_eq!(scene.step(&third, "remediate/act/undo")["state"], "succeeded");
 }
