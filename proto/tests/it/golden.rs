@@ -56,3 +56,22 @@ fn golden_files_of_certificates_and_rosters_are_what_we_make() {
     pinned("roster-file.json", &file);
     assert_eq!(certificate::decode_signed_file(&file), Ok(roster));
 }
+
+#[test]
+fn what_goes_on_from_a_run_is_read_from_its_golden_bytes_as_it_was_meant() {
+    let golden = |name: &str| std::fs::read(file(name)).expect("a golden file");
+    let start = golden("start-follow-up.json");
+    let read = signed::Start::decode(&start).expect("a start");
+    assert!(read.of.is_some());
+    assert_eq!(read.encode(), start);
+    for name in ["plan-retry.json", "plan-undo.json"] {
+        let plan = golden(name);
+        let read = signed::plan::decode(&plan).expect("a plan");
+        assert!(read.of.is_some() && read.steps[0].done_in.is_some(), "{name}");
+        assert_eq!(signed::plan::encode(&read), plan, "{name}");
+    }
+    let request = golden("request-again.json");
+    let read = signed::Request::decode(&request).expect("a request");
+    assert_eq!(read.again.as_ref().map(|again| again.attempt), Some(1));
+    assert_eq!(read.encode(), request);
+}

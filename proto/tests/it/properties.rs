@@ -163,7 +163,7 @@ proptest! {
     }
 
     #[test]
-    fn readers_never_panic_on_damaged_objects(which in 0usize..9, place in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+    fn readers_never_panic_on_damaged_objects(which in 0usize..14, place in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
         let mut bytes = world::formats().swap_remove(which).1;
         let at = place.index(bytes.len());
         bytes[at] = byte;

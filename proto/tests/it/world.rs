@@ -5,13 +5,16 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use fettle_proto::grant::{self, Grant, GrantInput, Permit};
+use fettle_proto::signed::start::Of;
 use fettle_proto::signed::{
-    self, Approval, Certificate, Certified, Decision, Factor, Leaf, Login, Namespace, Person, PrivateKey,
-    Request, Roster, Rule, Scope, Signed, Start, Started, Tag, Trust, Until, certified, digest, sign,
+    self, Again, Approval, Certificate, Certified, Decision, Factor, Leaf, Login, Namespace, Person,
+    PrivateKey, Request, Roster, Rule, Scope, Signed, Start, Started, Tag, Trust, Until, certified, digest,
+    sign,
 };
 use fettle_proto::{Refusal, merkle};
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Host, RunId};
-use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
+use fettle_runbooks::plan::{self, Plan, PlannedStep, PlannedUndo, PlannedWork};
 use fettle_runbooks::runbook::{self, Escalate, OnFailure, Repeat, Retry, Risk};
 use fettle_runbooks::unit::Verb;
 use jiff::Timestamp;
@@ -369,6 +372,42 @@ pub(crate) fn formats() -> Vec<Format> {
     FORMATS.clone()
 }
 
+/// Eve goes on from a run, of one step of which people have found out that it did not run.
+fn follow_up() -> Start {
+    let found = [((host(), FROM.to_owned()), false), ((host(), "remediate/vacuum/undo".to_owned()), true)];
+    let reason = "the disk \"filled\" again".to_owned();
+    Start { of: Some(Of { run: earlier(), how: FollowUp::Retry, reason, found: found.into() }), ..start() }
+}
+
+fn earlier() -> RunId {
+    "run_01930000000070008000000000000000".parse().expect("a run id")
+}
+
+/// A retry whose first step was done in the run that it goes on from.
+fn plan_of_retry() -> Plan {
+    let says = vec!["1 step was done and is not run again".to_owned(), format!("it resumes at {FROM}")];
+    let mut plan = Plan { of: Some(plan::Of { run: earlier(), how: FollowUp::Retry, says }), ..plan() };
+    plan.steps[0].done_in = Some(earlier());
+    plan
+}
+
+/// The undo of a run whose one step has an undo.
+fn plan_of_undo() -> Plan {
+    let mut undo = step(
+        "remediate/purge/undo",
+        Risk::High,
+        PlannedWork::Argv(vec!["restore".to_owned(), "/var".to_owned()]),
+    );
+    undo.done_in = Some(earlier());
+    let of = plan::Of { run: earlier(), how: FollowUp::Undo, says: Vec::new() };
+    Plan { of: Some(of), steps: vec![undo], verify: Vec::new(), ..plan() }
+}
+
+/// People are asked to let a step run again.
+fn request_again() -> Request {
+    Request { again: Some(Again { path: FROM.to_owned(), attempt: 1, boot: BOOT.to_owned() }), ..request() }
+}
+
 fn make_formats() -> Vec<Format> {
     let plan = plan();
     let plan_bytes = signed::plan::encode(&plan);
@@ -390,5 +429,9 @@ fn make_formats() -> Vec<Format> {
         ("plan-units", signed::plan::encode(&plan_with_units()), Some(Tag::Plan), None),
         ("request", request, Some(Tag::Request), None),
         ("approval", approval, Some(Tag::Approval), Some((Namespace::Approval, "ana"))),
+        ("start-follow-up", follow_up().encode(), Some(Tag::Start), Some((Namespace::Start, "eve"))),
+        ("plan-retry", signed::plan::encode(&plan_of_retry()), Some(Tag::Plan), None),
+        ("plan-undo", signed::plan::encode(&plan_of_undo()), Some(Tag::Plan), None),
+        ("request-again", request_again().encode(), Some(Tag::Request), None),
     ]
 }
