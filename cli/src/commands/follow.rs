@@ -193,7 +193,8 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// What people found out about steps of the earlier run, and of undos of it, that nobody could tell.
+/// What people found out about steps of the earlier run, and of undos of it, that nobody could tell. Of steps that a later run has
+/// done itself nothing is said: whoever means those names that run.
 async fn found(
     context: &Context,
     calls: &mut Operators,
@@ -205,8 +206,9 @@ async fn found(
         all.push(get(context, calls, &later.run).await?);
     }
     let mut found = BTreeMap::new();
-    for host in all.iter().flat_map(|run| &run.hosts).filter(|host| hosts.contains(&host.host)) {
-        for (path, word) in &host.found {
+    let of_runs = all.iter().flat_map(|of| of.hosts.iter().map(move |host| (of.id == run.id, host)));
+    for (own, host) in of_runs.filter(|(_, host)| hosts.contains(&host.host)) {
+        for (path, word) in host.found.iter().filter(|(path, _)| own || path.ends_with("/undo")) {
             let name = host.host.parse().map_err(|error| {
                 Error::new(Exit::Failed, "the controller names a host that cannot be one").because(&error)
             })?;
