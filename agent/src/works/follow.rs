@@ -66,13 +66,13 @@ impl RunHere {
         tombstone
     }
 
-    /// The last attempt at a path; whether any was born.
+    /// The last attempt at a path that was born, or else the last; whether any was born.
     fn last(&self, path: &str) -> Option<(Option<&Ended>, bool)> {
-        let all = || self.attempts.range((path.to_owned(), 0)..=(path.to_owned(), u32::MAX));
-        let born =
-            |ended: &Option<Ended>| !matches!(ended, Some(Ended { outcome: Outcome::NotStarted { .. }, .. }));
-        let (_, last) = all().next_back()?;
-        Some((last.as_ref(), all().any(|(_, ended)| born(ended))))
+        if let Some((_, ended)) = self.last_born(path) {
+            return Some((ended, true));
+        }
+        let all = (path.to_owned(), 0)..=(path.to_owned(), u32::MAX);
+        self.attempts.range(all).next_back().map(|(_, ended)| (ended.as_ref(), false))
     }
 }
 

@@ -108,11 +108,21 @@ impl RunHere {
         self.pause.filter(|pause| !pause.on).map(|pause| pause.at_ms)
     }
 
-    /// The attempt of a step whose outcome is unknown: its last, if nobody saw that end.
+    /// The attempt of a step whose outcome is unknown: its last that may have done anything, if nobody saw that end. That a
+    /// later one was never born says nothing of it.
     pub(super) fn unknown_attempt(&self, path: &str) -> Option<u32> {
+        let (attempt, ended) = self.last_born(path)?;
+        ended.is_none().then_some(attempt)
+    }
+
+    /// The last attempt at a path that may have done anything, and its end if somebody saw it.
+    pub(super) fn last_born(&self, path: &str) -> Option<(u32, Option<&attempt::Ended>)> {
         let all = (path.to_owned(), 0)..=(path.to_owned(), u32::MAX);
-        let ((_, attempt), ended) = self.attempts.range(all).next_back()?;
-        ended.is_none().then_some(*attempt)
+        let mut back = self.attempts.range(all).rev();
+        let ((_, attempt), ended) = back.find(|(_, ended)| {
+            ended.as_ref().is_none_or(|ended| !matches!(ended.outcome, attempt::Outcome::NotStarted { .. }))
+        })?;
+        Some((*attempt, ended.as_ref()))
     }
 
     /// Until then orders of the run may come, or may have come before.
@@ -150,5 +160,34 @@ impl RunHere {
         for (_, ended) in attempts.chain(exited).filter(|(path, _)| !leave.contains(path)) {
             (ended.stdout, ended.stderr) = (Kept::default(), Kept::default());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(outcome: attempt::Outcome, exit_code: Option<i32>) -> Option<attempt::Ended> {
+        let (stdout, stderr) = Default::default();
+        let (signal, took, hint) = (None, Duration::ZERO, String::new());
+        Some(attempt::Ended { outcome, exit_code, signal, stdout, stderr, took, hint })
+    }
+
+    #[test]
+    fn that_a_later_attempt_was_never_born_does_not_tell_what_became_of_the_one_before() {
+        let path = "remediate/once";
+        let unborn = || {
+            let (code, message) = ("expired".to_owned(), "too late".to_owned());
+            ended(attempt::Outcome::NotStarted { code, message }, None)
+        };
+        let of = |attempts: Vec<Option<attempt::Ended>>| {
+            let numbered = (1..).zip(attempts).map(|(number, ended)| ((path.to_owned(), number), ended));
+            RunHere { attempts: numbered.collect(), ..RunHere::default() }.unknown_attempt(path)
+        };
+        assert_eq!(of(vec![None]), Some(1));
+        assert_eq!(of(vec![None, unborn()]), Some(1));
+        assert_eq!(of(vec![None, unborn(), None]), Some(3));
+        assert_eq!(of(vec![None, ended(attempt::Outcome::Exited, Some(1))]), None);
+        assert_eq!(of(vec![unborn()]), None);
     }
 }

@@ -117,6 +117,39 @@ fn once_another_retry_went_on_the_plan_of_one_that_was_held_back_is_not_carried_
 }
 
 #[test]
+fn an_undo_that_was_held_back_while_a_retry_went_on_undoes_nothing_any_more() {
+    let mut bench = Bench::new();
+    let undo = format!("    undo: [/bin/sh, -c, \"echo undone >> {}\"]", bench.file("marker").display());
+    let text = two_low(&bench).replacen("    undo: none", &undo, 1);
+    std::fs::write(bench.file("go"), "x").unwrap();
+    let plan_bytes = bench.plan(&text);
+    bench.order(&carry_out(&bench, &text, &plan_bytes, None));
+    bench.ended();
+    let earlier = bench.run;
+    let start = follow(&mut bench, LATER[0], FollowUp::Undo, &text, &[]);
+    let order = first_order(&bench, &text, start.clone());
+    let held_back = planned(&mut bench, &order);
+    bench.run = earlier;
+    std::fs::write(bench.file("go"), "").unwrap();
+    retried(&mut bench, LATER[1], &text);
+    assert_eq!(bench.written("marker"), "low\nhigh\n", "{}", bench.transcript());
+
+    for restarts in [false, true] {
+        if restarts {
+            bench.stop();
+            bench.start();
+            bench.connect(bench.heard.last().unwrap().seq);
+        }
+        bench.run = LATER[0].parse().unwrap();
+        let work = remediate(&held_back, "remediate/easy/undo", None);
+        let order = content(&bench, 2, &text, work);
+        bench.order(&v1::OrderContent { start: Some(start.clone().into()), ..order });
+        assert_eq!(bench.refused(), "run-cancelled");
+    }
+    assert_eq!(bench.written("marker"), "low\nhigh\n");
+}
+
+#[test]
 fn a_run_whose_retry_was_retried_is_not_gone_on_from_over_what_that_one_did() {
     let mut bench = Bench::new();
     let text = half_done(&mut bench);
