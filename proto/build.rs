@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         // Decoded by hand, because they count.
+        .extern_path(".fettle.v1.Hello", "crate::hello::Hello")
         .extern_path(".fettle.v1.Reports", "crate::reports::Reports")
         .extern_path(".fettle.v1.ToldAgain", "crate::reports::ToldAgain")
         .compile_fds(protox::compile(files, ["."])?)?;

@@ -58,6 +58,7 @@ pub enum ToWorks {
 
 /// From the works to the connection.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are reports")]
 pub enum FromWorks {
     /// The answer to [`ToWorks::Greet`].
     Greeting(Greeting),
@@ -74,8 +75,6 @@ pub struct Greeting {
     pub boot_id: String,
     /// Names the journal.
     pub journal: String,
-    /// Segments accepted and not ended.
-    pub open: Vec<v1::SegmentRef>,
     /// The version of the roster in force; 0 for none.
     pub roster_version: u64,
     /// Runs that are paused here.

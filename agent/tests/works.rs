@@ -7,6 +7,8 @@ mod wait;
 
 #[path = "works/carry.rs"]
 mod carry;
+#[path = "works/again.rs"]
+mod again; // what a restored controller is told
 #[path = "works/follow.rs"]
 mod follow;
 #[path = "works/pause.rs"]

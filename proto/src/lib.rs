@@ -24,9 +24,11 @@
 )]
 pub mod v1 {
     tonic::include_proto!("fettle.v1");
+    pub use crate::hello::Hello;
     pub use crate::reports::{Reports, ToldAgain};
 }
 
+pub mod hello; // the first word of an agent, counted
 pub mod reports; // many at once, counted
 pub mod refusal; // a "no", with its stable code
 pub mod signed; // the formats people sign

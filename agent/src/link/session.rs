@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use fettle_proto::hello::{MOST_PAUSED, MOST_TEXTS};
 use fettle_proto::v1;
 use fettle_runbooks::id::Digest;
 use tokio::sync::mpsc;
@@ -104,14 +105,18 @@ async fn open(
     }
 }
 
-fn hello(greeting: Greeting) -> v1::Hello {
+/// A hello that says more than a controller takes would be refused for ever, and a stolen controller could have made it so: what is
+/// too much is left out, of paused runs the oldest.
+fn hello(mut greeting: Greeting) -> v1::Hello {
+    let oldest = greeting.paused.len().saturating_sub(MOST_PAUSED);
+    greeting.paused.drain(..oldest);
+    greeting.missing.truncate(MOST_TEXTS);
     v1::Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         epoch_seen: greeting.epoch_seen,
         boot_id: greeting.boot_id,
         journal: greeting.journal,
-        open: greeting.open,
         roster_version: greeting.roster_version,
         missing: greeting.missing,
         paused: greeting.paused,
@@ -300,4 +305,27 @@ fn ended_by(status: &Status) -> Ended {
 
 fn from_agent(what: v1::from_agent::What) -> v1::FromAgent {
     v1::FromAgent { what: Some(what) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+
+    #[test]
+    fn a_hello_is_one_that_a_controller_takes_whatever_is_paused_here() {
+        let paused = |number: u32| v1::PausedRun { run: number.to_string(), count: 1 };
+        let greeting = Greeting {
+            epoch_seen: 1,
+            boot_id: "boot".to_owned(),
+            journal: "journal".to_owned(),
+            roster_version: 1,
+            paused: (0..20_000).map(paused).collect(),
+            missing: vec!["something".to_owned(); 1000],
+            labels: Default::default(),
+        };
+        let bytes = hello(greeting).encode_to_vec();
+        let heard = v1::Hello::decode(bytes.as_slice()).expect("a controller takes it");
+        assert_eq!(heard.paused.last().map(|last| last.run.as_str()), Some("19999"));
+    }
 }

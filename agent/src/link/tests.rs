@@ -135,7 +135,6 @@ impl Running {
                         epoch_seen: 3,
                         boot_id: "boot".into(),
                         journal: "journal".into(),
-                        open: vec![],
                         roster_version: 0,
                         paused: Vec::new(),
                         missing: vec![],

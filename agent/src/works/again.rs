@@ -3,8 +3,10 @@
 //! The journal keeps a run for a day after its last order was good. Of its steps it has those that may have changed
 //! something; what the others wrote went out with their reports, and is not told again.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
 
+use fettle_proto::reports::MOST_TOLD;
 use fettle_proto::v1;
 use fettle_proto::v1::report::What;
 use fettle_runbooks::id::RunId;
@@ -17,27 +19,81 @@ use super::here::RunHere;
 use super::output::Kept;
 use super::record::{AttemptKey, Record};
 
-/// A run whose telling is longer is told without what its steps wrote; well below what one message may hold.
+/// What is told of one run has no more bytes, and no more reports: well below what a controller takes in one message.
 const LONGEST: usize = 2 * 1024 * 1024;
+const MOST: usize = MOST_TOLD / 2;
+/// A run whose order and plan alone are longer cannot be told in one message.
+const TOO_LONG: usize = 5 * 512 * 1024;
+/// Of a run with more segments than any has, so many reports of how it began and how it stands are told.
+const ENDS: usize = 16;
+
+/// The answer to one restore of the controller: which runs are still to be told. Each is an append of its own that takes it off
+/// the list, so that a crash in between leaves out none, and no history is too long for the journal.
+#[derive(Debug)]
+pub(super) struct Telling {
+    after: u64,
+    runs: VecDeque<RunId>,
+    /// The report of the run that was told last; the next follows when this one is acknowledged.
+    last: u64,
+}
+
+impl Telling {
+    pub(super) fn new(after: u64, runs: Vec<RunId>) -> Telling {
+        Telling { after, runs: runs.into(), last: 0 }
+    }
+
+    /// A report tells of a run.
+    pub(super) fn told(&mut self, run: RunId, seq: u64) {
+        self.runs.retain(|other| *other != run);
+        self.last = seq;
+    }
+
+    /// As it is journaled.
+    pub(super) fn record(&self) -> Record {
+        Record::Forgotten { after: self.after, runs: self.runs.iter().copied().collect() }
+    }
+}
 
 impl Driver {
-    /// The controller has forgotten what it acknowledged: tells it of every run again.
+    /// Whether a controller that acknowledges so much had acknowledged more before, and this is not being answered already: as
+    /// long as nothing of the answer is acknowledged, all of it is still owed, to whatever controller.
+    pub(super) fn has_forgotten(&self, acked: u64) -> bool {
+        let known = self.spool.upto();
+        acked < known && self.telling.as_ref().is_none_or(|telling| telling.after < known)
+    }
+
+    /// The controller has forgotten what it acknowledged: it is to be told of every run again. First of those that are not over,
+    /// which people wait for; of the others the newest first.
     pub(super) fn tell_again(&mut self) {
-        let now_ms = self.now_ms();
-        let told: Vec<(RunId, u32, v1::ToldAgain)> = self
-            .runs
-            .iter()
-            .filter_map(|(run, here)| story(*run, here, now_ms).map(|(segment, told)| (*run, segment, told)))
-            .collect();
+        let over = |here: &RunHere| here.active.is_none() && (here.tombstone || here.is_remediated());
+        let known = self.runs.iter().filter(|(_, here)| !here.segments.is_empty());
+        let mut runs: Vec<(bool, Reverse<RunId>)> =
+            known.map(|(run, here)| (over(here), Reverse(*run))).collect();
+        runs.sort_unstable();
         tracing::warn!(
-            runs = told.len(),
+            runs = runs.len(),
             "The controller has forgotten what it acknowledged; telling it again."
         );
-        let records = told
-            .into_iter()
-            .map(|(run, segment, told)| self.report(run, segment, now_ms, What::ToldAgain(told)));
-        let records = records.collect();
-        self.commit(records, Vec::new());
+        let runs = runs.into_iter().map(|(_, Reverse(run))| run).collect();
+        let telling = Telling::new(self.spool.last(), runs);
+        self.commit(vec![telling.record()], Vec::new());
+        self.telling = Some(telling);
+    }
+
+    /// Tells of the next run, once the controller has the one before.
+    pub(super) fn tell_next(&mut self) {
+        let upto = self.spool.upto();
+        while let Some(telling) = self.telling.as_mut().filter(|telling| telling.last <= upto) {
+            let Some(run) = telling.runs.pop_front() else { return };
+            let now_ms = self.now_ms();
+            let told = self.runs.get(&run).and_then(|here| story(run, here, now_ms));
+            let Some((segment, told)) = told else { continue };
+            let report = self.report(run, segment, now_ms, What::ToldAgain(told));
+            if let Some(telling) = &mut self.telling {
+                telling.last = self.spool.last();
+            }
+            self.commit(vec![report], Vec::new());
+        }
     }
 }
 
@@ -84,6 +140,7 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
             | Record::Tombstone { .. }
             | Record::Report { .. }
             | Record::Acked { .. }
+            | Record::Forgotten { .. }
             | Record::Ended { .. } => {}
         }
     }
@@ -96,10 +153,38 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
         let (run, what) = (run.to_string(), Some(cancelled));
         told.reports.push(v1::Report { seq: 0, run, segment: newest, at_ms: now_ms, what });
     }
+    fit(&mut told);
+    if told.encoded_len() > TOO_LONG {
+        tracing::error!(%run, "A run is too long to be told again; a person must look.");
+        return None;
+    }
+    Some((newest, told))
+}
+
+/// Leaves out what is too much: first what steps wrote, then the oldest attempts, then what was between the first segments and
+/// the last. A controller that finds too much in a message refuses it, whenever it comes.
+fn fit(told: &mut v1::ToldAgain) {
+    let too_much = |told: &v1::ToldAgain| told.reports.len() > MOST || told.encoded_len() > LONGEST;
     if told.encoded_len() > LONGEST {
         told.reports.iter_mut().for_each(leave_out_output);
     }
-    Some((newest, told))
+    let of_step =
+        |report: &v1::Report| matches!(report.what, Some(What::StepStarted(_) | What::StepEnded(_)));
+    while too_much(told) {
+        let mut out = told.reports.iter().filter(|report| of_step(report)).count().div_ceil(2);
+        if out == 0 {
+            break;
+        }
+        told.reports.retain(|report| {
+            let stays = out == 0 || !of_step(report);
+            out -= usize::from(!stays);
+            stays
+        });
+    }
+    while too_much(told) && told.reports.len() > 2 * ENDS {
+        let out = (told.reports.len() - 2 * ENDS).div_ceil(2);
+        told.reports.drain(ENDS..ENDS + out);
+    }
 }
 
 fn succeeded(here: &RunHere, key: &AttemptKey) -> bool {
@@ -153,5 +238,58 @@ fn leave_out_output(report: &mut v1::Report) {
             kept.dropped = kept.dropped.saturating_add(u64::try_from(all).unwrap_or(u64::MAX));
             (kept.head, kept.tail) = Default::default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(segment: u32, what: What) -> v1::Report {
+        v1::Report { segment, what: Some(what), ..v1::Report::default() }
+    }
+
+    fn step(segment: u32, wrote: usize) -> [v1::Report; 2] {
+        let path = "remediate/step".to_owned();
+        let stdout = Some(v1::Kept { head: vec![b'x'; wrote].into(), ..v1::Kept::default() });
+        [
+            report(segment, What::StepStarted(v1::StepStarted { path: path.clone(), attempt: segment })),
+            report(
+                segment,
+                What::StepEnded(v1::StepEnded { path, attempt: segment, stdout, ..Default::default() }),
+            ),
+        ]
+    }
+
+    fn segment(number: u32, steps: Vec<v1::Report>) -> Vec<v1::Report> {
+        let ended = v1::SegmentEnded::default();
+        let accepted = report(number, What::Accepted(v1::Accepted {}));
+        [vec![accepted], steps, vec![report(number, What::SegmentEnded(ended))]].concat()
+    }
+
+    fn fits(reports: Vec<v1::Report>) -> v1::ToldAgain {
+        let mut told = v1::ToldAgain { order: b"order".to_vec().into(), reports };
+        fit(&mut told);
+        assert!(told.reports.len() <= MOST && told.encoded_len() <= LONGEST, "{}", told.encoded_len());
+        told
+    }
+
+    #[test]
+    fn a_run_is_told_in_one_message_however_much_there_is_of_it() {
+        let wrote = 600 * 1024;
+        let loud = fits(segment(1, (1..=5).flat_map(|attempt| step(attempt, wrote)).collect()));
+        assert_eq!(loud.reports.len(), 12, "only what they wrote is left out");
+        let Some(What::StepEnded(ended)) = &loud.reports[2].what else { panic!("{:?}", loud.reports[2]) };
+        let dropped = ended.stdout.as_ref().map(|kept| (kept.head.len(), kept.dropped));
+        assert_eq!(dropped, Some((0, wrote as u64)));
+
+        let steps: Vec<v1::Report> = (1..=9000).flat_map(|attempt| step(attempt, 0)).collect();
+        let last = steps[steps.len() - 1].clone();
+        let long = fits(segment(1, steps));
+        assert_eq!(long.reports.first().map(|it| &it.what), Some(&Some(What::Accepted(v1::Accepted {}))));
+        assert_eq!(long.reports[long.reports.len() - 2], last, "the latest are told");
+
+        let many = fits((1..=9000).flat_map(|number| segment(number, Vec::new())).collect());
+        assert_eq!((many.reports[0].segment, many.reports[many.reports.len() - 1].segment), (1, 9000));
     }
 }

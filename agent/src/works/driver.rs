@@ -26,6 +26,7 @@ use fettle_runbooks::id::{Digest, RunId};
 use fettle_runbooks::segment::{Event, Kind};
 use tokio::sync::mpsc;
 
+use super::again::Telling;
 use super::attempt::{self, Running};
 use super::carry::Active;
 use super::disk::{self, Disk};
@@ -45,6 +46,8 @@ use crate::message::{FromWorks, Greeting, ToWorks};
 const COMPACT_AT: u64 = 8 * 1024 * 1024;
 /// What is kept of old runs is removed this often.
 const SWEEP: Duration = Duration::from_secs(3600);
+/// No controller has counted further, epochs or reports: to keep what one made up would keep this host from every other.
+const HIGHEST: u64 = 1 << 62;
 /// With more reports unacknowledged, no order is looked at.
 pub(super) const MOST_OWED: usize = 10_000;
 /// A full disk is tried again after this.
@@ -150,6 +153,8 @@ pub(super) struct Driver {
     pub(super) missing: Vec<String>,
     /// Attempts whose end was reported before a restart.
     pub(super) reported: BTreeSet<(RunId, String, u32)>,
+    /// What a controller that has forgotten is still to be told.
+    pub(super) telling: Option<Telling>,
     link: mpsc::UnboundedSender<FromWorks>,
     epoch: u64,
     anchor: (i64, Duration),
@@ -210,6 +215,7 @@ impl Driver {
             output,
             missing,
             reported: BTreeSet::new(),
+            telling: None,
             link,
             epoch,
             anchor: (world.wall_ms(), world.since_boot()),
@@ -258,21 +264,30 @@ impl Driver {
                 let greeting = self.greeting();
                 let _ = self.link.send(FromWorks::Greeting(greeting));
             }
+            ToWorks::Connected { epoch, acked, .. } if epoch.max(acked) > HIGHEST => {
+                tracing::error!(
+                    epoch,
+                    acked,
+                    "The controller names numbers that nobody has counted to; it is told nothing."
+                );
+            }
             ToWorks::Connected { epoch, credits, acked } => {
                 let epochs_known = epoch <= self.epoch.saturating_add(1);
                 self.keep_epoch(epoch);
-                let forgotten = self.spool.has_forgotten(acked);
+                let forgotten = self.has_forgotten(acked);
                 self.acked_at_connect(acked, epochs_known);
                 self.spool.connected(credits);
                 if forgotten {
                     self.tell_again();
                 }
+                self.tell_next();
                 self.pump();
             }
             ToWorks::Disconnected => self.spool.disconnected(),
             ToWorks::Order { content, digest } => self.order(&content, digest),
             ToWorks::Acked { upto } => {
                 self.acked(upto);
+                self.tell_next();
                 self.pump();
             }
             ToWorks::Cancel { run, reason } => self.cancel(run, reason),
@@ -563,20 +578,10 @@ impl Driver {
     }
 
     fn greeting(&self) -> Greeting {
-        let open = self.runs.iter().flat_map(|(run, here)| {
-            here.segments.iter().filter(|(_, segment)| !segment.is_over).map(|(number, segment)| {
-                v1::SegmentRef {
-                    run: run.to_string(),
-                    segment: *number,
-                    digest: segment.digest.0.to_vec().into(),
-                }
-            })
-        });
         Greeting {
             epoch_seen: self.epoch,
             boot_id: self.boot.clone(),
             journal: self.journal_name.clone(),
-            open: open.collect(),
             roster_version: self.roster.as_ref().map_or(0, |roster| roster.version),
             paused: self.runs.iter().filter_map(paused).collect(),
             missing: self.missing.clone(),
@@ -732,7 +737,9 @@ impl Driver {
         if self.compacting || self.journal.written() < self.compact_at {
             return;
         }
-        let mut live: Vec<Record> = self.spool.live().collect();
+        // First what is to be told: the reports that follow say what of it was.
+        let mut live: Vec<Record> = self.telling.iter().map(Telling::record).collect();
+        live.extend(self.spool.live());
         live.extend(self.runs.values().flat_map(|here| here.records.iter().cloned()));
         self.compacting = true;
         let inbox = self.inbox.clone();
@@ -773,7 +780,7 @@ pub(super) fn kept(record: &Record) -> bool {
         | Record::Tombstone { .. }
         | Record::Paused { .. }
         | Record::Ended { .. } => true,
-        Record::Report { .. } | Record::Acked { .. } => false,
+        Record::Report { .. } | Record::Acked { .. } | Record::Forgotten { .. } => false,
     }
 }
 

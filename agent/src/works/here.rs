@@ -153,6 +153,7 @@ impl RunHere {
             | Record::Paused { .. }
             | Record::Report { .. }
             | Record::Acked { .. }
+            | Record::Forgotten { .. }
             | Record::Ended { .. } => None,
         });
         let attempts =

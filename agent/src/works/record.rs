@@ -119,6 +119,15 @@ pub enum Record {
         /// The last of them.
         upto: u64,
     },
+    /// The controller has forgotten what it acknowledged, and is told of every run again, one after the other. A report that
+    /// tells of a run takes it off the list; the last record of this kind counts.
+    Forgotten {
+        /// The last report that had a number when this was found. Until one after it is acknowledged, all that was told is
+        /// still owed, and a controller that knows as little as before asks for nothing more.
+        after: u64,
+        /// The runs that are not told yet, in the order in which they will be.
+        runs: Vec<RunId>,
+    },
     /// A segment is over; nothing of it runs.
     Ended {
         /// The run.

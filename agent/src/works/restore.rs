@@ -16,6 +16,7 @@ use fettle_runbooks::id::RunId;
 use fettle_runbooks::segment::{Event, How, Outcome, Undoing, Verification};
 use prost::Message as _;
 
+use super::again::Telling;
 use super::carry::{Active, acts, ended_message};
 use super::driver::{Driver, kept};
 use super::here::{PausedHere, SegmentHere};
@@ -34,10 +35,14 @@ impl Driver {
     fn remember(&mut self, record: Record) {
         match &record {
             Record::Report { seq, bytes } => {
-                self.remember_report(bytes);
+                self.remember_report(*seq, bytes);
                 return self.spool.remember(*seq, bytes.clone());
             }
             Record::Acked { upto } => return self.spool.remember_acked(*upto),
+            Record::Forgotten { after, runs } => {
+                self.telling = Some(Telling::new(*after, runs.clone()));
+                return;
+            }
             Record::Accepted { .. }
             | Record::Planned { .. }
             | Record::Event { .. }
@@ -88,14 +93,18 @@ impl Driver {
                     known.is_over = true;
                 }
             }
-            Record::Report { .. } | Record::Acked { .. } => {}
+            Record::Report { .. } | Record::Acked { .. } | Record::Forgotten { .. } => {}
         }
     }
 
-    fn remember_report(&mut self, bytes: &[u8]) {
-        if let Ok(v1::Report { run, what: Some(v1::report::What::StepEnded(step)), .. }) =
-            v1::Report::decode(bytes)
-            && let Ok(run) = run.parse::<RunId>()
+    fn remember_report(&mut self, seq: u64, bytes: &[u8]) {
+        let Ok(v1::Report { run, what: Some(what), .. }) = v1::Report::decode(bytes) else { return };
+        let Ok(run) = run.parse::<RunId>() else { return };
+        if let v1::report::What::ToldAgain(_) = what {
+            if let Some(telling) = &mut self.telling {
+                telling.told(run, seq);
+            }
+        } else if let v1::report::What::StepEnded(step) = what
             && step.path.starts_with("remediate/")
         {
             self.reported.insert((run, step.path, step.attempt));
@@ -135,6 +144,7 @@ impl Driver {
             | Record::Paused { .. }
             | Record::Report { .. }
             | Record::Acked { .. }
+            | Record::Forgotten { .. }
             | Record::Ended { .. } => None,
         })
     }
@@ -152,6 +162,7 @@ impl Driver {
             | Record::Paused { .. }
             | Record::Report { .. }
             | Record::Acked { .. }
+            | Record::Forgotten { .. }
             | Record::Ended { .. } => None,
         });
         let Some(content) = first else { return };
@@ -306,6 +317,6 @@ fn run_of(record: &Record) -> Option<RunId> {
         | Record::Paused { run, .. }
         | Record::Ended { run, .. } => Some(*run),
         Record::Intent { key, .. } | Record::Exited { key, .. } => Some(key.run),
-        Record::Report { .. } | Record::Acked { .. } => None,
+        Record::Report { .. } | Record::Acked { .. } | Record::Forgotten { .. } => None,
     }
 }

@@ -80,13 +80,9 @@ impl Spool {
         std::iter::once(acked).chain(owed.map(|report| self.add(report))).collect()
     }
 
-    /// Whether a controller that acknowledges so much had acknowledged more before, and is not yet told again.
-    pub(super) fn has_forgotten(&self, acked: u64) -> bool {
-        let told = |bytes: &Vec<u8>| {
-            let report = v1::Report::decode(&bytes[..]).ok();
-            matches!(report.and_then(|report| report.what), Some(v1::report::What::ToldAgain(_)))
-        };
-        acked < self.acked && !self.reports.values().any(told)
+    /// Everything up to this one was acknowledged.
+    pub(super) fn upto(&self) -> u64 {
+        self.acked
     }
 
     /// At start: this was acknowledged, whatever reports are still there.

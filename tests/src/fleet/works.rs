@@ -202,7 +202,6 @@ impl Works {
             epoch_seen: state.epoch,
             boot_id: "00000000-0000-4000-8000-000000000000".to_owned(),
             journal: format!("journal-of-{}", self.0.host),
-            open: Vec::new(),
             roster_version: state.roster_version,
             paused: Vec::new(),
             missing: Vec::new(),

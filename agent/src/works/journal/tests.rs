@@ -353,6 +353,7 @@ fn one_of_each() -> Vec<Record> {
         Record::Report { seq: 9, bytes: vec![0, 1, 255] },
         acked(9),
         Record::Ended { run: run(), segment: 1 },
+        Record::Forgotten { after: 9, runs: vec![run()] },
     ]
 }
 
