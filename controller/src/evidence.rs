@@ -181,6 +181,7 @@ mod tests {
             remediated_at: None,
             root: None,
             found: Default::default(),
+            told: None,
             ended_at: None,
         };
         (run, host_run)

@@ -75,6 +75,7 @@ pub struct Metrics {
     posts: Family<OfPost, Counter<u64, AtomicU64>>,
     signals: Family<OfSignal, Counter<u64, AtomicU64>>,
     runs_ended: Family<OfEnding, Counter<u64, AtomicU64>>,
+    runs_missed: Counter<u64, AtomicU64>,
     calls: Family<OfCall, Counter<u64, AtomicU64>>,
     commits: Histogram,
     gates_open: Whole,
@@ -107,6 +108,7 @@ impl Metrics {
             posts: Family::default(),
             signals: Family::default(),
             runs_ended: Family::default(),
+            runs_missed: Counter::default(),
             calls: Family::default(),
             commits: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
             gates_open: Gauge::default(),
@@ -133,6 +135,11 @@ impl Metrics {
             "host_runs_ended",
             "Host runs that ended, by their ending",
             metrics.runs_ended.clone(),
+        );
+        registry.register(
+            "runs_missed",
+            "Runs that only their host knew and that were not taken in yet, because too many of such are open there",
+            metrics.runs_missed.clone(),
         );
         registry.register("calls", "Calls of people's clients, by their gRPC code", metrics.calls.clone());
         registry.register_with_unit(
@@ -173,6 +180,11 @@ impl Metrics {
     /// A host run ended.
     pub fn host_run_ended(&self, ending: &str) {
         self.runs_ended.get_or_create(&OfEnding { ending: ending.to_owned() }).inc();
+    }
+
+    /// So many runs that only their host knew were not taken in yet.
+    pub fn runs_missed(&self, count: usize) {
+        self.runs_missed.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     /// A call of a person's client was answered.
@@ -216,12 +228,14 @@ mod tests {
         metrics.posted("alertmanager", Posted::Accepted);
         metrics.signal("alertmanager", crate::signal::Status::Firing, true);
         metrics.host_run_ended("verified");
+        metrics.runs_missed(2);
         metrics.committed(Duration::from_millis(1));
         let text = metrics.text();
         for line in [
             r#"fettle_signal_posts_total{source="alertmanager",result="accepted"} 1"#,
             r#"fettle_signals_total{source="alertmanager",status="firing",new="yes"} 1"#,
             r#"fettle_host_runs_ended_total{ending="verified"} 1"#,
+            "fettle_runs_missed_total 2",
             "fettle_store_commit_seconds_count 1",
             "fettle_gates_open 0",
         ] {

@@ -78,6 +78,7 @@ pub fn begin(beginning: Beginning<'_>) -> (RunRow, Vec<HostRunRow>) {
         ended_at: None,
         root: beginning.of.as_ref().map(|(_, root)| *root),
         found: BTreeMap::new(),
+        told: None,
     });
     let hosts = hosts.collect();
     let run = RunRow {

@@ -1,7 +1,9 @@
 //! Hosts join, come, report and go.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fettle_proto::hello::MOST_TEXTS;
 use fettle_proto::signed::{Scope, words};
 use fettle_proto::v1;
 use fettle_runbooks::id::{Host, RunId};
@@ -15,7 +17,7 @@ use super::moves::cancel;
 use super::people::hash;
 use crate::dispatch;
 use crate::model::Change;
-use crate::model::row::{AgentRow, Ahead, TokenRow};
+use crate::model::row::{AgentRow, Ahead, RunRow, TokenRow};
 use crate::outcome::{About, hear};
 use crate::problem::Problem;
 use crate::world::At;
@@ -40,9 +42,6 @@ pub(super) const SEGMENT_HIGHEST: u32 = 1 << 20;
 const MOST_STEPS: usize = 2000;
 const MOST_STEP_BYTES: usize = 32 * 1024 * 1024;
 
-/// Labels, and missing abilities, that a host may tell of itself.
-const HELLO_MOST: usize = 64;
-
 /// Bytes of a text that a host may tell of itself.
 const HELLO_LONGEST: usize = 1024;
 
@@ -51,7 +50,7 @@ fn sensible(hello: &v1::Hello) -> Result<(), Problem> {
     let labels = hello.labels.iter().flat_map(|(name, value)| [name, value]);
     let texts = [&hello.version, &hello.boot_id, &hello.journal].into_iter().chain(labels);
     let long = texts.chain(&hello.missing).any(|text| text.len() > HELLO_LONGEST);
-    let many = hello.labels.len() > HELLO_MOST || hello.missing.len() > HELLO_MOST;
+    let many = hello.labels.len() > MOST_TEXTS || hello.missing.len() > MOST_TEXTS;
     match long || many {
         true => Err(Problem::invalid("hello-malformed", "the hello says more than an agent has to say")),
         false => Ok(()),
@@ -150,17 +149,25 @@ impl Desk<'_> {
                 format!("{host} says that it has seen epoch {}", hello.epoch_seen),
             )
         })?;
-        let acked = known.map(|row| row.acked.clone()).unwrap_or_default();
+        let mut acked = known.map(|row| row.acked.clone()).unwrap_or_default();
         // What the token was bound to stands; the host's own configuration adds.
-        let mut labels: std::collections::BTreeMap<String, String> = hello.labels.into_iter().collect();
+        let mut labels: BTreeMap<String, String> = hello.labels.into_iter().collect();
         let bound = known.map(|row| row.bound.clone()).unwrap_or_default();
         labels.extend(bound.clone());
         let tallies = known.map(|row| row.tallies.clone()).unwrap_or_default();
         let paused = hello.paused;
+        let mut ahead = known.and_then(|row| row.ahead);
+        if let Some(ahead) = ahead.as_mut().filter(|ahead| ahead.missed > 0)
+            && self.may_adopt(host)
+        {
+            // What was not taken in of it was acknowledged: it is to tell all of it again.
+            ahead.missed = 0;
+            acked.remove(&hello.journal);
+        }
         let upto = acked.get(&hello.journal).copied().unwrap_or(0);
         // An epoch is durable before a host hears of it: a host that has seen a higher one has seen what this store has lost.
         let lost = hello.epoch_seen > known.map_or(0, |row| row.epoch);
-        let ahead = known.and_then(|row| row.ahead).or_else(|| lost.then(|| Ahead::from(self.now)));
+        let ahead = ahead.or_else(|| lost.then(|| Ahead::from(self.now)));
         let row = AgentRow {
             host: host.clone(),
             labels,
@@ -242,6 +249,7 @@ impl Desk<'_> {
         host: &Host,
         epoch: u64,
         reports: Vec<v1::Report>,
+        over: &BTreeMap<RunId, RunRow>,
     ) -> Result<u64, Problem> {
         let Some(agent) = self.model.agents.get(host).filter(|row| row.epoch == epoch) else {
             return Err(Problem::conflict("old-epoch", format!("epoch {epoch} of {host} is history")));
@@ -254,7 +262,7 @@ impl Desk<'_> {
                 continue;
             }
             upto = report.seq;
-            self.report(host, report);
+            self.report(host, report, over);
         }
         if upto > before {
             self.change(Change::ReportsTaken { host: host.clone(), journal, upto });
@@ -262,10 +270,10 @@ impl Desk<'_> {
         Ok(upto)
     }
 
-    fn report(&mut self, host: &Host, report: v1::Report) {
+    fn report(&mut self, host: &Host, report: v1::Report, over: &BTreeMap<RunId, RunRow>) {
         let Ok(run) = report.run.parse::<RunId>() else { return };
         if let Some(v1::report::What::ToldAgain(told)) = report.what {
-            return self.told_again(run, host, told);
+            return self.told_again(run, host, told, over.get(&run));
         }
         if report.segment > SEGMENT_HIGHEST {
             tracing::warn!(%host, %run, segment = report.segment, "A report of a segment that cannot be; ignored.");
@@ -351,8 +359,11 @@ impl Desk<'_> {
     fn has_another_order(&self, run: RunId, host: &Host, report: &v1::Report) -> bool {
         let Some(v1::report::What::Refused(refused)) = &report.what else { return false };
         let order = self.model.orders.get(&(run, host.clone(), report.segment));
+        // It was sent one on the word of another host of the run, and is about to tell of its own.
+        let untold =
+            self.model.host_runs.get(&(run, host.clone())).is_some_and(|row| row.told == Some(false));
         refused.code == fettle_proto::Code::SegmentConflict.as_str()
-            && order.is_some_and(|order| order.accepted_at.is_some())
+            && (untold || order.is_some_and(|order| order.accepted_at.is_some()))
     }
 
     /// Whether a host run is known to be paused on its host, or not to be.

@@ -15,6 +15,7 @@ use super::follow::Earlier;
 use super::gates::parse;
 use super::halts::Halt;
 use super::people::{same_start, taken};
+use crate::model::row::RunRow;
 use crate::policy::Policy;
 use crate::problem::Problem;
 use crate::signal::Signal;
@@ -237,6 +238,8 @@ pub(crate) enum Command {
         host: Host,
         epoch: u64,
         reports: Vec<v1::Report>,
+        /// Runs that are over here and that this host tells of again.
+        over: BTreeMap<RunId, RunRow>,
         reply: Reply<u64>,
     },
     Revoke {
@@ -418,16 +421,23 @@ impl Handle {
         epoch: u64,
         mut reports: Vec<v1::Report>,
     ) -> Result<u64, Problem> {
+        let mut over = BTreeMap::new();
         for report in &mut reports {
             // The coordinator remembers only runs that have not ended, and must not take one that has for a stranger.
             if let Some(v1::report::What::ToldAgain(_)) = report.what
                 && let Ok(run) = report.run.parse()
-                && self.parts(run).await?.is_some_and(|known| known.run.ended_at.is_some())
+                && let Some(known) = self.parts(run).await?.filter(|known| known.run.ended_at.is_some())
             {
-                report.what = None;
+                let own = known.hosts.iter().find(|row| row.host == host);
+                // Only the host knows how its own part ended; that of another host says nothing of it.
+                if own.is_some_and(|row| row.told != Some(false)) {
+                    report.what = None;
+                } else {
+                    over.insert(run, known.run);
+                }
             }
         }
-        self.ask(|reply| Command::Reports { host, epoch, reports, reply }).await
+        self.ask(|reply| Command::Reports { host, epoch, reports, over, reply }).await
     }
 
     /// Live output, for whoever watches. Never waits; dropped when nobody can take it.

@@ -536,8 +536,8 @@ impl Coordinator {
                 }
             }),
             Command::Gone { host, epoch, how } => self.decide(|desk| desk.gone(&host, epoch, how)),
-            Command::Reports { host, epoch, reports, reply } => self.decide(|desk| {
-                let answer = desk.reports(&host, epoch, reports);
+            Command::Reports { host, epoch, reports, over, reply } => self.decide(|desk| {
+                let answer = desk.reports(&host, epoch, reports, &over);
                 desk.reply(reply, answer);
             }),
             Command::Revoke { session, host, reason, reply } => self.decide(|desk| {

@@ -387,6 +387,7 @@ impl Desk<'_> {
         if all_ended {
             self.change(Change::RunEnded { run });
         }
+        self.hear_the_rest(host);
         if let Some(incident) = incident {
             self.settle(incident);
         }

@@ -14,10 +14,10 @@ use fettle_runbooks::run::{Event, HostRun, State, Wait};
 use prost::Message as _;
 
 use super::agents::SEGMENT_HIGHEST;
-use super::desk::Desk;
-use super::notices::Told;
+use super::desk::{Desk, Effect};
+use super::notices::Told as Notice;
 use crate::model::Change;
-use crate::model::row::{Blob, GateState, OrderRow, Origin};
+use crate::model::row::{Blob, Earlier, GateState, OrderRow, Origin, RunRow};
 use crate::outcome::{About, hear};
 use crate::policy::Mode;
 use crate::run::{Beginning, begin};
@@ -26,9 +26,38 @@ use crate::world::At;
 /// People are told of runs that were adopted, and not again before this.
 const TELL_AGAIN: Duration = Duration::from_secs(60 * 60);
 
+/// So many adopted runs may be open on one host. A host in wrong hands can make up as many as it likes.
+const MOST_OPEN: usize = 64;
+
+/// Hosts remember a run for so long.
+const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a host tells of a run, and what is known of it here.
+struct Told<'a> {
+    /// The run, if it is over here.
+    over: Option<&'a RunRow>,
+    /// No step of it starts on the host any more.
+    cancelled: bool,
+}
+
+/// Whether a host may have a part in a run that is known here without it: only if the same bytes that started it name the host.
+fn joins(known: &RunRow, told: &RunRow, host: &Host, content: &v1::OrderContent) -> Result<(), String> {
+    if known.runbook_digest != told.runbook_digest {
+        return Err("another host has a run of another runbook under this id".to_owned());
+    }
+    let names =
+        |start: &v1::Signed| Start::decode(&start.bytes).is_ok_and(|start| start.hosts.contains(host));
+    match &content.start {
+        Some(start) if known.start == told.start && names(start) => Ok(()),
+        Some(_) | None => {
+            Err("the run is another host's, and what started it does not name this one".to_owned())
+        }
+    }
+}
+
 impl Desk<'_> {
     /// Takes up everything a host knows of one of its runs.
-    pub(super) fn told_again(&mut self, run: RunId, host: &Host, told: v1::ToldAgain) {
+    pub(super) fn told_again(&mut self, run: RunId, host: &Host, told: v1::ToldAgain, over: Option<&RunRow>) {
         let Ok(content) = v1::OrderContent::decode(&told.order[..]) else {
             return tracing::warn!(%host, %run, "A host told again of a run with an order that cannot be read.");
         };
@@ -38,8 +67,11 @@ impl Desk<'_> {
         {
             return tracing::warn!(%host, %run, "A host told again of a run with the order of another.");
         }
-        if !self.model.host_runs.contains_key(&(run, host.clone()))
-            && let Err(why) = self.adopt(run, host, &content)
+        let cancels = |report: &v1::Report| matches!(report.what, Some(v1::report::What::Cancelled(_)));
+        let cancelled = told.reports.iter().any(cancels);
+        let known = self.model.host_runs.get(&(run, host.clone()));
+        if known.is_none_or(|row| row.told == Some(false))
+            && let Err(why) = self.adopt(run, host, &content, &Told { over, cancelled })
         {
             return tracing::warn!(%host, %run, why, "A run that only its host knows is not taken in.");
         }
@@ -58,8 +90,12 @@ impl Desk<'_> {
         if !is_over && !ended {
             self.keep_order(run, host, &content, told.order);
         }
+        let stopped = cancelled && machine != before;
         if machine != before {
             self.go_on(run, host, machine);
+        }
+        if stopped {
+            self.cancel_elsewhere(run, host);
         }
     }
 
@@ -136,7 +172,7 @@ impl Desk<'_> {
                     "then: fettle run resolve {run} --host {host} --step {path} --ran | --did-not-run"
                 );
                 let (kind, run, host) = ("resolve-wanted", Some(run), Some(host));
-                self.notify(Told { kind, title, run, host, text: &text, ..Told::default() });
+                self.notify(Notice { kind, title, run, host, text: &text, ..Notice::default() });
             }
             State::Ended(how) => self.had_ended(run, host, &how),
             State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
@@ -172,11 +208,24 @@ impl Desk<'_> {
         })));
     }
 
-    /// Takes in a run that only its host knows, as its order says.
-    fn adopt(&mut self, run: RunId, host: &Host, content: &v1::OrderContent) -> Result<(), String> {
-        let agent = self.model.agents.get(host).and_then(|row| row.ahead);
-        if agent.is_none_or(|ahead| ahead.runs == 0) {
+    /// Takes in a run that only its host knows, as its order says. `over`: it is known, and ended here without this host's part.
+    fn adopt(
+        &mut self,
+        run: RunId,
+        host: &Host,
+        content: &v1::OrderContent,
+        told: &Told,
+    ) -> Result<(), String> {
+        let ahead = self.model.agents.get(host).and_then(|row| row.ahead);
+        if ahead.is_none_or(|ahead| ahead.runs == 0) {
             return Err("nothing says that this store has lost any".to_owned());
+        }
+        let before = self.model.host_runs.get(&(run, host.clone())).cloned();
+        if before.is_none() && !self.may_adopt(host) {
+            self.change(Change::Missed { run, host: host.clone() });
+            return Err(format!(
+                "{MOST_OPEN} such runs are open on it; it is asked again when half of them are over"
+            ));
         }
         let read =
             fettle_runbooks::read(&content.runbook).map_err(|_| "its runbook cannot be read".to_owned())?;
@@ -192,7 +241,15 @@ impl Desk<'_> {
             // How far the policy of that time let it go cannot be told: what it has not begun yet waits for people.
             None => (Origin::Alert(format!("that only {host} knows of")), Mode::Approve),
         };
-        let (row, rows) = begin(Beginning {
+        // What a person signed says where else it runs; whoever is not connected yet is heard later.
+        let mut hosts: Vec<Host> = started.iter().flat_map(|it| it.start().hosts.iter().cloned()).collect();
+        if hosts.is_empty() {
+            hosts.push(host.clone());
+        }
+        let of = started.as_ref().and_then(|started| started.start().of.clone());
+        let of =
+            of.map(|of| (Earlier { run: of.run, how: of.how, reason: of.reason }, self.root(of.run, host)));
+        let (row, mut rows) = begin(Beginning {
             id: run,
             runbook: read.runbook.name(),
             digest: read.runbook.digest(),
@@ -205,20 +262,21 @@ impl Desk<'_> {
             incident: None,
             signal: None,
             mode,
-            hosts: vec![host.clone()],
-            // That it goes on from another stands in what was signed; the other may be unknown here as well.
-            of: None,
+            hosts,
+            of,
             now: self.now,
         });
-        let row = match self.model.runs.get(&run) {
+        let row = match self.model.runs.get(&run).or(told.over) {
             None => row,
-            // Another of its hosts has told of it.
-            Some(known) if known.runbook_digest == row.runbook_digest => {
-                let mut known = known.clone();
-                known.hosts.push(host.clone());
+            Some(known) => {
+                joins(known, &row, host, content)?;
+                let mut known = RunRow { ended_at: None, ..known.clone() };
+                if !known.hosts.contains(host) {
+                    known.hosts.push(host.clone());
+                }
+                rows.retain(|row| row.host == *host);
                 known
             }
-            Some(_) => return Err("another host has a run of another runbook under this id".to_owned()),
         };
         let (title, text) = (
             format!("{} on {host} was adopted", row.runbook),
@@ -226,28 +284,89 @@ impl Desk<'_> {
                 "this controller did not know of {run}, as after a restore from a backup; {host} did. Others may follow: fettle run list"
             ),
         );
-        let before = self.model.adopted_at();
-        let rows = rows.into_iter().map(|mut row| {
-            // Its diagnosis was sent.
-            if let Ok((machine, _sent_at_the_time)) = row.machine.apply(&Event::Started) {
+        for row in &mut rows {
+            row.told = Some(false);
+            // A cancel that it has not confirmed yet stays asked.
+            if let Some(before) = before.as_ref().filter(|before| before.host == row.host)
+                && matches!(before.machine.state, State::Cancelling { .. })
+            {
+                row.machine = before.machine.clone();
+            } else if (row.host == *host || told.cancelled)
+                && let Ok((machine, _sent_at_the_time)) = row.machine.apply(&Event::Started)
+            {
                 row.machine = machine;
             }
-            row
-        });
-        let hosts = rows.collect();
-        self.change(Change::RunCreated { run: Box::new(row), hosts });
+        }
+        let others: Vec<Host> =
+            rows.iter().map(|row| row.host.clone()).filter(|other| other != host).collect();
+        let last = self.model.adopted_at();
+        self.close_orders(run, host);
+        self.change(Change::RunCreated { run: Box::new(row), hosts: rows });
         self.change(Change::Adopted { run, host: host.clone() });
-        if before.is_none_or(|at| self.now >= at.plus(TELL_AGAIN)) {
-            self.notify(Told {
+        if !told.cancelled {
+            for other in &others {
+                // One that has it already refuses the second order, which ends nothing.
+                self.host_event(run, other, Event::Started);
+            }
+        }
+        if last.is_none_or(|at| self.now >= at.plus(TELL_AGAIN)) {
+            self.notify(Notice {
                 kind: "adopted",
                 title,
                 run: Some(run),
                 host: Some(host),
                 text: &text,
-                ..Told::default()
+                ..Notice::default()
             });
         }
         Ok(())
+    }
+
+    /// Whether another run that only this host knows may be taken in.
+    pub(super) fn may_adopt(&self, host: &Host) -> bool {
+        self.model.adopted_open(host) < MOST_OPEN
+    }
+
+    /// A run on the host is over: if some that it told of were not taken in and there is room again, it is sent away, and tells all
+    /// of it again when it is back.
+    pub(super) fn hear_the_rest(&mut self, host: &Host) {
+        let Some(agent) = self.model.agents.get(host).filter(|agent| agent.connected) else { return };
+        if agent.ahead.is_none_or(|ahead| ahead.missed == 0) || self.model.adopted_open(host) > MOST_OPEN / 2
+        {
+            return;
+        }
+        let (host, epoch) = (host.clone(), agent.epoch);
+        let reason = "it is to tell of the runs that were not taken in".to_owned();
+        self.change(Change::AgentGone { host: host.clone(), epoch, reason });
+        self.effect(Effect::Detach(host));
+    }
+
+    /// A host says that people cancelled the run, or had it closed: what this store has lost of that is asked of its other hosts
+    /// again. Of no host that cannot have missed it: a host in wrong hands must not stop others.
+    fn cancel_elsewhere(&mut self, run: RunId, host: &Host) {
+        let of_run = self.model.runs.get(&run).map(|row| row.hosts.clone()).unwrap_or_default();
+        let others = of_run.into_iter().filter(|other| other != host).filter(|other| {
+            let row = self.model.host_runs.get(&(run, other.clone()));
+            row.is_some_and(|row| {
+                let lost = row.told == Some(false) || self.may_know_more(other);
+                lost && row.machine.ended().is_none()
+            })
+        });
+        let others: Vec<Host> = others.collect();
+        for other in others {
+            let reason = format!("it was cancelled before this controller was restored, as {host} tells it");
+            self.host_event(run, &other, Event::CancelAsked { reason });
+        }
+    }
+
+    fn may_know_more(&self, host: &Host) -> bool {
+        let ahead = self.model.agents.get(host).and_then(|row| row.ahead);
+        ahead.is_some_and(|ahead| self.now < ahead.until.plus(REMEMBERED))
+    }
+
+    /// The first of the runs that a run goes on from, as far as it is known.
+    fn root(&self, run: RunId, host: &Host) -> RunId {
+        self.model.host_runs.get(&(run, host.clone())).and_then(|row| row.root).unwrap_or(run)
     }
 
     /// Who started it, if a person's signature says so.

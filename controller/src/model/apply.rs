@@ -235,10 +235,13 @@ impl Model {
 
             Change::OrderIssued(row) => self.put(Row::Order((**row).clone())),
             Change::OrderAccepted { run, host, segment } => {
-                self.orders.get_mut(&(*run, host.clone(), *segment)).map_or_else(Vec::new, |row| {
+                let order = self.orders.get_mut(&(*run, host.clone(), *segment));
+                let mut touched = order.map_or_else(Vec::new, |row| {
                     row.accepted_at = Some(at);
                     vec![RowKey::Order(*run, host.clone(), *segment)]
-                })
+                });
+                touched.extend(self.now_told(*run, host));
+                touched
             }
             Change::OrderClosed { run, host, segment } => {
                 if let Some(open) = self.open_orders.get_mut(host) {
@@ -317,14 +320,14 @@ impl Model {
                     vec![RowKey::Agent(host.clone())]
                 })
             }
-            Change::Adopted { host, .. } => {
+            Change::Adopted { run, host } => {
                 self.adopted_at = Some(at);
-                self.agents.get_mut(host).map_or_else(Vec::new, |row| {
-                    if let Some(ahead) = &mut row.ahead {
-                        ahead.runs = ahead.runs.saturating_sub(1);
-                    }
-                    vec![RowKey::Agent(host.clone())]
-                })
+                let mut touched = self.now_told(*run, host);
+                touched.extend(self.ahead(host, |ahead| ahead.runs = ahead.runs.saturating_sub(1)));
+                touched
+            }
+            Change::Missed { host, .. } => {
+                self.ahead(host, |ahead| ahead.missed = ahead.missed.saturating_add(1))
             }
             Change::Restored { .. } => {
                 for row in self.agents.values_mut() {
@@ -352,6 +355,19 @@ impl Model {
                 })
             }
         }
+    }
+
+    fn ahead(&mut self, host: &Host, change: impl FnOnce(&mut Ahead)) -> Vec<RowKey> {
+        self.agents.get_mut(host).map_or_else(Vec::new, |row| {
+            row.ahead.as_mut().map(change);
+            vec![RowKey::Agent(host.clone())]
+        })
+    }
+
+    /// The host itself says something of a run that another host of it had told of.
+    fn now_told(&mut self, run: RunId, host: &Host) -> Vec<RowKey> {
+        let untold = self.host_runs.get(&(run, host.clone())).is_some_and(|row| row.told == Some(false));
+        if untold { self.host_run(run, host, |row| row.told = Some(true)) } else { Vec::new() }
     }
 
     fn tally(&mut self, host: &Host, runbook: &str, change: impl FnOnce(&mut Tally)) -> Option<RowKey> {
@@ -441,6 +457,7 @@ impl Model {
     /// A host is taken by the run that changes it now. A run that waits for people holds nothing, except where it waits
     /// because it may have changed something.
     pub(super) fn retake(&mut self, row: &HostRunRow) {
+        self.readopt(row.run, &row.host, row.told.is_some() && row.machine.ended().is_none());
         let holds = match &row.machine.state {
             State::Remediating | State::Undoing => true,
             State::Verifying { .. } | State::Cancelling { .. } => {
@@ -519,6 +536,7 @@ mod tests {
                 ended_at: None,
                 root: None,
                 found: Default::default(),
+                told: None,
             });
             model.taken_by(&host)
         };

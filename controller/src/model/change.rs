@@ -108,6 +108,8 @@ pub enum Change {
 
     /// A run that only its host knew was taken in.
     Adopted { run: RunId, host: Host },
+    /// A host told of a run that is not known here, and too many of such are open on it: it is to tell again later.
+    Missed { run: RunId, host: Host },
     /// The store was put back from a backup; this was its last event, and when that was. What hosts have told since is not in it,
     /// so that they are asked to tell it again.
     Restored { event: u64, at: At },
@@ -173,6 +175,7 @@ impl Change {
             | Change::Noted { run, .. }
             | Change::RefusalTold { run, .. }
             | Change::Adopted { run, .. }
+            | Change::Missed { run, .. }
             | Change::OrderAccepted { run, .. }
             | Change::OrderClosed { run, .. }
             | Change::RunEnded { run } => Some(*run),

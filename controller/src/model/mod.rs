@@ -146,6 +146,8 @@ pub struct Model {
     last_notification: u64,
     /// When a run that only its host knew was taken in last; forgotten with the process.
     adopted_at: Option<At>,
+    /// Runs that only their host knew, and that are not over there.
+    adopted: BTreeMap<Host, BTreeSet<RunId>>,
 }
 
 impl Model {
@@ -308,6 +310,23 @@ impl Model {
         rows.into_iter().map(|row| (row.key(), row)).collect()
     }
 
+    /// Keeps whether an adopted run is open on its host.
+    fn readopt(&mut self, run: RunId, host: &Host, open: bool) {
+        if open {
+            self.adopted.entry(host.clone()).or_default().insert(run);
+        } else if let Some(runs) = self.adopted.get_mut(host) {
+            runs.remove(&run);
+            if runs.is_empty() {
+                self.adopted.remove(host);
+            }
+        }
+    }
+
+    /// How many runs that only this host knew are not over there.
+    pub fn adopted_open(&self, host: &Host) -> usize {
+        self.adopted.get(host).map_or(0, BTreeSet::len)
+    }
+
     /// When a run that only its host knew was taken in last, as far as this process remembers.
     pub fn adopted_at(&self) -> Option<At> {
         self.adopted_at
@@ -365,6 +384,7 @@ impl Model {
         self.orders.retain(|key, _| key.0 != run);
         self.gates.retain(|_, gate| gate.run != run);
         for host in row.hosts {
+            self.readopt(run, &host, false);
             self.host_runs.remove(&(run, host));
         }
     }

@@ -276,6 +276,9 @@ pub struct HostRunRow {
     /// What people found out about steps whose outcome nobody could tell: whether it ran, by path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub found: BTreeMap<String, bool>,
+    /// Of one that was taken in after a restore: whether its host has told of it, or only another host of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<bool>,
 }
 
 /// One attempt of one step, as last reported.
@@ -512,6 +515,14 @@ pub struct Ahead {
     pub until: At,
     /// Of so many runs that are not known here it may tell.
     pub runs: u32,
+    /// So many that it told of were not taken in, because too many are open.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Ahead {
@@ -523,7 +534,7 @@ impl Ahead {
 
     /// A host that is found at this moment to be ahead.
     pub fn from(now: At) -> Ahead {
-        Ahead { until: now.plus(Ahead::TIME), runs: Ahead::RUNS }
+        Ahead { until: now.plus(Ahead::TIME), runs: Ahead::RUNS, missed: 0 }
     }
 }
 

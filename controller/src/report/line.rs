@@ -101,6 +101,11 @@ pub fn line(change: &Change) -> Option<Line> {
             let text = "this controller did not know of the run, as after a restore from a backup, and took it in as the host tells it";
             on(by_host(host), host, "adopted", text.to_owned())
         }
+        Change::Missed { host, .. } => {
+            let text =
+                "this controller did not take the run in yet: too many that only the host knew are open";
+            on(by_host(host), host, "missed", text.to_owned())
+        }
         Change::GateOpened(row) => {
             let needs: Vec<String> = row.factors.iter().map(gate::describe).collect();
             let from = row.leaves.first().map(|leaf| leaf.from.as_str()).unwrap_or_default();

@@ -22,8 +22,12 @@ use crate::model::row::{AgentRow, NotificationRow};
 use crate::model::{Change, Model};
 use crate::world::At;
 
-/// Numbers that are left out: so many events or notifications nobody has had since the backup, so that none means two things.
+/// Numbers that are left out above those of the backup and of the database in place: so many events or notifications nobody has
+/// had since, so that none means two things, however often the same backup is restored.
 const GAP: u64 = 1_000_000_000;
+/// Where it is not known what numbers there were, new ones begin at the time, in so many a millisecond: more than any controller
+/// ever gave, and more than at an earlier restore.
+const NUMBERS_PER_MS: u64 = 1000;
 
 /// What was restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,15 +159,51 @@ fn mark(
         let note = format!("not sent again: the store was restored at {now}");
         changes.push(Change::NotificationTried { id: row.id, next_at: None, note });
     }
-    changes.push(Change::NotificationQueued(Box::new(notification(model, &restored.contents, now, tell))));
-    write(fresh, model.clone(), now, changes)
+    let before = Numbers::of(old).unwrap_or_else(|| Numbers::at(now));
+    let id = before.notification.max(model.next_notification()).saturating_add(GAP);
+    changes.push(Change::NotificationQueued(Box::new(notification(id, &restored.contents, now, tell))));
+    let number = before.event.max(model.last_event).saturating_add(GAP);
+    write(fresh, model.clone(), number, now, changes)
         .map_err(|source| RestoreError::Database { what: "write to the restored store", source })
 }
 
-fn write(fresh: &Path, mut model: Model, now: At, changes: Vec<Change>) -> rusqlite::Result<()> {
+/// The highest numbers that anybody may have seen.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    event: u64,
+    notification: u64,
+}
+
+impl Numbers {
+    /// Those of the database in place; none, if it cannot be read or is gone.
+    fn of(old: &Path) -> Option<Numbers> {
+        let read = || -> rusqlite::Result<Numbers> {
+            let connection = Connection::open_with_flags(old, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            let highest = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
+            let event = highest("SELECT max(number) FROM events")?;
+            let notification = highest("SELECT max(id) FROM notifications")?;
+            let number = |highest: Option<i64>| highest.unwrap_or(0).unsigned_abs();
+            Ok(Numbers { event: number(event), notification: number(notification) })
+        };
+        read().ok()
+    }
+
+    fn at(now: At) -> Numbers {
+        let number = u64::try_from(now.0).unwrap_or(0).saturating_mul(NUMBERS_PER_MS);
+        Numbers { event: number, notification: number }
+    }
+}
+
+/// `number`: the last that is left out.
+fn write(
+    fresh: &Path,
+    mut model: Model,
+    mut number: u64,
+    now: At,
+    changes: Vec<Change>,
+) -> rusqlite::Result<()> {
     let connection = Connection::open(fresh)?;
     schema::tune(&connection)?;
-    let mut number = model.last_event.saturating_add(GAP);
     connection.execute_batch("BEGIN IMMEDIATE")?;
     for change in changes {
         number += 1;
@@ -177,8 +217,7 @@ fn write(fresh: &Path, mut model: Model, now: At, changes: Vec<Change>) -> rusql
 }
 
 /// One notification that tells of it all. Its number leaves out those that receivers may have had.
-fn notification(model: &Model, contents: &Contents, now: At, tell: Option<Body<'_>>) -> NotificationRow {
-    let id = model.next_notification().saturating_add(GAP);
+fn notification(id: u64, contents: &Contents, now: At, tell: Option<Body<'_>>) -> NotificationRow {
     NotificationRow {
         id,
         body: tell.map_or_else(|| "{}".to_owned(), |body| body(id, contents)),

@@ -8,8 +8,9 @@ use crate::model::Row;
 /// The version this code writes, kept in `user_version`. 2: history knows `still-firing` and `refusal-told`, and incidents and agents
 /// have members that version 1 does without. 3: history knows `signal-taken`, signals and host runs have more members. 4: runs know
 /// what they go on from, in a table more. 5: history knows `restored` and `adopted`, and agents have one more member. 6: history
-/// knows `marked`, `pause-asked`, `pause-confirmed` and `again-asked`, and host runs can be paused.
-pub(super) const VERSION: u32 = 6;
+/// knows `marked`, `pause-asked`, `pause-confirmed` and `again-asked`, and host runs can be paused. 7: history knows
+/// `missed`, and of host runs that were taken in whether their host has told of them.
+pub(super) const VERSION: u32 = 7;
 
 /// Every table keeps its row whole in `body` (JSON); the other columns are what is searched by.
 const TABLES: &str = "

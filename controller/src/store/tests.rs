@@ -138,7 +138,7 @@ fn signed() -> SignedBlob {
 }
 
 /// Kinds of changes that [`change`] makes.
-const KINDS: u8 = 47;
+const KINDS: u8 = 48;
 
 /// Some change about a few things, so that changes meet each other.
 fn change(kind: u8, a: u8, b: u8) -> Change {
@@ -233,6 +233,7 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
                 ended_at: None,
                 root: None,
                 found: Default::default(),
+                told: None,
             }],
         },
         8 => Change::Moved { run, host, machine, reason: "r".into() },
@@ -388,7 +389,8 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
             expires_at: at,
         }),
         45 => Change::Restored { event: 7, at },
-        _ => Change::Adopted { run, host },
+        46 => Change::Adopted { run, host },
+        _ => Change::Missed { run, host },
     }
 }
 
@@ -524,4 +526,42 @@ fn certificates_that_were_void_before_a_restore_are_void_after_it_though_their_h
     let row = store.load(At(0)).unwrap().agents.remove(&host).unwrap();
     assert_eq!((row.void_until, row.revoked, row.connected), (void_until, None, false));
     assert!(row.ahead.is_some(), "it may know what was lost");
+}
+
+/// The highest numbers of events and of notifications.
+fn numbers(directory: &std::path::Path) -> [u64; 2] {
+    let connection = rusqlite::Connection::open(directory.join("controller.db")).unwrap();
+    ["SELECT max(number) FROM events", "SELECT max(id) FROM notifications"].map(|sql| {
+        let highest: Option<i64> = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        highest.unwrap_or(0).unsigned_abs()
+    })
+}
+
+#[test]
+fn no_number_means_two_things_however_often_the_same_backup_is_restored() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(directory.path()).unwrap();
+    let mut writer = Writer::default();
+    let change = Change::TokenSpent { hash: "0".into() };
+    store.commit(writer.transaction(vec![change])).blocking_recv().unwrap().unwrap();
+    let file = directory.path().join("backup.db");
+    super::backup::backup(directory.path(), &file).unwrap();
+    drop(store);
+    let database = directory.path().join("controller.db");
+    let mut before = numbers(directory.path());
+    let gap = 1_000_000_000;
+    // Twice with the database in place; then it is damaged; then, a minute later, it is gone: more than a minute's numbers.
+    let restores =
+        [(5_000, 0, gap), (6_000, 0, gap), (1_790_000_000_000, 1, gap), (1_790_000_060_000, 2, 10_000_000)];
+    for (time, spoil, least) in restores {
+        match spoil {
+            1 => std::fs::write(&database, b"no database").unwrap(),
+            2 => std::fs::remove_file(&database).unwrap(),
+            _ => {}
+        }
+        super::restore::restore(directory.path(), &file, At(time), None).unwrap();
+        let after = numbers(directory.path());
+        assert!((0..2).all(|which| after[which] >= before[which] + least), "{before:?} to {after:?}");
+        before = after;
+    }
 }

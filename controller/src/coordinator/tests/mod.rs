@@ -5,6 +5,7 @@ mod bench;
 mod follow;
 mod hostile;
 mod memory;
+mod restored;
 mod showing;
 mod several;
 mod stopping;
