@@ -101,7 +101,9 @@ fn a_crowd_that_never_finishes_a_handshake_holds_up_nobody_and_is_sent_away() {
 fn slow_senders_end_in_time_and_hold_up_neither_other_sources_nor_for_long_their_own() {
     let source = json!({ "token_file": "token" });
     let policy = json!({ "sources": { SOURCE.0: source, "slow": source } });
-    let cluster = Cluster::builder().policy(policy).start();
+    let mut cluster = Cluster::builder().policy(policy).start();
+    let pid = cluster.controller().pid();
+    let before = resident(pid);
     let mut slow: Vec<Wire> = Vec::new();
     for number in 0..120 {
         let mut wire = Wire::to(&cluster, 66).expect("a connection");
@@ -135,8 +137,11 @@ fn slow_senders_end_in_time_and_hold_up_neither_other_sources_nor_for_long_their
             let answer = wire.say(&post).and_then(|()| wire.answer());
             if matches!(answer, Ok((200, _))) { Ok(()) } else { Err(format!("{answer:?}")) }
         });
+        let during = resident(pid);
         stop.store(1, Ordering::Relaxed);
         quick("slow senders", took);
+        println!("{before} MiB before, {during} MiB with slow senders");
+        assert!(during < before + 64, "{before} MiB before, {during} MiB with them");
     });
 }
 
