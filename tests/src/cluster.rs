@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::alerts::{self, Answer};
+use crate::network::{CONTROLLER, Network};
 use crate::people::People;
 use crate::programs::{Program, binary};
 use crate::{eventually, remains};
@@ -28,6 +29,7 @@ pub struct Builder {
     runbooks: Vec<(String, bool)>,
     agents: Vec<(String, Vec<(String, String)>)>,
     policy: Value,
+    network: Option<Network>,
 }
 
 impl Builder {
@@ -66,6 +68,13 @@ impl Builder {
         self
     }
 
+    /// Hosts that have a link there are there, and so is the controller.
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Builder {
+        self.network = Some(network);
+        self
+    }
+
     /// Starts everything, and waits until every agent is connected.
     #[track_caller]
     pub fn start(self) -> Cluster {
@@ -83,6 +92,7 @@ pub struct Cluster {
     pub http: u16,
     controller: Program,
     agents: BTreeMap<String, Program>,
+    network: Option<Network>,
     // Last: what is above runs in it.
     directory: TempDir,
 }
@@ -94,13 +104,15 @@ impl Cluster {
     }
 
     #[track_caller]
-    fn start(builder: Builder) -> Cluster {
+    fn start(mut builder: Builder) -> Cluster {
         let people = People::new();
         let directory = tempfile::Builder::new().prefix("fettle-test-").tempdir().expect("a directory");
         let (grpc, http) = (free_port(), free_port());
         furnish(directory.path(), &people, &builder, grpc, http);
         let controller = start_controller(directory.path(), &[]);
-        let mut cluster = Cluster { people, grpc, http, controller, agents: BTreeMap::new(), directory };
+        let network = builder.network.take();
+        let agents = BTreeMap::new();
+        let mut cluster = Cluster { people, grpc, http, controller, agents, network, directory };
         cluster.wait_for_controller();
         for (host, labels) in &builder.agents {
             cluster.join(host, labels);
@@ -276,9 +288,11 @@ impl Cluster {
     }
 
     fn join_at(&self, port: u16, host: &str, token: &str, root: &str) -> Output {
-        Command::new(binary("fettle-agent"))
-            .arg("join")
-            .args(["--controller", &format!("https://localhost:{port}"), "--token", token, "--root", root])
+        let argv = self.on(host, &[&binary("fettle-agent").display().to_string(), "join"]);
+        let controller = if self.network.is_some() { CONTROLLER } else { "localhost" };
+        Command::new(&argv[0])
+            .args(&argv[1..])
+            .args(["--controller", &format!("https://{controller}:{port}"), "--token", token, "--root", root])
             .arg("--state")
             .arg(self.path(host))
             .stdin(Stdio::null())
@@ -306,8 +320,21 @@ impl Cluster {
 
     fn launch_agent_from(&self, host: &str, program: &Path, env: &[(&str, &str)]) -> Program {
         let state = self.path(host).display().to_string();
-        let argv = [program.display().to_string(), "run".to_owned(), "--state".to_owned(), state];
+        let argv = self.on(host, &[&program.display().to_string(), "run", "--state", &state]);
         Program::start_with(&argv, env, &self.path(&format!("{host}.log")))
+    }
+
+    /// What is typed so that a command runs on a host.
+    fn on(&self, host: &str, argv: &[&str]) -> Vec<String> {
+        let mut all = self.network.as_ref().map_or_else(Vec::new, |network| network.on(host));
+        all.extend(argv.iter().map(|word| (*word).to_owned()));
+        all
+    }
+
+    /// The links of its hosts.
+    #[track_caller]
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("it was built with a network")
     }
 
     /// Starts the agent of a host that has joined from another file, and waits until it is connected.
@@ -413,11 +440,17 @@ fn furnish(directory: &Path, people: &People, builder: &Builder, grpc: u16, http
     }
     write(&at("policy/token"), SOURCE.1.as_bytes());
     write(&at("policy/policy.yaml"), yaml(&policy).as_bytes());
+    let mut names = vec!["localhost", "127.0.0.1"];
+    let mut address = "127.0.0.1";
+    if builder.network.is_some() {
+        names.push(CONTROLLER);
+        address = "0.0.0.0";
+    }
     let controller = json!({
         "state": at("controller"),
-        "grpc": format!("127.0.0.1:{grpc}"),
+        "grpc": format!("{address}:{grpc}"),
         "http": format!("127.0.0.1:{http}"),
-        "names": ["localhost", "127.0.0.1"],
+        "names": names,
         "library": at("library"),
         "policy": at("policy"),
         "roster": at("roster.json"),

@@ -19,11 +19,13 @@ pub mod receiver; // … and what is told
 pub mod systemd; // a host with units
 pub mod fleet; // many hosts in one process
 pub mod proxy; // … far away from their controller
+pub mod network; // … on real links
 pub mod power; // a disk that forgets
 pub mod remains; // what must not be left
 mod wait;
 
 pub use cluster::{Builder, Cluster};
 pub use fleet::Fleet;
+pub use network::Network;
 pub use systemd::Systemd;
 pub use wait::eventually;

@@ -12,6 +12,7 @@ mod matrix; // every point there is, in both ways
 mod power; // … and no power
 mod host; // a step in the middle, and what the agent finds when it comes back
 mod network; // nothing arrives, or late, or in pieces
+mod links; // … on links of the kernel's
 
 use std::fs;
 use std::path::{Path, PathBuf};
