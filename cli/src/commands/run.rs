@@ -248,6 +248,80 @@ mod tests {
     }
 
     #[test]
+    fn a_run_shows_that_it_is_paused_what_it_goes_on_from_and_what_goes_on_from_it() {
+        let out = Output::plain(Format::Table);
+        let follow = |run: &str, how: &str, reason: &str| v1::FollowUp {
+            run: run.into(),
+            how: how.into(),
+            origin: "person ben".into(),
+            reason: reason.into(),
+            hosts: vec!["web-1".into(), "web-2".into()],
+            ..Default::default()
+        };
+        let mut run = example();
+        run.inputs.clear();
+        run.of = Some(follow("run_0", "retry", "the disk is back\u{1b}"));
+        run.hosts[0].steps.clear();
+        run.hosts[0].pause = Some(v1::PauseView { on: true, confirmed: true, reason: "ana: wait".into() });
+        insta::assert_snapshot!(page(&out, &run), @r"
+        host/service-down  run_1  certified
+          by:       person ana   mode approve
+          started:  2020-09-13 12:26:40Z
+          retry of:  run_0: the disk is back\u{1b}
+
+        web-1  … waiting for gate, paused
+          paused by ana: wait; let it go on with: fettle run resume
+          gate: gate_1   → fettle approve gate_1
+        ");
+
+        run.of = None;
+        run.ended_at = run.created_at + 61_000;
+        run.follow_ups = vec![follow("run_2", "retry", ""), follow("run_3", "undo", "it made things worse")];
+        run.hosts[0] = v1::HostRun {
+            host: "web-1".into(),
+            state: "ended".into(),
+            ending: "failed".into(),
+            ..Default::default()
+        };
+        insta::assert_snapshot!(page(&out, &run), @r"
+        host/service-down  run_1  certified
+          by:       person ana   mode approve
+          started:  2020-09-13 12:26:40Z   took 1 min 1 s
+          retry by:  run_2  person ben on web-1, web-2
+          undo by:  run_3  person ben on web-1, web-2: it made things worse
+
+        web-1  ✗ failed  (its agent is away)
+        ");
+
+        (run.ended_at, run.follow_ups) = (0, Vec::new());
+        run.hosts[0] = v1::HostRun {
+            host: "web-1".into(),
+            state: "waiting".into(),
+            waiting_for: "resolve".into(),
+            resolve: "remediate/purge".into(),
+            reason: "the host was switched off".into(),
+            gate: "gate_2".into(),
+            again: true,
+            agent_connected: true,
+            ..Default::default()
+        };
+        insta::assert_snapshot!(page(&out, &run), @r"
+        host/service-down  run_1  certified
+          by:       person ana   mode approve
+          started:  2020-09-13 12:26:40Z
+
+        web-1  … waiting for resolve
+          the host was switched off
+
+          nobody can tell whether remediate/purge took effect (the host was switched off); look at web-1, then say what you found:
+            fettle run resolve run_1 --host web-1 --step remediate/purge --ran --reason '…'
+            fettle run resolve run_1 --host web-1 --step remediate/purge --did-not-run --reason '…'
+          or, to let it run again, which people are asked:
+            fettle approve gate_2
+        ");
+    }
+
+    #[test]
     fn a_plan_is_laid_out_as_for_an_approver_and_nothing_of_it_is_raw() {
         let mut run = example();
         run.hosts[0].plan = fettle_proto::signed::plan::encode(&people::sample_plan()).into();

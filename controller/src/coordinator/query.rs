@@ -180,6 +180,10 @@ impl Handle {
         };
         watching.show_run().await?;
         watching.catch_up().await?;
+        if watching.over {
+            let run = watching.handle.run(run).await?;
+            watching.backlog.extend(run.follow_ups.iter().map(|later| followed(later, watching.seen)));
+        }
         Ok(Box::pin(stream::unfold(watching, |mut watching| async move {
             let next = watching.next().await?;
             Some((next, watching))
@@ -449,4 +453,14 @@ impl Watching {
         self.backlog.push_back(v1::RunEvent { number: self.seen, at, host: String::new(), what });
         Ok(())
     }
+}
+
+/// People have gone on from a run that is over: that is in the history of the other run, and told with this one's.
+fn followed(later: &v1::FollowUp, number: u64) -> v1::RunEvent {
+    let why = if later.reason.is_empty() { String::new() } else { format!(": {}", later.reason) };
+    let hosts = later.hosts.join(", ");
+    let text = format!("{} goes on from it: {} on {hosts}{why}", later.run, later.how);
+    let happened = v1::Happened { kind: "followed".to_owned(), text, who: later.origin.clone() };
+    let what = Some(v1::run_event::What::Happened(happened));
+    v1::RunEvent { number, at: later.created_at, host: String::new(), what }
 }

@@ -28,6 +28,10 @@ fn a_retry_resumes_at_the_step_that_failed_and_both_runs_name_each_other() {
     let (page, _) = scene.typed(0, &["show", &first]);
     assert!(page.contains(&format!("retry by:  {second}  person ana on web-1: the file is there")), "{page}");
 
+    let story = fettle_tests::cluster::told(&scene.cluster.fettle("ana", &["watch", &first]));
+    let followed = format!("ana: {second} goes on from it: retry on web-1: the file is there");
+    assert_eq!(story.matches(&followed).count(), 1, "{story}");
+
     let (said, _) = scene.typed(1, &["retry", &second]);
     assert!(said.contains("is left to retry"), "{said}");
     let (said, _) = scene.typed(13, &["retry", &first]);
