@@ -242,6 +242,49 @@ fn a_run_that_went_on_since_the_backup_goes_on_where_it_is() {
     assert_eq!(fs::read_to_string(cluster.path("stories/a/ledger")).unwrap_or_default(), "low\nhigh\n");
 }
 
+/// Two hosts are in the middle of a run that the backup knows nothing of, and tell of it one after the other; and then once more.
+#[test]
+fn a_run_on_two_hosts_that_the_backup_does_not_know_is_over_when_both_are() {
+    let mut cluster = Cluster::builder().runbook(ALONE).agent("web-1").agent("web-2").start();
+    let file = cluster.path("before.db").display().to_string();
+    let made = controller(&cluster, &["backup", "--to", &file]);
+    assert!(made.status.success(), "{}", told(&made));
+    let dir = cluster.path("stories/two");
+    fs::create_dir_all(&dir).expect("a folder can be made");
+    let input = format!("dir={}", dir.display());
+    let on_two = ["start", "change/alone", "--host", "web-1", "--host", "web-2", "-i", &input, "--detach"];
+    let run = cluster.json("ben", &on_two)["run"].as_str().expect("a start names its run").to_owned();
+    let states = |run: &Value| -> Vec<(String, String, String)> {
+        let hosts = run["hosts"].as_array().into_iter().flatten();
+        let text = |host: &Value, name: &str| host[name].as_str().unwrap_or_default().to_owned();
+        let states = hosts.map(|host| (text(host, "host"), text(host, "state"), text(host, "ending")));
+        let mut states: Vec<_> = states.collect();
+        states.sort_unstable();
+        states
+    };
+    let both = |state: &str, ending: &str| {
+        ["web-1", "web-2"].map(|host| (host.to_owned(), state.to_owned(), ending.to_owned())).to_vec()
+    };
+    fettle_tests::eventually("both steps run", fettle_tests::cluster::LIMIT, || {
+        let begun = fs::read_to_string(dir.join("pid")).unwrap_or_default().lines().count();
+        if begun == 2 { Ok(()) } else { Err(cluster.said()) }
+    });
+    for _ in 0..2 {
+        put_back(&mut cluster, &file);
+        cluster.wait_for_agent("web-2");
+        cluster.until(&run, "goes on on both hosts", |run| states(run) == both("remediating", ""));
+    }
+    fs::write(dir.join("go"), "").expect("written");
+    cluster.until(&run, "has ended on both hosts", |run| states(run) == both("ended", "verified"));
+    assert_eq!(fs::read_to_string(dir.join("ledger")).unwrap_or_default(), "alone\nalone\n");
+    put_back(&mut cluster, &file);
+    cluster.wait_for_agent("web-2");
+    cluster.until(&run, "ended on both hosts", |run| states(run) == both("ended", "verified"));
+    assert_eq!(fs::read_to_string(dir.join("ledger")).unwrap_or_default(), "alone\nalone\n");
+    cluster.controller().kill();
+    history_gives_the_tables(&cluster);
+}
+
 #[test]
 fn a_backup_that_finds_no_space_leaves_nothing_behind() {
     let cluster = Cluster::builder().runbook(STEPS).start();
