@@ -110,15 +110,21 @@ fn what_is_no_whole_backup_of_this_version_is_refused_and_nothing_changes() {
     refused("unread.db", "", &|file| sql(file, "UPDATE events SET body = '{\"no-such-change\":{}}'"));
 }
 
-/// Puts a backup back under a stopped controller, and starts it.
+/// Puts a backup back under a stopped controller, starts it, and waits until it knows of these runs: hosts tell of them one by one.
 #[track_caller]
-fn put_back(cluster: &mut Cluster, file: &str) {
+fn put_back(cluster: &mut Cluster, file: &str, runs: &[&str]) {
     let status = cluster.controller().stop();
     assert!(status.success(), "{status}");
     let restored = controller(cluster, &["restore", "--from", file]);
     assert!(restored.status.success(), "{}", told(&restored));
     cluster.start_controller();
     cluster.wait_for_agent("web-1");
+    for run in runs {
+        fettle_tests::eventually("the run is known", fettle_tests::cluster::LIMIT, || {
+            let shown = cluster.fettle("ana", &["run", "show", run, "-o", "json"]);
+            if shown.status.success() { Ok(()) } else { Err(told(&shown)) }
+        });
+    }
 }
 
 /// What the agent was let go by a backup that knows nothing of it: one run is over, one is at a gate, one is in the middle of a step.
@@ -153,7 +159,7 @@ fn runs_that_only_their_host_knows_are_taken_in_and_nothing_is_run_twice() {
         if there { Ok(()) } else { Err(cluster.said()) }
     });
     let before = receiver.received().len();
-    put_back(&mut cluster, &file);
+    put_back(&mut cluster, &file, &[&over, &running, &gate]);
 
     // The one that is over is known again, with how it ended and what ran.
     assert_eq!(cluster.ending(&over), "verified");
@@ -227,7 +233,7 @@ fn a_run_that_went_on_since_the_backup_goes_on_where_it_is() {
         });
         story.run
     };
-    put_back(&mut cluster, &file);
+    put_back(&mut cluster, &file, &[&run]);
     let high = |run: &Value| {
         let steps = run["hosts"][0]["steps"].as_array().into_iter().flatten();
         steps.filter(|step| step["path"] == "remediate/high").any(|step| step["state"] == "running")
@@ -237,7 +243,7 @@ fn a_run_that_went_on_since_the_backup_goes_on_where_it_is() {
     assert_eq!(cluster.ending(&run), "verified");
     assert_eq!(fs::read_to_string(cluster.path("stories/a/ledger")).unwrap_or_default(), "low\nhigh\n");
     // Once more, with the same backup: everything is told again, and nothing happens.
-    put_back(&mut cluster, &file);
+    put_back(&mut cluster, &file, &[&run]);
     assert_eq!(cluster.ending(&run), "verified");
     assert_eq!(fs::read_to_string(cluster.path("stories/a/ledger")).unwrap_or_default(), "low\nhigh\n");
 }
@@ -270,14 +276,14 @@ fn a_run_on_two_hosts_that_the_backup_does_not_know_is_over_when_both_are() {
         if begun == 2 { Ok(()) } else { Err(cluster.said()) }
     });
     for _ in 0..2 {
-        put_back(&mut cluster, &file);
+        put_back(&mut cluster, &file, &[&run]);
         cluster.wait_for_agent("web-2");
         cluster.until(&run, "goes on on both hosts", |run| states(run) == both("remediating", ""));
     }
     fs::write(dir.join("go"), "").expect("written");
     cluster.until(&run, "has ended on both hosts", |run| states(run) == both("ended", "verified"));
     assert_eq!(fs::read_to_string(dir.join("ledger")).unwrap_or_default(), "alone\nalone\n");
-    put_back(&mut cluster, &file);
+    put_back(&mut cluster, &file, &[&run]);
     cluster.wait_for_agent("web-2");
     cluster.until(&run, "ended on both hosts", |run| states(run) == both("ended", "verified"));
     assert_eq!(fs::read_to_string(dir.join("ledger")).unwrap_or_default(), "alone\nalone\n");
