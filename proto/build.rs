@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("crate::codec::Codec")
         // Decoded by hand, because they count.
         .extern_path(".fettle.v1.Hello", "crate::hello::Hello")
         .extern_path(".fettle.v1.Reports", "crate::reports::Reports")

@@ -57,24 +57,33 @@ pub fn order(run: &RunRow, needed: Needed<'_>) -> OrderRow {
         Work::Verify => (v1::order_content::Work::Verify(v1::Verify { plan_digest }), BEGIN_WITHIN),
     };
     let not_after = start_by.unwrap_or_else(|| needed.now.plus(within));
-    let content = v1::OrderContent {
-        run: run.id.to_string(),
+    let own = v1::OrderContent {
         host: needed.host.to_string(),
         segment: needed.segment,
-        runbook: run.source.bytes(),
-        certificates: run.certificates.iter().map(v1::Signed::from).collect(),
-        inputs: run.inputs.clone().into_iter().collect(),
-        start: run.start.as_ref().map(v1::Signed::from),
         not_after_ms: not_after.0,
         work: Some(work),
-    }
-    .encode_to_vec();
+        ..v1::OrderContent::default()
+    };
+    let content = match run.shared.is_empty() {
+        false => own,
+        // Begun by an earlier version.
+        true => v1::OrderContent {
+            run: run.id.to_string(),
+            runbook: run.source.bytes(),
+            certificates: run.certificates.iter().map(v1::Signed::from).collect(),
+            inputs: run.inputs.clone().into_iter().collect(),
+            start: run.start.as_ref().map(v1::Signed::from),
+            ..own
+        },
+    };
+    let content = Blob::new(content.encode_to_vec());
     OrderRow {
         run: run.id,
         host: needed.host.clone(),
         segment: needed.segment,
-        digest: digest(Tag::Order, &content),
-        content: Blob::new(content),
+        digest: digest(Tag::Order, &[&run.shared.0[..], &content.0[..]].concat()),
+        content,
+        after_shared: !run.shared.is_empty(),
         issued_at: needed.now,
         not_after,
         accepted_at: None,
@@ -82,9 +91,63 @@ pub fn order(run: &RunRow, needed: Needed<'_>) -> OrderRow {
     }
 }
 
-/// The message that carries it.
-pub fn message(order: &OrderRow) -> v1::ToAgent {
-    let order =
-        v1::Order { content: order.content.bytes(), digest: bytes::Bytes::copy_from_slice(&order.digest.0) };
+/// The message that carries an order of a run. Members of a protobuf message may come in any order, and one after the other
+/// is one message.
+pub fn message(run: &RunRow, order: &OrderRow) -> v1::ToAgent {
+    let content = match order.after_shared {
+        true => [&run.shared.0[..], &order.content.0[..]].concat().into(),
+        false => order.content.bytes(),
+    };
+    let order = v1::Order { content, digest: bytes::Bytes::copy_from_slice(&order.digest.0) };
     v1::ToAgent { what: Some(v1::to_agent::What::Order(order)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::row::Origin;
+    use crate::policy::Mode;
+    use crate::run::{Beginning, begin};
+
+    /// The message of an order, whose digest must be that of its content.
+    fn order_of(run: &RunRow, host: &Host) -> v1::OrderContent {
+        let work = Work::Diagnose;
+        let needed =
+            Needed { host, segment: 1, work: &work, plan: None, also_from: None, grant: None, now: At(7) };
+        let row = order(run, needed);
+        let Some(v1::to_agent::What::Order(sent)) = message(run, &row).what else { panic!("an order") };
+        assert_eq!(digest(Tag::Order, &sent.content), row.digest);
+        v1::OrderContent::decode(sent.content).expect("an order")
+    }
+
+    #[test]
+    fn an_order_says_the_same_whether_its_run_keeps_what_they_share_or_an_earlier_version_began_it() {
+        let host: Host = "web-1".parse().expect("a host");
+        let signature = Some(v1::envelope::Signature::Sshsig("signature".into()));
+        let signed = v1::Signed { bytes: "signed".into(), envelope: Some(v1::Envelope { signature }) };
+        let (run, _) = begin(Beginning {
+            id: fettle_runbooks::id::RunId::new(uuid::Uuid::nil()),
+            runbook: "host/x",
+            digest: Digest([1; 32]),
+            bytes: "a runbook".into(),
+            certificates: std::slice::from_ref(&signed),
+            certified: true,
+            inputs: [("mount".to_owned(), "/var".to_owned())].into(),
+            origin: Origin::Person("ana".into()),
+            start: Some(signed.clone()),
+            incident: None,
+            signal: None,
+            mode: Mode::Auto,
+            hosts: vec![host.clone()],
+            of: None,
+            now: At(0),
+        });
+        let earlier = RunRow { shared: Blob::default(), ..run.clone() };
+        let said = order_of(&run, &host);
+        assert_eq!(said, order_of(&earlier, &host));
+        assert_eq!(
+            (said.runbook, said.host, said.start.is_some()),
+            ("a runbook".into(), "web-1".into(), true)
+        );
+    }
 }

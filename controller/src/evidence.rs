@@ -168,6 +168,7 @@ mod tests {
             created_at: At(0),
             ended_at: None,
             of: None,
+            shared: Blob::default(),
         };
         let host_run = HostRunRow {
             run: id,

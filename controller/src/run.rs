@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fettle_proto::v1;
 use fettle_runbooks::id::{Digest, Host, IncidentId, RunId, SignalId};
 use fettle_runbooks::run::{HostRun, Until};
+use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::model::row::{Blob, Earlier, HostRunRow, Origin, RunRow, SignedBlob};
@@ -65,11 +66,12 @@ pub fn begin(beginning: Beginning<'_>) -> (RunRow, Vec<HostRunRow>) {
         Mode::Observe | Mode::Diagnose => Until::Plan,
         Mode::Approve | Mode::Auto => Until::End,
     };
+    let about = about(&beginning.inputs);
     let hosts = beginning.hosts.iter().map(|host| HostRunRow {
         run: beginning.id,
         host: host.clone(),
         runbook: beginning.runbook.to_owned(),
-        about: about(&beginning.inputs),
+        about: about.clone(),
         machine: HostRun::new(until),
         reason: String::new(),
         plan: None,
@@ -81,6 +83,14 @@ pub fn begin(beginning: Beginning<'_>) -> (RunRow, Vec<HostRunRow>) {
         told: None,
     });
     let hosts = hosts.collect();
+    let shared = v1::OrderContent {
+        run: beginning.id.to_string(),
+        runbook: beginning.bytes.clone(),
+        certificates: beginning.certificates.to_vec(),
+        inputs: beginning.inputs.clone().into_iter().collect(),
+        start: beginning.start.clone(),
+        ..v1::OrderContent::default()
+    };
     let run = RunRow {
         id: beginning.id,
         runbook: beginning.runbook.to_owned(),
@@ -98,6 +108,7 @@ pub fn begin(beginning: Beginning<'_>) -> (RunRow, Vec<HostRunRow>) {
         created_at: beginning.now,
         ended_at: None,
         of: beginning.of.map(|(of, _)| of),
+        shared: Blob::new(shared.encode_to_vec()),
     };
     (run, hosts)
 }

@@ -28,6 +28,7 @@ pub mod v1 {
     pub use crate::reports::{Reports, ToldAgain};
 }
 
+pub mod codec; // messages as bytes, in small buffers
 pub mod hello; // the first word of an agent, counted
 pub mod reports; // many at once, counted
 pub mod refusal; // a "no", with its stable code

@@ -212,10 +212,9 @@ impl Desk<'_> {
     pub(super) fn owed(&self, host: &Host) -> Vec<v1::ToAgent> {
         let has = self.model.agents.get(host).map_or(0, |row| row.roster_version);
         let roster = self.in_force.roster.as_ref().filter(|roster| roster.roster.version > has);
-        let cancels = self.model.host_runs.values().filter_map(|row| match &row.machine.state {
-            State::Cancelling { reason, .. } if row.host == *host => Some(cancel(row.run, reason.clone())),
-            State::Cancelling { .. }
-            | State::Created
+        let cancels = self.model.open_on(host).filter_map(|row| match &row.machine.state {
+            State::Cancelling { reason, .. } => Some(cancel(row.run, reason.clone())),
+            State::Created
             | State::Diagnosing
             | State::Planned { .. }
             | State::Remediating
@@ -226,8 +225,10 @@ impl Desk<'_> {
         });
         let pauses = self.pauses_owed(host);
         let orders = self.model.orders_open(host).into_iter().filter(|order| self.may_go(order));
+        let orders =
+            orders.filter_map(|order| Some(dispatch::message(self.model.runs.get(&order.run)?, order)));
         let roster = roster.map(|roster| roster_update(roster)).into_iter();
-        roster.chain(cancels).chain(pauses).chain(orders.map(dispatch::message)).collect()
+        roster.chain(cancels).chain(pauses).chain(orders).collect()
     }
 
     pub(super) fn gone(&mut self, host: &Host, epoch: u64, how: Gone) {

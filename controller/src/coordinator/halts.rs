@@ -77,11 +77,7 @@ impl Desk<'_> {
 
     /// What a host has not confirmed yet.
     pub(super) fn pauses_owed(&self, host: &Host) -> Vec<v1::ToAgent> {
-        let of_host = self.model.host_runs.values().filter(|row| row.host == *host);
-        of_host
-            .filter(|row| row.machine.ended().is_none() && !row.machine.pause.is_confirmed())
-            .map(pause)
-            .collect()
+        self.model.open_on(host).filter(|row| !row.machine.pause.is_confirmed()).map(pause).collect()
     }
 
     /// Whether an order may go out: one that acts waits for the end of a pause.
@@ -92,9 +88,10 @@ impl Desk<'_> {
 
     /// Sends the orders that the host has not taken on.
     pub(super) fn send_again(&mut self, run: RunId, host: &Host) {
+        let Some(row) = self.model.runs.get(&run) else { return };
         let open = self.model.orders_open(host).into_iter();
         let kept = open.filter(|order| order.run == run && order.accepted_at.is_none());
-        let messages: Vec<v1::ToAgent> = kept.map(dispatch::message).collect();
+        let messages: Vec<v1::ToAgent> = kept.map(|order| dispatch::message(row, order)).collect();
         for message in messages {
             self.effect(Effect::Tell(host.clone(), message));
         }

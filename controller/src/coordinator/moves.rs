@@ -96,8 +96,9 @@ impl Desk<'_> {
             now: self.now,
         };
         let order = dispatch::order(run_row, needed);
+        let message = dispatch::message(run_row, &order);
         self.close_orders(run, host);
-        self.effect(Effect::Tell(host.clone(), dispatch::message(&order)));
+        self.effect(Effect::Tell(host.clone(), message));
         self.change(Change::OrderIssued(Box::new(order)));
     }
 
@@ -181,13 +182,9 @@ impl Desk<'_> {
 
     /// A host is free again: whoever waits for it is asked, the oldest first.
     pub(super) fn reconsider(&mut self, host: &Host) {
-        let waiting: Vec<RunId> = self
-            .model
-            .host_runs
-            .values()
-            .filter(|row| row.host == *host && matches!(row.machine.state, State::Waiting(_)))
-            .map(|row| row.run)
-            .collect();
+        let open = self.model.open_on(host);
+        let waiting: Vec<RunId> =
+            open.filter(|row| matches!(row.machine.state, State::Waiting(_))).map(|row| row.run).collect();
         for run in waiting {
             let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { continue };
             match &row.machine.state {
@@ -365,7 +362,7 @@ impl Desk<'_> {
     fn over(&mut self, run: RunId, host: &Host, how: &Final, barred: bool, tell: bool) {
         self.close_orders(run, host);
         let Some(row) = self.model.runs.get(&run) else { return };
-        let (incident, signal, hosts) = (row.incident, row.signal, row.hosts.clone());
+        let (incident, signal) = (row.incident, row.signal);
         if let Some(incident) = incident {
             self.investigated(incident);
             if how.ending == Ending::Verified {
@@ -373,9 +370,6 @@ impl Desk<'_> {
                 self.change(Change::Remediated { incident, look_again_at });
             }
         }
-        let all_ended = hosts.iter().all(|host| {
-            self.model.host_runs.get(&(run, host.clone())).is_none_or(|row| row.machine.ended().is_some())
-        });
         if let Some(signal) = signal.filter(|_| evidence::wanted(how.ending)) {
             let reason = format!("{run} on {host} ended {}: {}", how.ending.word(), how.reason);
             let verdicts = vec![Verdict::new(self.now, "run", Answer::No, reason)];
@@ -384,7 +378,7 @@ impl Desk<'_> {
         if tell {
             self.notify_ended(run, host, how, barred);
         }
-        if all_ended {
+        if self.model.open_hosts(run) == 0 {
             self.change(Change::RunEnded { run });
         }
         self.hear_the_rest(host);

@@ -319,12 +319,7 @@ impl Desk<'_> {
         judged.verdicts.push(Verdict::new(now, "mode", goes, why));
         // Of another mount, or another unit, is not the same.
         let about = run::about(&chosen.inputs);
-        let open = self.model.host_runs.values().find(|row| {
-            row.runbook == name
-                && row.host == chosen.host
-                && row.about == about
-                && row.machine.ended().is_none()
-        });
+        let open = self.model.open_on(&chosen.host).find(|row| row.runbook == name && row.about == about);
         match open {
             Some(row) => {
                 let reason = format!("{} of {name} with these inputs is open on {}", row.run, row.host);

@@ -201,6 +201,7 @@ impl Desk<'_> {
             segment,
             digest,
             content: Blob::new(bytes),
+            after_shared: false,
             issued_at: self.now,
             not_after: At(content.not_after_ms),
             accepted_at: Some(self.now),

@@ -450,14 +450,38 @@ impl Model {
         let Some(row) = self.host_runs.get_mut(&(run, host.clone())) else { return Vec::new() };
         change(row);
         let row = row.clone();
-        self.retake(&row);
+        self.placed(&row);
         vec![RowKey::HostRun(run, host.clone())]
+    }
+
+    /// Keeps what is found by a host run's state.
+    pub(super) fn placed(&mut self, row: &HostRunRow) {
+        self.retake(row);
+        self.readopt(row.run, &row.host, row.told.is_some() && row.machine.ended().is_none());
+        if row.machine.ended().is_some() {
+            self.close(row.run, &row.host);
+        } else if self.open_on.entry(row.host.clone()).or_default().insert(row.run) {
+            *self.open_hosts.entry(row.run).or_default() += 1;
+        }
+    }
+
+    /// A run is not open on a host any more.
+    pub(super) fn close(&mut self, run: RunId, host: &Host) {
+        let Some(open) = self.open_on.get_mut(host).filter(|open| open.contains(&run)) else { return };
+        open.remove(&run);
+        if open.is_empty() {
+            self.open_on.remove(host);
+        }
+        let left = self.open_hosts.get(&run).map_or(0, |left| left.saturating_sub(1));
+        match left {
+            0 => self.open_hosts.remove(&run),
+            left => self.open_hosts.insert(run, left),
+        };
     }
 
     /// A host is taken by the run that changes it now. A run that waits for people holds nothing, except where it waits
     /// because it may have changed something.
-    pub(super) fn retake(&mut self, row: &HostRunRow) {
-        self.readopt(row.run, &row.host, row.told.is_some() && row.machine.ended().is_none());
+    fn retake(&mut self, row: &HostRunRow) {
         let holds = match &row.machine.state {
             State::Remediating | State::Undoing => true,
             State::Verifying { .. } | State::Cancelling { .. } => {

@@ -142,6 +142,10 @@ pub struct Model {
     /// Which runs may be changing a host now, the one it belongs to first. A second one only looks whether what it did
     /// earlier has helped.
     taken: BTreeMap<Host, Vec<RunId>>,
+    /// Which runs have not ended on a host, so that nobody searches all for one host's.
+    open_on: BTreeMap<Host, BTreeSet<RunId>>,
+    /// On how many of its hosts a run has not ended.
+    open_hosts: HashMap<RunId, usize>,
     /// The number of the newest notification.
     last_notification: u64,
     /// When a run that only its host knew was taken in last; forgotten with the process.
@@ -211,6 +215,17 @@ impl Model {
         self.taken.get(host)?.first().copied()
     }
 
+    /// The host runs of a host that have not ended, the oldest run first.
+    pub fn open_on(&self, host: &Host) -> impl Iterator<Item = &HostRunRow> {
+        let runs = self.open_on.get(host).into_iter().flatten();
+        runs.filter_map(|run| self.host_runs.get(&(*run, host.clone())))
+    }
+
+    /// On how many of its hosts a run has not ended.
+    pub fn open_hosts(&self, run: RunId) -> usize {
+        self.open_hosts.get(&run).copied().unwrap_or(0)
+    }
+
     /// Puts a row in, as read from its table; the way a model comes back after a restart.
     pub fn insert(&mut self, row: Row) {
         match row {
@@ -238,7 +253,7 @@ impl Model {
                     times.push(Remediation { at, run: row.run, root, about: row.about.clone() });
                     times.sort_unstable();
                 }
-                self.retake(&row);
+                self.placed(&row);
                 self.host_runs.insert((row.run, row.host.clone()), row);
             }
             Row::Step(row) => {
@@ -363,6 +378,9 @@ impl Model {
     pub fn forget_settled(&mut self, now: At) {
         let runs = &self.runs;
         self.host_runs.retain(|(run, _), _| runs.contains_key(run));
+        self.open_on.values_mut().for_each(|open| open.retain(|run| runs.contains_key(run)));
+        self.open_on.retain(|_, open| !open.is_empty());
+        self.open_hosts.retain(|run, _| runs.contains_key(run));
         // In the order of their ids, which is that of their coming: of two under one key the later one counts.
         let all: Vec<(SignalId, At)> = self
             .signals
@@ -385,6 +403,7 @@ impl Model {
         self.gates.retain(|_, gate| gate.run != run);
         for host in row.hosts {
             self.readopt(run, &host, false);
+            self.close(run, &host);
             self.host_runs.remove(&(run, host));
         }
     }

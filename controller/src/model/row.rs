@@ -34,6 +34,11 @@ impl Blob {
         Blob(Bytes::copy_from_slice(bytes))
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The same bytes, for a message.
     pub fn bytes(&self) -> Bytes {
         self.0.clone()
@@ -231,6 +236,9 @@ pub struct RunRow {
     /// The run that it goes on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<Earlier>,
+    /// What the content of every order of it begins with: the same for all its hosts, so that it is kept once.
+    #[serde(default, skip_serializing_if = "Blob::is_empty")]
+    pub shared: Blob,
 }
 
 /// The plan of one host run.
@@ -351,9 +359,12 @@ pub struct OrderRow {
     pub host: Host,
     /// The segment's number.
     pub segment: u32,
-    /// The exact bytes of the order's content, produced once.
+    /// The exact bytes of the order's content, produced once; without those that its run's orders share, where `after_shared`.
     pub content: Blob,
-    /// Their digest.
+    /// Whether what the run's orders share comes before these bytes. Earlier versions kept them whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub after_shared: bool,
+    /// Digest of the whole content.
     pub digest: Digest,
     /// When it was issued.
     pub issued_at: At,

@@ -9,8 +9,9 @@ use crate::model::Row;
 /// have members that version 1 does without. 3: history knows `signal-taken`, signals and host runs have more members. 4: runs know
 /// what they go on from, in a table more. 5: history knows `restored` and `adopted`, and agents have one more member. 6: history
 /// knows `marked`, `pause-asked`, `pause-confirmed` and `again-asked`, and host runs can be paused. 7: history knows
-/// `missed`, and of host runs that were taken in whether their host has told of them.
-pub(super) const VERSION: u32 = 7;
+/// `missed`, and of host runs that were taken in whether their host has told of them. 8: what the orders of a run share is kept once,
+/// with the run.
+pub(super) const VERSION: u32 = 8;
 
 /// Every table keeps its row whole in `body` (JSON); the other columns are what is searched by.
 const TABLES: &str = "
@@ -96,18 +97,20 @@ pub(super) fn write_record(connection: &Connection, record: &Record) -> rusqlite
     Ok(())
 }
 
-/// Writes a row in place of the one with its key.
+/// Writes a row, or what is new in the one with its key: indexes of columns that stay as they are need not be touched.
 pub(super) fn write_row(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
     let put = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
         connection.prepare_cached(sql)?.execute(values).map(|_| ())
     };
     match row {
         Row::Signal(row) => put(
-            "INSERT OR REPLACE INTO signals (id, received_at, body) VALUES (?1, ?2, ?3)",
+            "INSERT INTO signals (id, received_at, body) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET received_at = excluded.received_at, body = excluded.body",
             params![row.id.to_string(), row.signal.received_at.0, encode(row)?],
         ),
         Row::Incident(row) => put(
-            "INSERT OR REPLACE INTO incidents (id, open, body) VALUES (?1, ?2, ?3)",
+            "INSERT INTO incidents (id, open, body) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET open = excluded.open, body = excluded.body",
             params![row.id.to_string(), row.closed.is_none(), encode(row)?],
         ),
         Row::Run(row) => {
@@ -116,20 +119,24 @@ pub(super) fn write_row(connection: &Connection, row: &Row) -> rusqlite::Result<
                 put(sql, params![of.run.to_string(), row.id.to_string()])?;
             }
             put(
-                "INSERT OR REPLACE INTO runs (id, open, body) VALUES (?1, ?2, ?3)",
+                "INSERT INTO runs (id, open, body) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT DO UPDATE SET open = excluded.open, body = excluded.body",
                 params![row.id.to_string(), row.ended_at.is_none(), encode(row)?],
             )
         }
         Row::HostRun(row) => put(
-            "INSERT OR REPLACE INTO host_runs (run, host, remediated_at, body) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO host_runs (run, host, remediated_at, body) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO UPDATE SET remediated_at = excluded.remediated_at, body = excluded.body",
             params![row.run.to_string(), row.host.as_str(), row.remediated_at.map(|at| at.0), encode(row)?],
         ),
         Row::Step(row) => put(
-            "INSERT OR REPLACE INTO steps (run, host, path, attempt, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO steps (run, host, path, attempt, body) VALUES (?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT DO UPDATE SET body = excluded.body",
             params![row.run.to_string(), row.host.as_str(), row.path, row.attempt, encode(row)?],
         ),
         Row::Order(row) => put(
-            "INSERT OR REPLACE INTO orders (run, host, segment, open, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO orders (run, host, segment, open, body) VALUES (?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT DO UPDATE SET open = excluded.open, body = excluded.body",
             params![
                 row.run.to_string(),
                 row.host.as_str(),
@@ -139,7 +146,8 @@ pub(super) fn write_row(connection: &Connection, row: &Row) -> rusqlite::Result<
             ],
         ),
         Row::Gate(row) => put(
-            "INSERT OR REPLACE INTO gates (id, run, open, body) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO gates (id, run, open, body) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO UPDATE SET run = excluded.run, open = excluded.open, body = excluded.body",
             params![
                 row.id.to_string(),
                 row.run.to_string(),
@@ -148,19 +156,23 @@ pub(super) fn write_row(connection: &Connection, row: &Row) -> rusqlite::Result<
             ],
         ),
         Row::Agent(row) => put(
-            "INSERT OR REPLACE INTO agents (host, body) VALUES (?1, ?2)",
+            "INSERT INTO agents (host, body) VALUES (?1, ?2) \
+             ON CONFLICT DO UPDATE SET body = excluded.body",
             params![row.host.as_str(), encode(row)?],
         ),
         Row::Token(row) => put(
-            "INSERT OR REPLACE INTO tokens (hash, expires_at, body) VALUES (?1, ?2, ?3)",
+            "INSERT INTO tokens (hash, expires_at, body) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at, body = excluded.body",
             params![row.hash, row.expires_at.0, encode(row)?],
         ),
         Row::Session(row) => put(
-            "INSERT OR REPLACE INTO sessions (hash, expires_at, body) VALUES (?1, ?2, ?3)",
+            "INSERT INTO sessions (hash, expires_at, body) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at, body = excluded.body",
             params![row.hash, row.expires_at.0, encode(row)?],
         ),
         Row::Notification(row) => put(
-            "INSERT OR REPLACE INTO notifications (id, open, body) VALUES (?1, ?2, ?3)",
+            "INSERT INTO notifications (id, open, body) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET open = excluded.open, body = excluded.body",
             params![row.id as i64, row.next_at.is_some(), encode(row)?],
         ),
     }

@@ -219,6 +219,7 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
                 created_at: at,
                 ended_at: None,
                 of: None,
+                shared: Blob::new(vec![b, a]),
             }),
             hosts: vec![HostRunRow {
                 run,
@@ -258,6 +259,7 @@ fn change(kind: u8, a: u8, b: u8) -> Change {
             host,
             segment: attempt,
             content: Blob::new(vec![b]),
+            after_shared: true,
             digest,
             issued_at: at,
             not_after: at,
@@ -492,6 +494,19 @@ proptest! {
         let stored: std::collections::BTreeMap<_, _> =
             store.rows().unwrap().into_iter().map(|row| (row.key(), row)).collect();
         prop_assert_eq!(&stored, &writer.model.rows());
+        // What is found by host is what is there.
+        for model in [&writer.model, &store.load(At(i64::MIN)).unwrap()] {
+            let all = model.host_runs.values().filter(|row| row.machine.ended().is_none());
+            let open: Vec<&HostRunRow> = all.collect();
+            for host in [0, 1].map(host) {
+                let here: Vec<&HostRunRow> = open.iter().filter(|row| row.host == host).copied().collect();
+                prop_assert_eq!(model.open_on(&host).collect::<Vec<_>>(), here);
+            }
+            for run in model.runs.keys() {
+                let hosts = open.iter().filter(|row| row.run == *run).count();
+                prop_assert_eq!(model.open_hosts(*run), hosts);
+            }
+        }
         // What is loaded to go on with is part of that, and nothing else.
         for (key, row) in store.load(At(i64::MIN)).unwrap().rows() {
             prop_assert_eq!(stored.get(&key), Some(&row));

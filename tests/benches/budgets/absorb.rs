@@ -1,5 +1,6 @@
 //! Alerts that come again and again, through HTTP, each answered when it is durable.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,15 +39,16 @@ pub(crate) fn measure() {
 /// Alerts per second that are taken in.
 fn sustained(cluster: &Cluster, group: usize) -> f64 {
     let (stop, taken) = (AtomicBool::new(false), AtomicU64::new(0));
+    let all_known = Barrier::new(SOURCES + 1);
     thread::scope(|scope| {
         for source in 0..SOURCES {
-            let (stop, taken) = (&stop, &taken);
+            let (stop, taken, all_known) = (&stop, &taken, &all_known);
             let bodies = bodies(source, group);
             let mut webhook = Webhook::open(cluster);
             scope.spawn(move || {
-                // Each is new once.
+                // Each is new once, which is not counted.
                 bodies.iter().for_each(|body| webhook.post(body));
-                taken.store(0, Ordering::Relaxed);
+                all_known.wait();
                 for body in bodies.iter().cycle() {
                     if stop.load(Ordering::Relaxed) {
                         return;
@@ -56,11 +58,10 @@ fn sustained(cluster: &Cluster, group: usize) -> f64 {
                 }
             });
         }
-        // The new ones are not counted.
-        thread::sleep(Duration::from_secs(5));
-        let (before, began) = (taken.load(Ordering::Relaxed), Instant::now());
+        all_known.wait();
+        let began = Instant::now();
         thread::sleep(SUSTAINED);
-        let rate = (taken.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+        let rate = taken.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         rate
     })

@@ -38,11 +38,27 @@ pub const POSSIBLE: bool = cfg!(any(debug_assertions, feature = "crash-points"))
 pub fn point(_name: &'static str) {}
 
 #[cfg(any(debug_assertions, feature = "crash-points"))]
-pub use armed::{cut, point};
+pub use armed::point;
+
+/// The power of the disk fails that is mounted at a directory: it takes nothing any more, and has what was durable.
+///
+/// # Errors
+/// When it is no ext4, or this process is not allowed to.
+#[expect(unsafe_code, reason = "no crate offers this call; it reads the flag it is given and nothing else")]
+pub fn cut(disk: &std::path::Path) -> std::io::Result<()> {
+    use rustix::ioctl::{Setter, ioctl, opcode};
+    /// `EXT4_IOC_SHUTDOWN`.
+    const SHUTDOWN: rustix::ioctl::Opcode = opcode::read::<u32>(b'X', 125);
+    /// `EXT4_GOING_FLAGS_NOLOGFLUSH`.
+    const AT_ONCE: u32 = 2;
+    // SAFETY: the kernel reads one u32 from the pointer it is given.
+    std::fs::File::open(disk).and_then(|disk| unsafe {
+        ioctl(disk, Setter::<SHUTDOWN, u32>::new(AT_ONCE)).map_err(std::io::Error::from)
+    })
+}
 
 #[cfg(any(debug_assertions, feature = "crash-points"))]
 mod armed {
-    use std::fs::File;
     use std::path::{Path, PathBuf};
     use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -102,31 +118,11 @@ mod armed {
 
     fn die(told: &str) -> ! {
         let disk = told.split_whitespace().find_map(|word| word.strip_prefix("power="));
-        if let Some(Err(error)) = disk.map(|disk| cut(Path::new(disk))) {
+        if let Some(Err(error)) = disk.map(|disk| super::cut(Path::new(disk))) {
             eprintln!("fettle: the power does not fail: {error}");
         }
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         // SIGKILL has been delivered before the call returns; this is for readers of the types.
         std::process::abort();
-    }
-
-    /// The power of the disk fails that is mounted at a directory: it takes nothing any more, and has what was durable.
-    ///
-    /// # Errors
-    /// When it is no ext4, or this process is not allowed to.
-    #[expect(
-        unsafe_code,
-        reason = "no crate offers this call; it reads the flag it is given and nothing else"
-    )]
-    pub fn cut(disk: &Path) -> std::io::Result<()> {
-        use rustix::ioctl::{Setter, ioctl, opcode};
-        /// `EXT4_IOC_SHUTDOWN`.
-        const SHUTDOWN: rustix::ioctl::Opcode = opcode::read::<u32>(b'X', 125);
-        /// `EXT4_GOING_FLAGS_NOLOGFLUSH`.
-        const AT_ONCE: u32 = 2;
-        // SAFETY: the kernel reads one u32 from the pointer it is given.
-        File::open(disk).and_then(|disk| unsafe {
-            ioctl(disk, Setter::<SHUTDOWN, u32>::new(AT_ONCE)).map_err(std::io::Error::from)
-        })
     }
 }
