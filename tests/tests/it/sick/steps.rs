@@ -116,7 +116,7 @@ fn a_step_that_forks_without_end_is_ended_whole_and_the_host_answers_meanwhile()
         return;
     }
     let crowd = start(&cluster, "sick/crowd");
-    eventually("all are born", 3 * LIMIT, || {
+    eventually("all are born", 6 * LIMIT, || {
         let spool = fs::read_dir(cluster.path("web-1/attempts")).into_iter().flatten().flatten();
         let said = spool.filter(|entry| entry.file_name().to_string_lossy().starts_with(&crowd));
         let born = said.filter(|entry| {

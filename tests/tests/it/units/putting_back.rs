@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use fettle_tests::cluster::LIMIT;
+use fettle_tests::eventually;
+
 use super::{Scene, WEB, act, half};
 
 /// Crashes again and again, until somebody has mended it.
@@ -124,8 +127,12 @@ fn what_a_retry_puts_back_is_how_the_unit_was_before_the_first_run_that_tried_th
     machine.ok(&["systemctl", "stop", "loop"]);
 
     // It ran; two runs leave it down.
-    machine.unit("web.service", "[Service]\nExecStart=sh -c 'test ! -e /run/bad && exec sleep 1000'\n");
+    machine.unit(
+        "web.service",
+        "[Service]\nExecStart=sh -c 'test ! -e /run/bad && touch /run/up && exec sleep 1000'\n",
+    );
     machine.ok(&["systemctl", "start", "web"]);
+    eventually("it is past what would end it", LIMIT, || fs::metadata(machine.path("/run/up")).map(drop));
     machine.write("/run/bad", "");
     let first = scene.expect("unit/half-restart", "web", "failed");
     let second = scene.follow("retry", &first, "failed");
