@@ -7,7 +7,7 @@ use super::attempt::Ended;
 use super::cgroup::Cgroup;
 use super::clock;
 use super::place::{Place, Start, Started};
-use super::shim::not_started;
+use super::shim::{self, not_started};
 
 /// How long a shim that is dead may still be counted.
 const LEAVING: Duration = Duration::from_millis(50);
@@ -64,6 +64,7 @@ pub(crate) fn look(place: &Place) -> io::Result<Found> {
     if free.is_none() {
         return Ok(Found::Running);
     }
+    shim::give_back(place);
     let started = match place.started()? {
         Start::Made(started) => started,
         Start::Never => return Ok(Found::NotStarted),

@@ -15,6 +15,8 @@
 mod exit; // how the result gets to the disk
 mod watch; // the step's life
 
+pub(crate) use exit::give_back;
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 

@@ -35,6 +35,17 @@ pub(super) fn reserve(place: &Place) -> io::Result<Exit> {
     }
 }
 
+/// Gives back the space that dead shims had reserved: the attempt may be remembered for long. What they wrote stays.
+pub(crate) fn give_back(place: &Place) {
+    for entry in std::fs::read_dir(place.dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("exit.") && name.ends_with(".tmp")) {
+            let file = File::options().write(true).open(entry.path());
+            let _ = file.and_then(|file| file.set_len(file.metadata()?.len()));
+        }
+    }
+}
+
 impl Exit {
     /// Makes the result durable, then visible, then durably visible.
     pub(super) fn leave(mut self, place: &Place, ended: &Ended) -> io::Result<()> {
@@ -63,5 +74,26 @@ impl Exit {
         use std::io::Seek as _;
         self.file.rewind()?;
         self.file.write_all(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_a_dead_shim_had_reserved_is_given_back_and_what_it_wrote_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::at(dir.path().to_owned());
+        let mut exit = reserve(&place).unwrap();
+        exit.write(b"half").unwrap();
+        exit.file.sync_all().unwrap();
+        let blocks = || std::fs::metadata(&exit.path).unwrap().blocks();
+        let reserved = blocks();
+        crate::works::recovery::look(&place).unwrap();
+        assert!(blocks() <= 8, "{} of {reserved} blocks", blocks());
+        assert_eq!(std::fs::read(&exit.path).unwrap(), b"half");
     }
 }
