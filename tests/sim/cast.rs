@@ -19,6 +19,9 @@ use crate::host::EPOCH_MS;
 /// The symptom is there from this use of `/var` on, percent.
 pub(crate) const TOO_FULL: f64 = 85.0;
 
+/// The runbook that looks whether the symptom is gone.
+pub(crate) const MENDS: &str = "sim/mend";
+
 /// A step without risk, a risky one that may not repeat, and a look whether it helped.
 pub(crate) const MEND: &str = r#"fettle: 1
 runbook: sim/mend
@@ -92,6 +95,37 @@ verify:
     that: disk("/var").used_percent >= 0
 "#;
 
+/// Steps in a row that may not repeat, each with its own way of failing: what a retry goes on with and an undo takes back.
+pub(crate) const WALK: &str = r#"fettle: 1
+runbook: sim/walk
+title: Go through a row of steps
+owner: sim
+description: |
+  None of them may happen twice.
+remediate:
+  - id: one
+    risk: low
+    run: [sim, one]
+    timeout: 15s
+    repeat: never
+    undo: [sim, not, one]
+  - id: two
+    risk: low
+    run: [sim, two]
+    timeout: 15s
+    repeat: never
+    undo: [sim, not, two]
+  - id: three
+    risk: medium
+    run: [sim, three]
+    timeout: 15s
+    repeat: never
+    undo: none
+verify:
+  - id: there
+    that: disk("/var").used_percent >= 0
+"#;
+
 /// | Person | Scopes | |
 /// | --- | --- | --- |
 /// | ana | approve, operate, start | looks at steps whose outcome is unknown |
@@ -139,7 +173,7 @@ impl Cast {
         };
         let root = key("root");
         let signed = signed::sign(&root, Namespace::Roster, &roster.encode()).expect("the root signs");
-        let entries = [MEND, TEND].map(|text| {
+        let entries = [MEND, TEND, WALK].map(|text| {
             let entry = entry(text, &keys["rosa"]);
             (entry.runbook.name().to_owned(), Arc::new(entry))
         });

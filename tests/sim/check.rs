@@ -7,30 +7,47 @@
 //! | Name | Holds |
 //! | --- | --- |
 //! | once | an attempt is started at most once, whoever dies |
-//! | again | a step that must not repeat is started again only after somebody said that it did not run |
+//! | again | a step that must not repeat is started again only when people have signed for that |
+//! | done | what a plan says was done in an earlier run is not done again, and what was done is said to be |
+//! | undo | an undo is of something that is done, and not undone since |
+//! | paused | when a host has confirmed a pause, nothing that acts begins until the run goes on |
 //! | gate | nothing of a gate starts before it is approved |
 //! | plan | what runs is what the plan says, word for word |
 //! | truth | an outcome is what really happened; `verified` needs the symptom to have been away |
 //! | unknown | a run does not end while a step's outcome is unknown |
 //! | ended | what has ended never changes |
 //! | kept | what was acknowledged is in the history |
-//! | epoch | an epoch is given once |
+//! | epoch | an epoch is given once, and what a lower one says commits nothing |
 //! | cause | what has not ended has something that will move it |
+//! | liveness | when nothing goes wrong any more, everything ends |
+//! | fold | the tables are what the events make |
+//! | agent | no agent goes down by itself, but for a disk that failed |
+//! | alive | when everything has ended, nothing that acts lives on |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fettle_controller::model::row::GateState;
+use fettle_controller::model::row::{GateState, Leaf};
 use fettle_controller::model::{Change, Model};
 use fettle_controller::store::Record;
-use fettle_proto::signed::{Decision, plan};
+use fettle_proto::signed::{Decision, Request, Start, plan};
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, Host, RunId};
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
 use fettle_runbooks::run::{Ending, State, Wait};
 use fettle_runbooks::runbook::{Repeat, Risk};
 
+use crate::cast::MENDS;
 use crate::host::{Entry, What};
 use crate::people::Ack;
+use crate::trace::count;
+
+mod chain; // what became of a step over all its runs
+
+use chain::{Became, Chains};
+
+/// What is under way on a host when it confirms a pause may still begin: a shim has taken its lock and says so in milliseconds.
+const UNDER_WAY: Duration = Duration::from_millis(100);
 
 /// A rule that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,18 +87,41 @@ pub(crate) struct Checker {
     plans: BTreeMap<Digest, Plan>,
     approved: BTreeSet<Digest>,
     of_run: BTreeMap<(RunId, Host), Digest>,
-    /// Somebody said of this step that it did not run.
-    absolved: BTreeSet<(Host, RunId, String)>,
+    /// After this attempt people signed for another one.
+    signed_for: BTreeSet<Attempt>,
+    /// A person signed, in a start that goes on from another run, that this step did not run in that one.
+    said_not: BTreeSet<(Host, RunId, String)>,
+    chains: Chains,
+    /// Since when a host has known that a run is paused.
+    paused: BTreeMap<(RunId, Host), Duration>,
+    /// The time of what is told now.
+    now: Duration,
     epochs: BTreeMap<Host, u64>,
     acks: Vec<(u64, Ack)>,
+    /// Hosts whose journal was deleted.
+    forgetful: BTreeSet<Host>,
     /// Hosts whose whole disk was put back or copied: they cannot know what they did.
     amnesiac: BTreeSet<Host>,
     /// A backup was put back: what came after it is known to hosts alone.
     restored: bool,
 }
 
-/// The step of a plan that a path names, and whether it is its undo.
+/// What is found on a host when everything is over.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Left {
+    /// What acts and lives.
+    pub(crate) alive: Vec<(RunId, String, u32)>,
+    /// Why agents went down that nobody had asked to.
+    pub(crate) why_down: Vec<String>,
+    /// The epoch on its disk.
+    pub(crate) epoch: u64,
+}
+
+/// The step of a plan that a path names, and whether it is its undo. In the plan of an undo, undos are steps.
 fn step<'p>(plan: &'p Plan, path: &str) -> Option<(&'p PlannedStep, bool)> {
+    if let Some(step) = plan.steps.iter().find(|step| step.path == path) {
+        return Some((step, false));
+    }
     let undo = path.strip_suffix("/undo");
     let named = undo.unwrap_or(path);
     plan.steps.iter().find(|step| step.path == named).map(|step| (step, undo.is_some()))
@@ -100,9 +140,19 @@ fn words(work: &PlannedWork) -> Option<Vec<String>> {
 }
 
 impl Checker {
+    /// What is told from here on happens now.
+    pub(crate) fn at(&mut self, now: Duration) {
+        self.now = now;
+    }
+
     /// This host's disk was put back to what it was, or there are two of it.
     pub(crate) fn forgets(&mut self, host: Host) {
         self.amnesiac.insert(host);
+    }
+
+    /// This host's journal was deleted.
+    pub(crate) fn loses_journal(&mut self, host: Host) {
+        self.forgetful.insert(host);
     }
 
     /// Whether a host cannot know what it did.
@@ -163,6 +213,7 @@ impl Checker {
         if let Change::AgentConnected(row) = change {
             let highest = self.epochs.entry(row.host.clone()).or_default();
             let excused = self.amnesiac.contains(&row.host) || self.restored;
+            count("rule epoch: an epoch is given");
             if row.epoch <= *highest && !excused {
                 return broken("epoch", format!("{} gets epoch {} after {highest}", row.host, row.epoch));
             }
@@ -177,6 +228,9 @@ impl Checker {
                 rule: "plan",
                 how: format!("the plan of {run} on {host} cannot be read: {error}"),
             })?;
+            if let Some(of) = &plan.of {
+                self.chains.follows(*run, of.run);
+            }
             self.plans.insert(row.digest, plan);
             self.of_run.insert((*run, host.clone()), row.digest);
         }
@@ -186,10 +240,34 @@ impl Checker {
             if !gate.decisions.iter().any(|decision| decision.approves) {
                 return broken("gate", format!("{} is approved, and nobody approved it", gate.id));
             }
+            let request = Request::decode(&gate.request.bytes()).map_err(|error| Broken {
+                rule: "gate",
+                how: format!("the request of {} cannot be read: {error}", gate.id),
+            })?;
+            if let Some(again) = request.again {
+                let attempt = |leaf: &Leaf| (leaf.host.clone(), gate.run, again.path.clone(), again.attempt);
+                self.signed_for.extend(gate.leaves.iter().map(attempt));
+            }
             self.approved.extend(gate.leaves.iter().map(|leaf| leaf.plan));
         }
-        if let Change::Resolved { run, host, path, ran: false, .. } = change {
-            self.absolved.insert((host.clone(), *run, path.clone()));
+        if let Change::RunCreated { run, .. } = change
+            && let Some(start) = &run.start
+            && let Ok(start) = Start::decode(&start.bytes.bytes())
+            && let Some(of) = start.of
+        {
+            let denied = of.found.into_iter().filter(|(_, ran)| !ran);
+            self.said_not.extend(denied.map(|((host, path), _)| (host, run.id, path)));
+        }
+        // What a host says late of a pause that is over already counts for nothing.
+        if let Change::PauseConfirmed { run, host, on: true } = change
+            && self.model.host_runs.get(&(*run, host.clone())).is_some_and(|row| row.machine.pause.on)
+        {
+            self.paused.entry((*run, host.clone())).or_insert(self.now);
+        }
+        if let Change::PauseAsked { run, hosts, on: false, .. } = change {
+            for host in hosts {
+                self.paused.remove(&(*run, host.clone()));
+            }
         }
         if let Change::StepEnded(end) = change
             && end.path.starts_with("remediate/")
@@ -212,6 +290,7 @@ impl Checker {
         }
         let nothing = Truth::default();
         let truth = self.truth.get(key).unwrap_or(&nothing);
+        count(format!("rule truth: {outcome}"));
         let right = match outcome {
             "succeeded" => truth.done == Some(0) || self.probed(*run, host, path),
             "failed" => truth.done.is_some_and(|code| code != 0) || truth.begun == 0,
@@ -237,7 +316,10 @@ impl Checker {
     }
 
     fn ending(&self, run: RunId, host: &Host, ending: Ending) -> Result<(), Broken> {
-        if ending == Ending::Verified && !self.amnesiac.contains(host) {
+        count("rule ended");
+        let mends = self.model.runs.get(&run).is_some_and(|run| run.runbook == MENDS);
+        if ending == Ending::Verified && mends && !self.amnesiac.contains(host) {
+            count("rule truth: verified");
             let acted = self.acted.get(&(run, host.clone())).copied().unwrap_or_default();
             let away = self.away.get(host).copied();
             if away.is_none_or(|away| away < acted) {
@@ -261,6 +343,9 @@ impl Checker {
             })
         };
         for (path, (attempt, state)) in last {
+            if state == "unknown" && path.starts_with("remediate/") {
+                count("rule unknown");
+            }
             if state == "unknown" && path.starts_with("remediate/") && !resolved(path) {
                 let how = format!(
                     "{run} on {host} ended {}, and the outcome of attempt {attempt} of {path} is unknown",
@@ -284,9 +369,20 @@ impl Checker {
             What::Died => truth.died = true,
         }
         let begun = truth.begun;
+        let before = |chains: &Chains, undo: bool| {
+            let path = entry.path.strip_suffix("/undo").unwrap_or(&entry.path);
+            // What this run has undone itself does not count for its undos: they may be tried again.
+            let counts = |run: RunId, of_undo: bool| run != entry.run || (undo && !of_undo);
+            chains.became(entry.run, &entry.host, path, counts)
+        };
+        let was = before(&self.chains, entry.path.ends_with("/undo"));
+        if entry.acts {
+            self.chains.entry(entry);
+        }
         if !entry.acts || !matches!(entry.what, What::Begun) || self.amnesiac.contains(&entry.host) {
             return Ok(());
         }
+        count("rule once");
         self.acted.insert((entry.run, entry.host.clone()), entry.at);
         let Entry { host, run, path, attempt, .. } = entry;
         if begun > 1 {
@@ -316,17 +412,29 @@ impl Checker {
                 format!("{path} of {run} on {host} ran {:?}, and the plan says {planned:?}", entry.words),
             );
         }
+        let plan = &self.plans[&digest];
+        count("rule plan");
+        self.is_paused(entry)?;
+        self.goes_on(entry, plan, step, was)?;
+        if step.risk >= Risk::Medium {
+            count("rule gate");
+        }
         if step.risk >= Risk::Medium && !self.approved.contains(&digest) {
             return broken(
                 "gate",
                 format!("{path} of {run} on {host} was started, and nobody has approved {digest}"),
             );
         }
-        let repeats = step.repeat == Repeat::Safe || step.check.is_some() || step.retry.times > 0;
-        let before = (1..*attempt).any(|before| {
-            self.truth.get(&(host.clone(), *run, path.clone(), before)).is_some_and(|truth| truth.begun > 0)
+        let repeats = step.repeat == Repeat::Safe || step.check.is_some();
+        let attempt_before = (1..*attempt).rev().find_map(|before| {
+            let key = (host.clone(), *run, path.clone(), before);
+            self.truth.get(&key).filter(|truth| truth.begun > 0)?;
+            Some(self.signed_for.contains(&key))
         });
-        if before && !repeats && !self.absolved.contains(&(host.clone(), *run, path.clone())) {
+        if attempt_before.is_some() && !repeats {
+            count("rule again");
+        }
+        if attempt_before == Some(false) && !repeats {
             return broken(
                 "again",
                 format!(
@@ -337,9 +445,72 @@ impl Checker {
         Ok(())
     }
 
+    /// Nothing that acts begins once its host has confirmed a pause.
+    fn is_paused(&self, entry: &Entry) -> Result<(), Broken> {
+        let Entry { host, run, path, .. } = entry;
+        let Some(since) = self.paused.get(&(*run, host.clone())) else { return Ok(()) };
+        let late = entry.at.saturating_sub(*since);
+        if late <= UNDER_WAY {
+            return Ok(());
+        }
+        let how = format!("{path} of {run} on {host} began {late:?} after the host had confirmed a pause");
+        broken("paused", how)
+    }
+
+    /// What goes on from an earlier run repeats nothing of it that is done, and undoes nothing else. `was`: what had become of
+    /// the step before.
+    fn goes_on(&self, entry: &Entry, plan: &Plan, step: &PlannedStep, was: Became) -> Result<(), Broken> {
+        let Entry { host, run, path, .. } = entry;
+        if path.ends_with("/undo") {
+            count("rule undo");
+            if matches!(was, Became::Nothing | Became::Failed | Became::Undone) {
+                return broken("undo", format!("{path} of {run} on {host} undoes what is {was:?}"));
+            }
+            return Ok(());
+        }
+        let Some(of) = plan.of.as_ref().filter(|of| of.how == FollowUp::Retry) else { return Ok(()) };
+        count("rule done");
+        if let Some(done_in) = step.done_in {
+            let how =
+                format!("{path} of {run} on {host} was done in {done_in}, says its plan, and began again");
+            return broken("done", how);
+        }
+        // A host whose journal was deleted says in the plan that it remembers nothing: people see that before they agree.
+        let forgot =
+            self.forgetful.contains(host) && of.says.iter().any(|said| said.contains("does not remember"));
+        let denied = self.said_not.contains(&(host.clone(), *run, path.clone()));
+        // The row of what is not done again ends at the first step that was tried and is not done.
+        let ended = |step: &PlannedStep| {
+            let became = self.chains.became(*run, host, &step.path, |of, _| of != *run);
+            step.done_in.is_none()
+                && became != Became::Done
+                && self.chains.left_a_trace(*run, host, &step.path)
+        };
+        let row_is_over = plan.steps.iter().take_while(|step| step.path != *path).any(ended);
+        if step.repeat == Repeat::Safe || forgot || denied || row_is_over {
+            return Ok(());
+        }
+        match was {
+            Became::Done => {
+                let how =
+                    format!("{path} of {run} on {host} was done in the chain of {}, and began again", of.run);
+                broken("done", how)
+            }
+            Became::Midway | Became::HalfUndone if step.check.is_none() => {
+                let how = format!(
+                    "nobody said what {path} did in the chain of {}, and it began again in {run} on {host}",
+                    of.run
+                );
+                broken("again", how)
+            }
+            Became::Nothing | Became::Failed | Became::Midway | Became::Undone | Became::HalfUndone => Ok(()),
+        }
+    }
+
     /// Somebody was told that something is done. It is in the history already, and stays there.
     pub(crate) fn ack(&mut self, ack: Ack) -> Result<(), Broken> {
         self.holds(&ack)?;
+        count(format!("rule kept: {}", ack.word()));
         self.acks.push((self.model.last_event, ack));
         Ok(())
     }
@@ -357,6 +528,12 @@ impl Checker {
             Ack::Resolved(run, host, path) => self.history.iter().any(|it| {
                 matches!(&it.change, Change::Resolved { run: of, host: on, path: what, .. } if of == run && on == host && what == path)
             }),
+            Ack::Paused(run, whether) => self.history.iter().any(|it| {
+                matches!(&it.change, Change::PauseAsked { run: of, on, .. } if of == run && on == whether)
+            }),
+            Ack::AskedAgain(run, host, path) => self.history.iter().any(|it| {
+                matches!(&it.change, Change::AgainAsked { run: of, host: on, path: what, .. } if of == run && on == host && what == path)
+            }),
             Ack::Signalled(signal) => self.model.signals.contains_key(signal),
         };
         if there { Ok(()) } else { broken("kept", format!("acknowledged, and not there: {ack:?}")) }
@@ -365,6 +542,7 @@ impl Checker {
     /// Between two steps, when nothing is under way at the controller: what has not ended has a cause to go on.
     pub(crate) fn at_rest(&self) -> Result<(), Broken> {
         for ((run, host), row) in &self.model.host_runs {
+            count(format!("rule cause: {}", row.machine.state.word()));
             let open = self.model.orders_open(host).iter().any(|order| order.run == *run);
             let gate = row.gate.and_then(|gate| self.model.gates.get(&gate));
             let moves = match &row.machine.state {
@@ -383,12 +561,49 @@ impl Checker {
                 }
                 State::Waiting(Wait::Resolve { .. }) => true,
             };
-            if !moves {
+            // A person has paused it, and is named.
+            let waits = row.machine.pause.on && !row.machine.pause.reason.is_empty();
+            if !moves && !waits {
                 return broken(
                     "cause",
                     format!("nothing will move {run} on {host}, which is {:?}", row.machine.state),
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// Nothing has gone wrong for so long that everything must have ended.
+    pub(crate) fn must_be_over(&self, after: Duration) -> Result<(), Broken> {
+        count("rule liveness");
+        match self.unfinished() {
+            open if open.is_empty() => Ok(()),
+            open => broken(
+                "liveness",
+                format!("{after:?} after the last fault there still is:\n{}", open.join("\n")),
+            ),
+        }
+    }
+
+    /// When everything has ended: what lives on a host, why its agents went down, and the epoch that it keeps.
+    pub(crate) fn left(&self, host: &Host, left: &Left) -> Result<(), Broken> {
+        // A journal that breaks, or cannot be opened, for an fsync that failed.
+        let excused =
+            |why: &&String| why.contains("its works have ended") || why.contains("input/output error");
+        let unasked: Vec<&String> = left.why_down.iter().filter(|why| !excused(why)).collect();
+        count("rule agent");
+        if !unasked.is_empty() {
+            return broken("agent", format!("{host} went down by itself: {unasked:?}"));
+        }
+        count("rule alive");
+        if !left.alive.is_empty() && !self.forgot(host) {
+            return broken(
+                "alive",
+                format!("everything has ended, and on {host} there still is {:?}", left.alive),
+            );
+        }
+        if left.epoch > self.epoch(host) {
+            return broken("epoch", format!("{host} keeps {}, which nobody gave it", left.epoch));
         }
         Ok(())
     }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use fettle_controller::accept::{Conn, Connections, Incoming};
+use fettle_controller::agents::Fleet;
 use fettle_controller::ca::{Ca, Identity};
-use fettle_controller::coordinator::{self, AgentCertificate, Handle, Setup};
+use fettle_controller::coordinator::{self, AgentCertificate, Enrolment, Gone, Handle, Setup};
 use fettle_controller::grpc::{self, Services};
 use fettle_controller::http::Refusals;
 use fettle_controller::library::Notices;
@@ -15,11 +16,13 @@ use fettle_controller::metered::Metered;
 use fettle_controller::metrics::Metrics;
 use fettle_controller::notify::{Deliver, Delivery};
 use fettle_controller::policy::Notify;
+use fettle_controller::problem::Problem;
 use fettle_controller::store::Store;
 use fettle_controller::tasks::{TaskKind, Tasks};
 use fettle_controller::world::{At, World};
 use fettle_controller::{agents, api};
 use fettle_proto::signed::Trust;
+use fettle_proto::v1;
 use fettle_runbooks::id::Host;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -27,8 +30,9 @@ use turmoil::net::TcpListener;
 
 use crate::cast::{self, Cast};
 use crate::chance::Chance;
+use crate::check::Broken;
 use crate::store::Disk;
-use crate::trace::Trace;
+use crate::trace::{Trace, count};
 use crate::world::{Simulated, Wall};
 
 /// Its name in the network.
@@ -49,6 +53,7 @@ pub(crate) struct Machine {
     identities: Arc<BTreeMap<String, Host>>,
     lives: Arc<Mutex<Chance>>,
     handle: Arc<Mutex<Option<Handle>>>,
+    wrong: Arc<Mutex<Option<Broken>>>,
     trace: Trace,
 }
 
@@ -70,6 +75,7 @@ impl Machine {
             identities: Arc::new(identities),
             lives: Arc::new(Mutex::new(Chance::new(seed, "controller"))),
             handle: Arc::default(),
+            wrong: Arc::default(),
             trace,
         }
     }
@@ -77,6 +83,11 @@ impl Machine {
     /// The controller that lives now, for what posts signals.
     pub(crate) fn handle(&self) -> Option<Handle> {
         self.handle.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first thing that it did wrong before anybody could see it.
+    pub(crate) fn wrong(&self) -> Option<Broken> {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The controller has died: nobody holds on to it.
@@ -117,7 +128,7 @@ impl Machine {
         handle.set_roster(Some(Arc::new(self.cast.roster.clone()))).await;
         handle.set_library(Arc::clone(&self.cast.library)).await;
         let parts = agents::Parts {
-            fleet: handle.clone(),
+            fleet: Watched { handle: handle.clone(), epochs: Arc::default(), wrong: Arc::clone(&self.wrong) },
             ca: Arc::clone(&self.ca),
             trust: trust.clone(),
             world: Arc::clone(&world),
@@ -168,6 +179,78 @@ impl Machine {
             // A disk that fails just now: the host is refused until the next start, which asks again.
             let _ = handle.certificate_issued(host.clone(), certificate).await;
         }
+    }
+}
+
+/// The epoch of each host, and what it said last.
+type Epochs = BTreeMap<Host, (u64, Vec<v1::Report>)>;
+
+/// What agents say on its way to the coordinator: what a lower epoch says must come to nothing.
+#[derive(Clone)]
+struct Watched {
+    handle: Handle,
+    epochs: Arc<Mutex<Epochs>>,
+    wrong: Arc<Mutex<Option<Broken>>>,
+}
+
+impl Watched {
+    fn epochs(&self) -> MutexGuard<'_, Epochs> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fleet for Watched {
+    async fn spend_token(&self, token: String) -> Result<Enrolment, Problem> {
+        self.handle.spend_token(token).await
+    }
+
+    async fn certificate_issued(&self, host: Host, certificate: AgentCertificate) -> Result<(), Problem> {
+        self.handle.certificate_issued(host, certificate).await
+    }
+
+    async fn connected(
+        &self,
+        host: Host,
+        hello: v1::Hello,
+        certificate: AgentCertificate,
+        orders: mpsc::Sender<v1::ToAgent>,
+    ) -> Result<v1::Welcome, Problem> {
+        let welcome = self.handle.agent_connected(host.clone(), hello, certificate, orders).await?;
+        let before = self.epochs().insert(host.clone(), (welcome.epoch, Vec::new()));
+        // What was said on the connection before is still on its way in here.
+        if let Some((lower, late)) = before.filter(|(_, late)| !late.is_empty()) {
+            let _ = self.reports(host, lower, late).await;
+        }
+        Ok(welcome)
+    }
+
+    async fn reports(&self, host: Host, epoch: u64, reports: Vec<v1::Report>) -> Result<u64, Problem> {
+        let highest = match self.epochs().entry(host.clone()).or_default() {
+            (highest, last) if *highest == epoch => {
+                last.clone_from(&reports);
+                epoch
+            }
+            (highest, _) => *highest,
+        };
+        let answer = self.handle.reports(host.clone(), epoch, reports).await;
+        if epoch < highest {
+            count("rule epoch: a lower one reports");
+            if answer.is_ok() {
+                let how =
+                    format!("what {host} reports in epoch {epoch} is taken after epoch {highest} was given");
+                let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+                wrong.get_or_insert(Broken { rule: "epoch", how });
+            }
+        }
+        answer
+    }
+
+    async fn gone(&self, host: Host, epoch: u64, how: Gone) {
+        self.handle.agent_gone(host, epoch, how).await;
+    }
+
+    fn output(&self, host: Host, chunk: v1::OutputChunk) {
+        self.handle.output(host, chunk);
     }
 }
 

@@ -10,6 +10,8 @@ use crate::chance::Chance;
 pub(crate) enum Fault {
     /// `/var` fills up on a host: not a fault of Fettle's, but why it is there.
     Fills(usize),
+    /// As soon as a step acts on a host: this. Moments at which a death matters are short.
+    Aimed(usize, Box<Fault>),
     /// No message passes between a host and the controller.
     Cut(usize),
     /// None from the host to the controller; or, false, none the other way.
@@ -18,6 +20,11 @@ pub(crate) enum Fault {
     Mended(usize),
     /// Messages between a host and the controller take so long.
     Slow(usize, Duration),
+    /// So often a message between a host and the controller comes twice; seldom enough: never.
+    Twice(usize, f64),
+    /// What an agent says from now on, for so long, is held back; its connection is gone then, and it arrives so much later,
+    /// when the agent has connected again.
+    Late(usize, Duration, Duration),
     /// No message passes between people and the controller.
     PeopleCut,
     /// They pass again.
@@ -97,12 +104,16 @@ pub(crate) fn plan(seed: u64, hosts: usize, time: Duration) -> Plan {
     // Some seeds are calm, most have a few faults, some have many.
     let count = *chance.one(&[0, 2, 4, 6, 9, 14]);
     // What makes hosts or the controller forget excuses them from some rules, and so stays rare.
-    let wild = chance.happens(0.2);
+    let wild = chance.happens(0.4);
+    let aimed = |chance: &mut Chance, host: usize, fault: Fault| match chance.happens(0.7) {
+        true => Fault::Aimed(host, Box::new(fault)),
+        false => fault,
+    };
     for _ in 0..count {
         let at = chance.ms(3_000..end);
         let host = chance.among(0..hosts as u64) as usize;
-        let until = at + chance.ms(500..40_000);
-        match chance.among(0..if wild { 24 } else { 20 }) {
+        let until = (at + chance.ms(500..40_000)).min(time - Duration::from_secs(1));
+        match chance.among(0..if wild { 28 } else { 22 }) {
             0 => {
                 add(at, Fault::Cut(host));
                 add(until, Fault::Mended(host));
@@ -120,8 +131,8 @@ pub(crate) fn plan(seed: u64, hosts: usize, time: Duration) -> Plan {
                 add(until, Fault::PeopleMended);
             }
             4 => match chance.happens(0.5) {
-                true => add(at, Fault::AgentRestarts(host)),
-                false => add(at, Fault::AgentDies(host)),
+                true => add(at, aimed(&mut chance, host, Fault::AgentRestarts(host))),
+                false => add(at, aimed(&mut chance, host, Fault::AgentDies(host))),
             },
             5 | 6 => add(at, Fault::AgentDiesAt(host, chance.among(1..40) as u32)),
             7 => {
@@ -129,7 +140,7 @@ pub(crate) fn plan(seed: u64, hosts: usize, time: Duration) -> Plan {
                 add(until, Fault::AgentLet(host));
             }
             8 => {
-                add(at, Fault::HostOff(host));
+                add(at, aimed(&mut chance, host, Fault::HostOff(host)));
                 add(until, Fault::HostOn(host));
             }
             9 => {
@@ -142,7 +153,7 @@ pub(crate) fn plan(seed: u64, hosts: usize, time: Duration) -> Plan {
                 add(until, Fault::HostSlow(host, Duration::ZERO));
             }
             12 => add(at, Fault::HostClock(host, clock(&mut chance))),
-            13 => add(at, Fault::ShimsDie(host)),
+            13 => add(at, aimed(&mut chance, host, Fault::ShimsDie(host))),
             14 | 15 => add(at, Fault::ControllerDies(chance.ms(200..15_000))),
             16 => add(at, Fault::ControllerOff(chance.ms(200..15_000))),
             17 => {
@@ -154,12 +165,20 @@ pub(crate) fn plan(seed: u64, hosts: usize, time: Duration) -> Plan {
                 true => add(at, Fault::CommitStalls(chance.ms(1_000..10_000))),
                 false => add(at, Fault::ControllerClock(clock(&mut chance))),
             },
-            20 => add(at, Fault::JournalLost(host)),
-            21 => {
-                add(at, Fault::HostCopied(host));
-                add(until, Fault::HostPutBack(host));
+            20 => {
+                add(at, Fault::Twice(host, *chance.one(&[0.05, 0.3, 1.0])));
+                add(until, Fault::Twice(host, 0.0));
             }
-            22 => add(at, Fault::Twin(host)),
+            21 => {
+                let late = Fault::Late(host, chance.ms(200..6_000), chance.ms(500..15_000));
+                add(at, aimed(&mut chance, host, late));
+            }
+            22 | 23 => add(at, aimed(&mut chance, host, Fault::JournalLost(host))),
+            24 | 25 => {
+                add(at, Fault::HostCopied(host));
+                add(until, aimed(&mut chance, host, Fault::HostPutBack(host)));
+            }
+            26 => add(at, aimed(&mut chance, host, Fault::Twin(host))),
             _ => {
                 add(at, Fault::BackUp);
                 add(until, Fault::Restore(chance.ms(200..8_000)));

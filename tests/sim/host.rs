@@ -15,6 +15,7 @@ pub(crate) mod ledger; // what really happened
 mod hands; // what an agent is given of it
 mod machine; // processes, shims, facts
 mod process; // what they do
+mod wire; // what is between them and the controller
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -297,6 +298,18 @@ impl SimHost {
         let mut copy = Machine::new(make, machine.ledger.clone(), disk);
         copy.used = machine.used.clone();
         SimHost::of(copy)
+    }
+
+    /// So often a message between it and the controller comes twice.
+    pub(crate) fn repeat_messages(&self, often: f64) {
+        lock(&self.machine).wire.twice = often;
+    }
+
+    /// What the agent says until then arrives so much later; meanwhile its connection is gone, and it makes another one.
+    pub(crate) fn delay_connection(&self, until: Duration, after: Duration) {
+        let mut machine = lock(&self.machine);
+        machine.wire.held = Some((until, after));
+        machine.wire.bell.notify_waiters();
     }
 
     /// Every shim is killed; the processes below go on.

@@ -15,7 +15,8 @@
 //! FETTLE_SIM_SEED=4711 cargo test -p fettle-tests --test sim               # one, with every line of it
 //! ```
 //!
-//! `FETTLE_SIM_LOG=debug` adds what the programs log. A seed that breaks a rule prints its end and the command that
+//! `FETTLE_SIM_LOG=debug` adds what the programs log, `FETTLE_SIM_TALLY=1` how often which fault struck and which rule was
+//! held against something. A seed that breaks a rule prints its end and the command that
 //! repeats it. Rules are in [`check`], faults in [`faults`]; seeds that once found something stay in [`seeds`].
 
 #![expect(clippy::disallowed_methods, reason = "the harness starts itself once for each seed")]

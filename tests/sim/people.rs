@@ -3,17 +3,20 @@
 //! They do what people do: ask until they get an answer, sign what they are shown, try again when it was not heard. What
 //! they were told is done is kept in [`Acks`]: it must stay done.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fettle_controller::signal::{Signal, Status};
 use fettle_controller::world::At;
+use fettle_proto::signed::start::Of;
 use fettle_proto::signed::words::from_ms;
 use fettle_proto::signed::{self, Approval, Decision, Namespace, Request, Start, Tag, Until};
 use fettle_proto::v1;
 use fettle_proto::v1::operators_client::OperatorsClient;
-use fettle_runbooks::id::{GateId, Host, RunId};
+use fettle_runbooks::follow::FollowUp;
+use fettle_runbooks::id::{Digest, GateId, Host, RunId};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tonic::metadata::MetadataValue;
@@ -42,10 +45,31 @@ pub(crate) enum Ack {
     Decided(GateId, String, Decision),
     /// A run is asked to stop.
     Cancelled(RunId),
+    /// A run is to go on no further, or goes on.
+    Paused(RunId, bool),
     /// What a person says about a step is taken.
     Resolved(RunId, Host, String),
+    /// People are asked whether a step runs again.
+    AskedAgain(RunId, Host, String),
     /// A signal is taken.
     Signalled(fettle_runbooks::id::SignalId),
+}
+
+impl Ack {
+    /// Which kind.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Ack::Started(_) => "started",
+            Ack::Decided(_, _, Decision::Approve) => "approved",
+            Ack::Decided(_, _, Decision::Deny) => "denied",
+            Ack::Cancelled(_) => "cancelled",
+            Ack::Paused(_, true) => "paused",
+            Ack::Paused(_, false) => "resumed",
+            Ack::Resolved(..) => "resolved",
+            Ack::AskedAgain(..) => "asked whether it runs again",
+            Ack::Signalled(_) => "signalled",
+        }
+    }
 }
 
 /// What people were told is done. Clones share it.
@@ -128,11 +152,17 @@ impl Person {
             self.session = Some(answer(self.login()).await?);
         }
         if self.desk_is_busy() && self.name == "ana" && self.chance.happens(0.06) {
-            self.start().await?;
+            let host = self.chance.one(&self.desk.names).clone();
+            let entry = &self.desk.cast.library.entries[*self.chance.one(&["sim/tend", "sim/walk"])];
+            let (runbook, digest) =
+                (entry.runbook.name().to_owned(), signed::digest(Tag::Runbook, &entry.bytes));
+            self.start(runbook, digest, [host].into(), None).await?;
         }
         self.decide().await?;
         if self.name == "ana" {
             self.look_after().await?;
+        } else if self.desk_is_busy() && self.chance.happens(0.2) {
+            self.go_on().await?;
         }
         Ok(())
     }
@@ -175,27 +205,32 @@ impl Person {
         request
     }
 
-    /// Starts a run by hand on one host, the same start again until it is answered.
-    async fn start(&mut self) -> Result<(), Answer> {
-        let host = self.chance.one(&self.desk.names).clone();
-        let entry = &self.desk.cast.library.entries["sim/tend"];
+    /// Starts a run by hand, the same start again until it is answered.
+    async fn start(
+        &mut self,
+        runbook: String,
+        runbook_digest: Digest,
+        hosts: BTreeSet<Host>,
+        of: Option<Of>,
+    ) -> Result<(), Answer> {
         let random = [self.chance.word(), self.chance.word()].map(u64::to_be_bytes).concat();
         let ms = u64::try_from(self.wall.ms()).unwrap_or(0);
         let random: [u8; 10] = random[..10].try_into().expect("ten bytes");
         let run = RunId::new(uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid());
         let start = Start {
             run,
-            runbook: entry.runbook.name().to_owned(),
-            runbook_digest: signed::digest(Tag::Runbook, &entry.bytes),
+            runbook,
+            runbook_digest,
             inputs: Default::default(),
-            hosts: [host.clone()].into(),
+            hosts,
             person: self.name.to_owned(),
             at: from_ms(self.wall.ms()),
             until: Until::End,
-            of: None,
+            of,
         };
         let signed = self.sign(Namespace::Start, &start.encode());
-        self.desk.trace.say(format_args!("{} starts {run} on {host}", self.name));
+        let how = start.of.as_ref().map(|of| format!(", the {} of {}", of.how, of.run)).unwrap_or_default();
+        self.desk.trace.say(format_args!("{} starts {run} on {:?}{how}", self.name, start.hosts));
         let message = v1::StartRunRequest { start: Some(signed), runbook: Default::default() };
         for _ in 0..5 {
             let mut client = self.client()?;
@@ -217,6 +252,44 @@ impl Person {
             }
         }
         Ok(())
+    }
+
+    /// Goes on from a run that is over: has its rest done, or what it did taken back.
+    async fn go_on(&mut self) -> Result<(), Answer> {
+        let mut client = self.client()?;
+        let asked = self.request(v1::ListRunsRequest { limit: 20, ..Default::default() });
+        let runs = answer(client.list_runs(asked)).await?.into_inner().runs;
+        let over: Vec<&v1::Run> = runs.iter().filter(|run| run.ended_at != 0).collect();
+        if over.is_empty() {
+            return Ok(());
+        }
+        let mut run = self.chance.one(&over).id.clone();
+        let how = if self.chance.happens(0.6) { FollowUp::Retry } else { FollowUp::Undo };
+        let mut earlier =
+            answer(client.get_run(self.request(v1::GetRunRequest { run: run.clone() }))).await?;
+        // What is undone is the run itself, not another undo of it.
+        if let Some(of) = earlier.get_ref().of.as_ref().filter(|of| of.how == "undo") {
+            run = of.run.clone();
+            earlier = answer(client.get_run(self.request(v1::GetRunRequest { run: run.clone() }))).await?;
+        }
+        let earlier = earlier.into_inner();
+        let mut all = vec![earlier.clone()];
+        for later in &earlier.follow_ups {
+            let asked = self.request(v1::GetRunRequest { run: later.run.clone() });
+            all.push(answer(client.get_run(asked)).await?.into_inner());
+        }
+        // What people found out about its steps, as the command line takes it into what is signed.
+        let mut found = BTreeMap::new();
+        for host in all.iter().flat_map(|run| &run.hosts) {
+            let Ok(name) = host.host.parse::<Host>() else { continue };
+            found.extend(host.found.iter().map(|(path, word)| ((name.clone(), path.clone()), word == "ran")));
+        }
+        let hosts = earlier.hosts.iter().filter_map(|host| host.host.parse().ok()).collect();
+        let (Ok(run), Ok(digest)) = (run.parse(), Digest::from_bytes(&earlier.runbook_digest)) else {
+            return Ok(());
+        };
+        let of = Of { run, how, reason: "simulated".to_owned(), found };
+        self.start(earlier.runbook, digest, hosts, Some(of)).await
     }
 
     /// Decides what waits for this person, mostly yes.
@@ -276,10 +349,40 @@ impl Person {
                 self.desk.acks.keep(Ack::Cancelled(id), &self.desk.trace);
                 continue;
             }
-            for host in run.hosts.iter().filter(|host| host.waiting_for == "resolve") {
+            let is_paused = |host: &v1::HostRun| {
+                host.ending.is_empty() && host.pause.as_ref().is_some_and(|pause| pause.on)
+            };
+            let paused = run.hosts.iter().any(is_paused);
+            let turns = if paused { 0.25 } else { 0.06 };
+            if (paused && !self.desk_is_busy()) || (self.desk_is_busy() && self.chance.happens(turns)) {
+                self.desk.trace.say(format_args!(
+                    "{} lets {id} {}",
+                    self.name,
+                    if paused { "go on" } else { "wait" }
+                ));
+                let (run, host) = (run.id.clone(), String::new());
+                match paused {
+                    true => {
+                        answer(client.resume_run(self.request(v1::ResumeRunRequest { run, host }))).await?
+                    }
+                    false => {
+                        let reason = "simulated".to_owned();
+                        answer(client.pause_run(self.request(v1::PauseRunRequest { run, host, reason })))
+                            .await?
+                    }
+                };
+                self.desk.acks.keep(Ack::Paused(id, !paused), &self.desk.trace);
+                continue;
+            }
+            // Where people are asked already whether it runs again, nobody is asked what it did.
+            for host in run.hosts.iter().filter(|host| host.waiting_for == "resolve" && !host.again) {
                 let Ok(name) = host.host.parse::<Host>() else { continue };
-                let found =
-                    if self.ran(id, &name, &host.resolve) { v1::Found::Ran } else { v1::Found::DidNotRun };
+                let again = self.desk_is_busy() && self.chance.happens(0.5);
+                let found = match self.ran(id, &name, &host.resolve) {
+                    _ if again => v1::Found::RunAgain,
+                    true => v1::Found::Ran,
+                    false => v1::Found::DidNotRun,
+                };
                 self.desk
                     .trace
                     .say(format_args!("{} says of {} of {id}: {found:?}", self.name, host.resolve));
@@ -291,7 +394,12 @@ impl Person {
                     reason: "I looked".to_owned(),
                 };
                 answer(client.resolve_step(self.request(resolve))).await?;
-                let resolved = Ack::Resolved(id, name, host.resolve.clone());
+                let resolved = match found {
+                    v1::Found::RunAgain => Ack::AskedAgain(id, name, host.resolve.clone()),
+                    v1::Found::Ran | v1::Found::DidNotRun | v1::Found::Unspecified => {
+                        Ack::Resolved(id, name, host.resolve.clone())
+                    }
+                };
                 self.desk.acks.keep(resolved, &self.desk.trace);
             }
         }
@@ -301,7 +409,7 @@ impl Person {
     /// What somebody sees who looks at the host: whether the step took effect.
     fn ran(&self, run: RunId, host: &Host, path: &str) -> bool {
         let begun = |what: &What| matches!(what, What::Begun);
-        let entries = self.desk.ledger.entries();
+        let entries = self.desk.ledger.after(0);
         entries.iter().any(|it| it.run == run && it.host == *host && it.path == path && begun(&it.what))
     }
 }

@@ -12,18 +12,24 @@ use fettle_controller::policy::Mode;
 use fettle_controller::run::{Beginning, begin};
 use fettle_controller::store::Record;
 use fettle_controller::world::At;
+use fettle_proto::merkle;
 use fettle_proto::signed::plan as format;
+use fettle_proto::signed::request::{Again, Request};
+use fettle_proto::signed::words::from_ms;
 use fettle_runbooks::expr::Scope;
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, GateId, Host, RunId};
-use fettle_runbooks::plan::{self, Plan};
-use fettle_runbooks::run::{Ending, Final, HostRun, State, Until};
+use fettle_runbooks::plan::{self, Plan, PlannedUndo};
+use fettle_runbooks::run::{Ending, Final, HostRun, Pause, State, Until};
+use fettle_runbooks::runbook::Risk;
 use libtest_mimic::{Failed, Trial};
 use uuid::Uuid;
 
-use crate::cast::MEND;
-use crate::check::{Broken, Checker};
-use crate::host::{Entry, What};
+use crate::cast::{MEND, MENDS};
+use crate::check::{Broken, Checker, Left};
+use crate::host::{EPOCH_MS, Entry, What};
 use crate::people::Ack;
+use crate::store;
 
 /// A history in the making. What is wrong is kept until it is asked for.
 struct Told {
@@ -42,6 +48,37 @@ fn run() -> RunId {
 
 fn gate() -> GateId {
     GateId::new(Uuid::from_u128(8))
+}
+
+/// A run that goes on from [`run`].
+fn later() -> RunId {
+    RunId::new(Uuid::from_u128(9))
+}
+
+/// The plan of a run that goes on from the first, in which a step was done; or which undoes that step.
+fn the_plan_after(how: FollowUp, done: &str) -> (Vec<u8>, Digest) {
+    let (bytes, _) = the_plan();
+    let mut plan = format::decode(&bytes).expect("a good plan");
+    plan.run = later();
+    plan.of = Some(plan::Of { run: run(), how, says: Vec::new() });
+    match how {
+        FollowUp::Retry => {
+            for step in &mut plan.steps {
+                step.done_in = (step.path == done).then(run);
+            }
+        }
+        FollowUp::Undo => {
+            plan.steps.retain(|step| step.path == done);
+            for step in &mut plan.steps {
+                (step.path, step.done_in) = (format!("{done}/undo"), Some(run()));
+                (step.undo, step.condition) = (PlannedUndo::None, None);
+            }
+            plan.verify.clear();
+        }
+    }
+    let bytes = format::encode(&plan);
+    let digest = format::digest_of(&bytes);
+    (bytes, digest)
 }
 
 fn the_plan() -> (Vec<u8>, Digest) {
@@ -111,7 +148,35 @@ impl Told {
         self.moved(State::Ended(Final { ending, reason: String::new() }));
     }
 
+    /// Another run goes on from the first, and has its plan.
+    fn followed(&mut self, how: FollowUp, done: &str) {
+        let (bytes, digest) = the_plan_after(how, done);
+        let plan =
+            PlanRow { bytes: Blob::new(bytes), digest, nonce: String::new(), impossible: BTreeMap::new() };
+        self.change(Change::Planned { run: later(), host: host(), plan });
+    }
+
+    fn paused(&mut self, on: bool) {
+        let (hosts, by, reason) = (vec![host()], "ana".to_owned(), "look".to_owned());
+        self.change(Change::PauseAsked { run: run(), hosts, on, by, reason });
+        let pause = Pause { on, reason: "ana: look".to_owned(), asked: 1, confirmed: 0 };
+        let machine = HostRun { state: State::Remediating, pause, ..HostRun::new(Until::End) };
+        self.change(Change::Marked { run: run(), host: host(), machine });
+    }
+
     fn approved(&mut self, by_somebody: bool) {
+        self.asked(by_somebody, None);
+    }
+
+    fn approves(&mut self, plan: Digest) {
+        self.gate(true, None, plan);
+    }
+
+    fn asked(&mut self, by_somebody: bool, again: Option<Again>) {
+        self.gate(by_somebody, again, the_plan().1);
+    }
+
+    fn gate(&mut self, by_somebody: bool, again: Option<Again>, plan: Digest) {
         let signed = SignedBlob { bytes: Blob::default(), signature: Signature::Missing };
         let decision = DecisionRow {
             person: "ana".to_owned(),
@@ -120,18 +185,13 @@ impl Told {
             at: At(0),
             signed,
         };
-        let leaf = Leaf {
-            host: host(),
-            plan: the_plan().1,
-            nonce: String::new(),
-            from: "remediate/purge".to_owned(),
-        };
+        let leaf = Leaf { host: host(), plan, nonce: String::new(), from: "remediate/purge".to_owned() };
         self.change(Change::GateOpened(Box::new(GateRow {
             id: gate(),
             run: run(),
             incident: None,
             runbook: "sim/mend".to_owned(),
-            request: Blob::default(),
+            request: Blob::new(the_request(again).encode()),
             digest: the_plan().1,
             leaves: vec![leaf],
             factors: Vec::new(),
@@ -190,12 +250,16 @@ impl Told {
     }
 
     fn happened(&mut self, step: &str, attempt: u32, words: &[&str], what: What) {
+        self.happened_in(run(), step, attempt, words, what);
+    }
+
+    fn happened_in(&mut self, run: RunId, step: &str, attempt: u32, words: &[&str], what: What) {
         let outcome = self.checker.entry(&Entry {
             at: Duration::from_secs(10),
             host: host(),
             machine: "web-1".to_owned(),
             boot: 1,
-            run: run(),
+            run,
             path: format!("remediate/{step}"),
             attempt,
             acts: true,
@@ -214,9 +278,37 @@ impl Told {
         self.happened("purge", attempt, &["sim", "lower=/var:40"], What::Begun);
     }
 
+    /// In the run that goes on from the first.
+    fn purge_again(&mut self) {
+        self.happened_in(later(), "purge", 1, &["sim", "lower=/var:40"], What::Begun);
+    }
+
     fn heard(&mut self, ack: Ack) {
         let outcome = self.checker.ack(ack);
         self.broken = self.broken.take().or(outcome.err());
+    }
+}
+
+/// What people are asked whether a step may run once more after this attempt.
+fn once_more(attempt: u32) -> Again {
+    Again { path: "remediate/purge".to_owned(), attempt, boot: "boot".to_owned() }
+}
+
+fn the_request(again: Option<Again>) -> Request {
+    Request {
+        run: run(),
+        gate: gate(),
+        runbook: MENDS.to_owned(),
+        runbook_digest: the_plan().1,
+        start: None,
+        requester: None,
+        factors: Vec::new(),
+        decide_by: from_ms(EPOCH_MS),
+        start_by: from_ms(EPOCH_MS),
+        root: merkle::root(&[]),
+        leaves: 1,
+        risk: Risk::High,
+        again,
     }
 }
 
@@ -247,7 +339,20 @@ const STORIES: &[Story] = &[
         told.purge(1);
         told.purge(2);
     }),
-    ("a_step_that_somebody_said_did_not_run_may_start_again", None, |told| {
+    ("a_step_that_people_signed_for_may_start_again", None, |told| {
+        told.approved(true);
+        told.purge(1);
+        told.asked(true, Some(once_more(1)));
+        told.purge(2);
+    }),
+    ("a_step_that_people_signed_for_once_may_not_start_twice_again", Some("again"), |told| {
+        told.approved(true);
+        told.purge(1);
+        told.asked(true, Some(once_more(1)));
+        told.purge(2);
+        told.purge(3);
+    }),
+    ("a_word_that_a_step_did_not_run_is_no_signature_to_run_it_again", Some("again"), |told| {
         told.approved(true);
         told.purge(1);
         let (path, by) = ("remediate/purge".to_owned(), "ana".to_owned());
@@ -260,6 +365,65 @@ const STORIES: &[Story] = &[
             reason: String::new(),
         });
         told.purge(2);
+    }),
+    ("a_step_that_went_with_its_host_and_runs_again_in_a_retry_is_seen", Some("again"), |told| {
+        told.approved(true);
+        told.purge(1);
+        told.happened("purge", 1, &[], What::Died);
+        told.followed(FollowUp::Retry, "");
+        told.purge_again();
+    }),
+    ("a_retry_of_what_failed_breaks_no_rule", None, |told| {
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
+        told.approved(true);
+        told.purge(1);
+        told.happened("purge", 1, &[], What::Done { code: 1 });
+        told.followed(FollowUp::Retry, "remediate/vacuum");
+        told.approves(the_plan_after(FollowUp::Retry, "remediate/vacuum").1);
+        told.purge_again();
+    }),
+    ("a_step_that_was_done_and_is_done_again_against_its_plan_is_seen", Some("done"), |told| {
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
+        told.followed(FollowUp::Retry, "remediate/vacuum");
+        told.happened_in(later(), "vacuum", 1, &["sim", "lower=/var:4"], What::Begun);
+    }),
+    ("a_step_that_was_done_and_that_no_plan_remembers_is_seen", Some("done"), |told| {
+        told.approved(true);
+        told.purge(1);
+        told.happened("purge", 1, &[], What::Done { code: 0 });
+        told.followed(FollowUp::Retry, "");
+        told.purge_again();
+    }),
+    ("an_undo_of_what_never_ran_is_seen", Some("undo"), |told| {
+        told.followed(FollowUp::Undo, "remediate/vacuum");
+        told.happened_in(later(), "vacuum/undo", 1, &["sim", "lower=/var:4"], What::Begun);
+    }),
+    ("a_second_undo_is_seen", Some("undo"), |told| {
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
+        told.happened("vacuum/undo", 1, &[], What::Done { code: 0 });
+        told.followed(FollowUp::Undo, "remediate/vacuum");
+        told.happened_in(later(), "vacuum/undo", 1, &["sim", "lower=/var:4"], What::Begun);
+    }),
+    ("an_undo_of_what_is_done_breaks_no_rule", None, |told| {
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
+        told.followed(FollowUp::Undo, "remediate/vacuum");
+        told.happened_in(later(), "vacuum/undo", 1, &["sim", "lower=/var:4"], What::Begun);
+    }),
+    ("a_step_that_begins_although_its_host_knows_of_a_pause_is_seen", Some("paused"), |told| {
+        told.paused(true);
+        told.change(Change::PauseConfirmed { run: run(), host: host(), on: true });
+        told.vacuum(1);
+    }),
+    ("a_step_that_begins_before_its_host_knows_of_a_pause_or_after_it_breaks_no_rule", None, |told| {
+        told.paused(true);
+        told.vacuum(1);
+        told.change(Change::PauseConfirmed { run: run(), host: host(), on: true });
+        told.paused(false);
+        told.vacuum(2);
     }),
     ("a_step_behind_a_gate_that_nobody_approved_is_seen", Some("gate"), |told| told.purge(1)),
     ("a_gate_that_counts_as_approved_without_an_approval_is_seen", Some("gate"), |told| told.approved(false)),
@@ -306,6 +470,21 @@ const STORIES: &[Story] = &[
     ("a_run_that_nothing_will_move_is_seen", Some("cause"), |told| {
         told.broken = told.checker.at_rest().err();
     }),
+    ("a_run_that_does_not_end_is_seen", Some("liveness"), |told| {
+        told.broken = told.checker.must_be_over(Duration::from_secs(900)).err();
+    }),
+    ("an_agent_that_goes_down_by_itself_is_seen", Some("agent"), |told| {
+        let why_down = vec!["12s: its link has lost its works".to_owned()];
+        told.broken = told.checker.left(&host(), &Left { why_down, ..Left::default() }).err();
+    }),
+    ("a_step_that_outlives_everything_is_seen", Some("alive"), |told| {
+        let alive = vec![(run(), "remediate/vacuum".to_owned(), 1)];
+        told.broken = told.checker.left(&host(), &Left { alive, ..Left::default() }).err();
+    }),
+    ("an_epoch_that_nobody_gave_is_seen", Some("epoch"), |told| {
+        told.connected(3);
+        told.broken = told.checker.left(&host(), &Left { epoch: 4, ..Left::default() }).err();
+    }),
 ];
 
 /// The tests.
@@ -315,19 +494,28 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(*name, move || {
             let mut told = Told::planned();
             story(&mut told);
-            match (told.broken, rule) {
-                (None, None) => Ok(()),
-                (Some(broken), Some(rule)) if broken.rule == rule => Ok(()),
-                (found, wanted) => Err(Failed::from(format!("wanted {wanted:?}, found {found:?}"))),
-            }
+            held(told.broken, rule)
         })
     };
-    STORIES.iter().map(trial).chain([every_rule_is_broken_once()]).collect()
+    let stored = store::TESTS
+        .iter()
+        .map(|(name, rule, commits)| Trial::test(*name, move || held(commits().err(), *rule)));
+    STORIES.iter().map(trial).chain(stored).chain([every_rule_is_broken_once()]).collect()
+}
+
+fn held(found: Option<Broken>, wanted: Option<&str>) -> Result<(), Failed> {
+    match (found, wanted) {
+        (None, None) => Ok(()),
+        (Some(broken), Some(rule)) if broken.rule == rule => Ok(()),
+        (found, wanted) => Err(Failed::from(format!("wanted {wanted:?}, found {found:?}"))),
+    }
 }
 
 fn every_rule_is_broken_once() -> Trial {
     Trial::test("every_rule_is_broken_once_at_least", || {
-        let broken: BTreeSet<&str> = STORIES.iter().filter_map(|(_, rule, _)| *rule).collect();
+        let stories = STORIES.iter().filter_map(|(_, rule, _)| *rule);
+        let stored = store::TESTS.iter().filter_map(|(_, rule, _)| *rule);
+        let broken: BTreeSet<&str> = stories.chain(stored).collect();
         let table = include_str!("check.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
         let named =
             table.filter_map(|row| row.split(" | ").next()).filter(|name| !["Name", "---"].contains(name));

@@ -19,6 +19,8 @@ const SEED: &str = "FETTLE_SIM_SEED";
 const BRIEF: &str = "FETTLE_SIM_BRIEF";
 /// Which seeds to go through.
 const SEEDS: &str = "FETTLE_SIM_SEEDS";
+/// Set: how often what happened is told as well.
+const TALLY: &str = "FETTLE_SIM_TALLY";
 /// What is logged.
 const LOG: &str = "FETTLE_SIM_LOG";
 
@@ -28,8 +30,12 @@ const ALWAYS: Range<u64> = 0..200;
 const GROUP: u64 = 10;
 /// Seeds that once found something, with what it was.
 const FOUND: &[(u64, &str)] = &[
+    (20, "a run that is cancelled while it verifies asks about the step that nobody could tell"),
+    (28, "a step that is to run again and is skipped stays unknown until somebody looks"),
     (30, "a copied machine and its original both end what they began"),
     (39, "a host that was copied is heard again although its copy told more"),
+    (66, "an order that is lost with its journal while its run is paused is sent again"),
+    (115, "a word about a pause closes no order of a restored controller"),
 ];
 
 /// A story may go deep.
@@ -72,6 +78,9 @@ pub(crate) fn play(seed: u64) -> ExitCode {
         "seed {seed}: {lines} lines, hash {hash:016x}, {minutes:.1} virtual minutes, {:?}",
         told.endings
     );
+    if env::var_os(TALLY).is_some() {
+        told.tally.iter().for_each(|(what, often)| println!("tally {often} {what}"));
+    }
     match told.wrong {
         None => ExitCode::SUCCESS,
         Some(wrong) => {

@@ -14,7 +14,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use fettle_controller::model::row::{AgentRow, GateRow, IncidentRow, SignalRow};
-use fettle_controller::model::{Model, Row};
+use fettle_controller::model::{Change, Model, Row};
 use fettle_controller::store::{
     Of, Record, RunFilter, RunParts, Sqlite, Store, Ticket, Transaction, Unavailable, check_fold,
 };
@@ -24,7 +24,8 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 
 use crate::chance::Chance;
-use crate::trace::Trace;
+use crate::check::Broken;
+use crate::trace::{Trace, count};
 
 /// Transactions that one commit may carry, as in the product.
 const BATCH: usize = 512;
@@ -130,6 +131,7 @@ impl Disk {
         }
         if let Health::StallsOnce(stall) = inner.health {
             inner.health = Health::Good;
+            count("a commit stalls");
             return Some(stall);
         }
         Some(inner.chance.ms(0..8))
@@ -146,6 +148,9 @@ impl Disk {
         let waiting = inner.under_way.len();
         let kept = inner.chance.among(0..waiting as u64 + 1) as usize;
         let lost = waiting - kept;
+        if lost > 0 {
+            count("a commit that is under way is lost with the controller");
+        }
         inner.under_way.truncate(kept);
         if inner.health != Health::Full {
             inner.apply();
@@ -158,16 +163,24 @@ impl Disk {
         inner.sqlite = None;
     }
 
-    /// Holds the tables against the history, while no controller lives.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Holds the tables against the history.
+    pub(crate) fn check(&self) -> Result<(), Broken> {
+        count("rule fold");
         let inner = self.inner();
-        let sqlite =
-            Sqlite::open(&inner.directory.path().join("store")).map_err(|error| error.to_string())?;
-        let differences = check_fold(&sqlite).map_err(|error| error.to_string())?;
+        let broken = |how: String| Broken { rule: "fold", how };
+        let sqlite = match &inner.sqlite {
+            Some(sqlite) => Arc::clone(sqlite),
+            None => {
+                let opened = Sqlite::open(&inner.directory.path().join("store"));
+                Arc::new(opened.map_err(|error| broken(error.to_string()))?)
+            }
+        };
+        let differences = check_fold(&*sqlite).map_err(|error| broken(error.to_string()))?;
         match differences.first() {
             None => Ok(()),
             Some(first) => {
-                Err(format!("{} rows differ from the history, the first: {first:?}", differences.len()))
+                let how = format!("{} rows differ from the history, the first: {first:?}", differences.len());
+                Err(broken(how))
             }
         }
     }
@@ -214,8 +227,12 @@ impl Inner {
     fn commit(&mut self) {
         match self.health {
             Health::Good | Health::StallsOnce(_) => self.apply(),
-            Health::Full => self.fail("write: no space is left"),
+            Health::Full => {
+                count("a commit finds no space");
+                self.fail("write: no space is left");
+            }
             Health::FailsOnce(kept) => {
+                count(if kept { "a commit fails, and is kept" } else { "a commit fails, and is lost" });
                 self.health = Health::Good;
                 self.trace.say(format_args!("a commit fails, and is {}", if kept { "kept" } else { "lost" }));
                 if kept {
@@ -350,4 +367,29 @@ impl Store for SimStore {
     fn rows(&self) -> Result<Vec<Row>, Unavailable> {
         self.sqlite()?.rows()
     }
+}
+
+/// Its name, the rule that it breaks, and what it commits.
+pub(crate) type Test = (&'static str, Option<&'static str>, fn() -> Result<(), Broken>);
+
+/// A history that breaks the rule of the fold, and one that does not.
+pub(crate) const TESTS: &[Test] = &[
+    ("a_table_without_the_row_that_its_events_make_is_seen", Some("fold"), || committed(false)),
+    ("a_table_that_is_what_its_events_make_breaks_no_rule", None, || committed(true)),
+];
+
+/// A host gets a certificate; whether its row is written with that.
+fn committed(with_its_row: bool) -> Result<(), Broken> {
+    let disk = Disk::new(0, Trace::new(false));
+    let store = disk.open();
+    let host: Host = "web-1".parse().expect("a name");
+    let (serial, not_after) = ("01".to_owned(), At(2));
+    let change = Change::AgentCertified { host, labels: None, serial, not_after };
+    let mut model = Model::default();
+    model.apply(1, At(1), &change);
+    let rows = if with_its_row { model.rows().into_values().collect() } else { Vec::new() };
+    let records = vec![Record { number: 1, at: At(1), run: None, incident: None, change }];
+    drop(store.commit(Transaction { records, rows }));
+    disk.inner().commit();
+    disk.check()
 }

@@ -1,7 +1,8 @@
 //! What happened, line by line: its end is printed when something is wrong, its hash says whether a seed repeats itself.
 
-use std::cell::Cell;
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,12 +11,26 @@ use std::time::Duration;
 const TAIL: usize = 150;
 
 thread_local! {
+    static TALLY: RefCell<Tally> = const { RefCell::new(Tally::new()) };
     static STEP: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// The virtual time: of the host that runs, or of the last step.
 pub(crate) fn now() -> Duration {
     turmoil::sim_elapsed().unwrap_or_else(|| STEP.get())
+}
+
+/// How often what happened in a story: faults by what they did, rules by what they were held against.
+pub(crate) type Tally = BTreeMap<Cow<'static, str>, usize>;
+
+/// It happened once more.
+pub(crate) fn count(what: impl Into<Cow<'static, str>>) {
+    TALLY.with_borrow_mut(|tally| *tally.entry(what.into()).or_default() += 1);
+}
+
+/// Everything so far.
+pub(crate) fn tally() -> Tally {
+    TALLY.with_borrow(Clone::clone)
 }
 
 /// So much virtual time has passed; said between steps.

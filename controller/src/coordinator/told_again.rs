@@ -84,15 +84,19 @@ impl Desk<'_> {
         };
         let Some(machine) = self.hear_again(run, host, &before, told.reports) else { return };
         let ended = machine.ended().is_some();
-        if machine != before {
+        // A word about a pause moves nothing: an order that the host has not taken on yet is still what it waits for.
+        let moved = machine != HostRun { pause: machine.pause.clone(), ..before.clone() };
+        if moved {
             self.close_orders(run, host);
         }
         if !is_over && !ended {
             self.keep_order(run, host, &content, told.order);
         }
         let stopped = cancelled && machine != before;
-        if machine != before {
+        if moved {
             self.go_on(run, host, machine);
+        } else if machine != before {
+            self.change(Change::Marked { run, host: host.clone(), machine });
         }
         if stopped {
             self.cancel_elsewhere(run, host);

@@ -229,8 +229,14 @@ impl HostRun {
     }
 
     fn remediated(&mut self, outcome: &Outcome) -> Answer {
-        if let (Some(_), How::Failed { reason, .. } | How::Stopped { reason }) = (&self.again, &outcome.how) {
-            return self.still_unknown(&format!("it was not run again: {reason}"));
+        if self.again.is_some() {
+            match &outcome.how {
+                How::Failed { reason, .. } | How::Stopped { reason } => {
+                    return self.still_unknown(&format!("it was not run again: {reason}"));
+                }
+                How::Done => return self.still_unknown("it was not run again: its condition did not hold"),
+                How::Gate { .. } | How::Unknown { .. } => {}
+            }
         }
         self.again = None;
         match (&outcome.how, Final::of(outcome)) {

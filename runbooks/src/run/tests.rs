@@ -513,6 +513,16 @@ fn a_step_runs_again_when_people_sign_and_stays_unknown_until_it_has_begun() {
         the host stopped → waiting (resolve): ask a person about remediate/purge
         ",
     );
+    let skipped = ended(3, done(Verification::Passed));
+    check_from(
+        &looked,
+        &[again.clone(), Event::GateApproved, skipped],
+        "
+        a person wants it to run again → waiting (resolve): open a gate to run remediate/purge again
+        approved → remediating: send segment 3 (remediate from remediate/purge, granted)
+        segment ended: done, verify passed → waiting (resolve): ask a person about remediate/purge
+        ",
+    );
     check_from(
         &looked,
         &[again, Event::GateApproved, begun, stop, gone],

@@ -497,7 +497,11 @@ impl<'a> Machine<'a> {
     }
 
     fn cancel(&mut self, reason: String) -> Heard {
-        let mut interrupted = None;
+        // What nobody could tell while the symptom was read nobody can tell now either.
+        let mut interrupted = match &self.state.outcome.how {
+            How::Unknown { path, .. } => Some(path.clone()),
+            How::Done | How::Gate { .. } | How::Failed { .. } | How::Stopped { .. } => None,
+        };
         let mut running = BTreeSet::new();
         match &self.state.at {
             At::Stopping { .. } | At::Ended => return Heard::History,

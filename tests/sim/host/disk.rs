@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::chance::Chance;
+use crate::trace::count;
 
 /// What is written as a whole or not at all.
 const SECTOR: usize = 512;
@@ -63,17 +64,21 @@ impl Write {
         }
     }
 
-    /// Some of its sectors.
-    fn tear(&self, bytes: &mut Vec<u8>, chance: &mut Chance) {
-        let Write::At(at, new) = self else { return };
+    /// Some of its sectors; whether some, and not all.
+    fn tear(&self, bytes: &mut Vec<u8>, chance: &mut Chance) -> bool {
+        let Write::At(at, new) = self else { return false };
+        let (mut kept, mut lost) = (false, false);
         let mut from = *at;
         while from < at + new.len() {
             let to = ((from / SECTOR + 1) * SECTOR).min(at + new.len());
-            if chance.happens(0.5) {
+            let keeps = chance.happens(0.5);
+            if keeps {
                 put(bytes, from, &new[from - at..to - at]);
             }
+            (kept, lost) = (kept || keeps, lost || !keeps);
             from = to;
         }
+        kept && lost
     }
 }
 
@@ -103,7 +108,10 @@ impl Content {
         let kept = chance.among(0..pending.len() as u64 + 1) as usize;
         pending[..kept].iter().for_each(|write| write.apply(&mut self.durable));
         if let Some(torn) = pending.get(kept) {
-            torn.tear(&mut self.durable, chance);
+            count("a write that was not synced is lost");
+            if torn.tear(&mut self.durable, chance) {
+                count("a write is torn");
+            }
         }
     }
 }
@@ -246,6 +254,7 @@ impl Disk {
     pub(crate) fn sync(&mut self, file: u64, chance: &mut Chance) -> io::Result<()> {
         if self.bad_syncs > 0 {
             self.bad_syncs -= 1;
+            count("an fsync fails");
             self.content(file).settle(chance);
             return Err(io::Error::other("input/output error"));
         }
@@ -314,7 +323,11 @@ impl Disk {
     }
 
     fn needs_space(&self, needs: bool) -> io::Result<()> {
-        if self.full && needs { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        if self.full && needs {
+            count("a write finds no space");
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 }
 

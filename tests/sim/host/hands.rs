@@ -26,6 +26,8 @@ use fettle_runbooks::segment::Kind;
 
 use super::machine::{Machine, newborn, place, policy, tombstone};
 use super::process::New;
+use super::wire;
+use crate::trace::count;
 
 /// The agent's process was killed.
 pub(super) struct Died;
@@ -83,6 +85,7 @@ impl Life {
         if !dies {
             return work(&mut machine);
         }
+        count("an agent is killed midway");
         match machine.chance.among(0..3) {
             0 => {}
             1 => drop(work(&mut machine)),
@@ -387,7 +390,7 @@ impl Dial for Network {
                 });
             }
         };
-        Dialled::over(&self.controller, stream).await
+        Dialled::over(&self.controller, wire::over(&self.machine, stream)).await
     }
 
     async fn renewed(&self, _: &Dialled) {

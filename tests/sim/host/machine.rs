@@ -22,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 use super::disk::Disk;
 use super::ledger::{Entry, Ledger, What};
 use super::process::{self, Process, Stage, not_started};
+use super::wire::Wire;
 use super::{EPOCH_MS, Make};
 use crate::chance::Chance;
+use crate::trace::count;
 
 /// The state directory.
 pub(super) const STATE: &str = "/state";
@@ -60,6 +62,8 @@ pub(super) struct Machine {
     pub(super) held: bool,
     pub(super) slow: Duration,
     pub(super) why_down: Vec<String>,
+    /// What is between it and the controller.
+    pub(super) wire: Wire,
     /// Rung when whoever waits should look again.
     pub(super) bell: Arc<Notify>,
 }
@@ -87,6 +91,7 @@ impl Machine {
             held: false,
             slow: Duration::ZERO,
             why_down: Vec::new(),
+            wire: Wire::default(),
             bell: Arc::new(Notify::new()),
             chance: chance.clone(),
             make,
@@ -426,6 +431,9 @@ impl Machine {
         if self.life.take().is_none() {
             return;
         }
+        if self.processes.iter().any(|process| process.acts() && process.lives()) {
+            count("a step survives its agent");
+        }
         self.locks.clear();
         self.reading.clear();
         self.dies_in = None;
@@ -437,6 +445,9 @@ impl Machine {
     /// Nothing is left but what the disk had synced.
     pub(super) fn lose_power(&mut self) {
         self.agent_died();
+        if self.processes.iter().any(|process| process.acts() && process.lives()) {
+            count("a step dies with its host");
+        }
         self.end(&What::Died, |_| true);
         self.disk.lose_power(&mut self.chance);
         (self.powered, self.slow) = (false, Duration::ZERO);
@@ -460,6 +471,7 @@ impl Machine {
                 continue;
             }
             process.watched = false;
+            count("a shim is killed");
             if !process.lives() {
                 // The follower looks at what is there once the lock is free.
                 match self.look(&process.key) {
