@@ -1,4 +1,4 @@
-//! Points at which a test may kill the agent or a shim: before and after everything that is made durable.
+//! Points at which a test may kill the agent, a shim or a step of ours: before and after everything that is made durable.
 //!
 //! What becomes of a crash at each is said, and tried, by the table in `docs/crashes.md`.
 
@@ -47,6 +47,10 @@ pub const POINTS: &[&str] = &[
     TOMBSTONE.unnamed,
     TOMBSTONE.undurable,
     TOMBSTONE.durable,
+    "forget.unremoved",
+    "forget.tombstone",
+    "forget.undurable",
+    "forget.durable",
     "attempt.before-prepare",
     "attempt.before-spawn",
     "attempt.after-spawn",
@@ -59,6 +63,22 @@ pub(crate) fn compact_at() -> Option<u64> {
         return None;
     }
     std::env::var("FETTLE_COMPACT_AT").ok()?.parse().ok()
+}
+
+/// By how much later, in milliseconds, the agent takes it to be when it looks which runs are old, where a test says that
+/// (`FETTLE_LATER_MS`): they are remembered for a day. Builds without crash points do not look at it.
+pub(crate) fn later_ms() -> i64 {
+    if !fettle_crash::POSSIBLE {
+        return 0;
+    }
+    std::env::var("FETTLE_LATER_MS").ok().and_then(|later| later.parse().ok()).unwrap_or(0)
+}
+
+/// What a process of ours hands to the next in its environment: only what tests say of all of them.
+pub(crate) fn told() -> Vec<(String, String)> {
+    let told = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
+    let told = ["FETTLE_CRASH_AT", crate::works::clock::BOOT].into_iter().filter_map(told);
+    told.filter(|_| fettle_crash::POSSIBLE).collect()
 }
 
 /// The points of a shim.
@@ -76,6 +96,9 @@ pub const SHIM_POINTS: &[&str] = &[
     "shim.exit-undurable",
     "shim.exit-durable",
 ];
+
+/// The points of a step that does something with a unit, which is this program too.
+pub const STEP_POINTS: &[&str] = &[BEFORE.unsynced, BEFORE.unnamed, BEFORE.undurable, BEFORE.durable];
 
 pub(crate) const RENEWAL: Replaced = Replaced {
     unsynced: "renewal.unsynced",

@@ -30,6 +30,15 @@ pub const POINTS: &[&str] = &[
     "coordinator.before-effects",
     // All of that is done.
     "coordinator.after-effects",
+    "backup.unsynced",
+    "backup.unnamed",
+    "backup.undurable",
+    "backup.durable",
+    "restore.unsynced",
+    "restore.unnamed",
+    "restore.before-kept",
+    "restore.undurable",
+    "restore.durable",
 ];
 
 /// The trust bundle.

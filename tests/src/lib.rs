@@ -28,4 +28,4 @@ pub use cluster::{Builder, Cluster};
 pub use fleet::Fleet;
 pub use network::Network;
 pub use systemd::Systemd;
-pub use wait::eventually;
+pub use wait::{eventually, eventually_every};

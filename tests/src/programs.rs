@@ -1,6 +1,7 @@
 //! The programs under test: the real binaries, built once, started as processes.
 
 use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -103,10 +104,22 @@ impl Program {
 
     /// The end of what it said.
     pub fn said(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = tail(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         format!("{}:\n{}", self.log.display(), lines[lines.len().saturating_sub(40)..].join("\n"))
     }
+}
+
+/// The last bytes of a file, for it may be long and asked for often.
+fn tail(file: &Path) -> std::io::Result<Vec<u8>> {
+    const BYTES: u64 = 16 * 1024;
+    let mut file = File::open(file)?;
+    let from = file.metadata()?.len().saturating_sub(BYTES);
+    file.seek(SeekFrom::Start(from))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text)
 }
 
 impl Drop for Program {

@@ -10,7 +10,11 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Processes that have something to do with a directory (it stands in their command line or environment, or they are in
 /// it), and everything beneath them.
 pub fn of(directory: &Path) -> BTreeSet<i32> {
-    let needle = directory.as_os_str().as_bytes();
+    of_any(&[directory])
+}
+
+/// The same for any of several directories.
+pub fn of_any(directories: &[&Path]) -> BTreeSet<i32> {
     let mut parents = Vec::new();
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -18,11 +22,14 @@ pub fn of(directory: &Path) -> BTreeSet<i32> {
             continue;
         };
         let path = entry.path();
-        let mentions = |file: &str| {
-            fs::read(path.join(file)).is_ok_and(|text| text.windows(needle.len()).any(|part| part == needle))
+        let [command, environment] =
+            ["cmdline", "environ"].map(|file| fs::read(path.join(file)).unwrap_or_default());
+        let cwd = fs::read_link(path.join("cwd")).unwrap_or_default();
+        let is_of = |directory: &&Path| {
+            let named = directory.as_os_str().as_bytes();
+            cwd.starts_with(directory) || mentions(&command, named) || mentions(&environment, named)
         };
-        let is_inside = fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
-        if is_inside || mentions("cmdline") || mentions("environ") {
+        if directories.iter().any(is_of) {
             found.insert(pid);
         }
         let stat = fs::read_to_string(path.join("stat")).unwrap_or_default();
@@ -38,6 +45,22 @@ pub fn of(directory: &Path) -> BTreeSet<i32> {
         }
         found.extend(children);
     }
+}
+
+/// Whether bytes are in a text. Looked for by the last of them, for these are debug builds and the texts are many.
+fn mentions(text: &[u8], wanted: &[u8]) -> bool {
+    let mut skip = [wanted.len(); 256];
+    for (place, byte) in wanted.iter().enumerate().take(wanted.len().saturating_sub(1)) {
+        skip[usize::from(*byte)] = wanted.len() - 1 - place;
+    }
+    let mut end = wanted.len();
+    while end <= text.len() {
+        if &text[end - wanted.len()..end] == wanted {
+            return true;
+        }
+        end += skip[usize::from(text[end - 1])];
+    }
+    false
 }
 
 /// Kills them.

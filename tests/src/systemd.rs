@@ -25,6 +25,9 @@ const BOOT: Duration = Duration::from_secs(60);
 /// The unit of an agent inside, as `docs/operating.md` has it.
 const AGENT: &str = "fettle-agent.service";
 
+/// Its program, inside.
+const PROGRAM: &str = "/usr/local/bin/fettle-agent";
+
 /// A running systemd. Dropped, it is gone with everything in it.
 pub struct Systemd {
     keeper: Child,
@@ -37,6 +40,17 @@ impl Systemd {
     /// Boots one; waits until it takes units. None, and loud, where this process is not root.
     #[track_caller]
     pub fn boot() -> Option<Systemd> {
+        Systemd::boot_over(None)
+    }
+
+    /// The same, whose agent's state is in a folder outside, which may be a disk of its own.
+    #[track_caller]
+    pub fn boot_with(state: &Path) -> Option<Systemd> {
+        Systemd::boot_over(Some(state))
+    }
+
+    #[track_caller]
+    fn boot_over(state: Option<&Path>) -> Option<Systemd> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("NOT RUN: only root can boot a systemd of its own, and this test needs one");
             return None;
@@ -51,6 +65,7 @@ impl Systemd {
             .arg("bash")
             .args([&script, &directory.path().join("machine")])
             .arg(programs.parent().expect("a program is in a folder"))
+            .envs(state.map(|state| ("FETTLE_TEST_STATE", state)))
             .stdin(stdin)
             .stdout(Stdio::null())
             .spawn()
@@ -188,18 +203,24 @@ impl Systemd {
     pub fn agent_as(&self, cluster: &Cluster, host: &str, user: &str) {
         let made = cluster.json("ana", &["agent", "token", "create", host]);
         let token = made["token"].as_str().expect("a token is text");
-        let program = "/usr/local/bin/fettle-agent";
-        self.write(program, "");
-        self.ok(&["mount", "--bind", &binary("fettle-agent").display().to_string(), program]);
-        self.ok(&["install", "--directory", "--mode=700", "--owner", user, "/var/lib/fettle-agent"]);
+        let program = PROGRAM;
+        self.install_agent(user);
         let controller = format!("https://localhost:{}", cluster.grpc);
         let root = cluster.root_fingerprint();
         let join = ["join", "--controller", &controller, "--token", token, "--root", &root];
         self.ok(&[&["runuser", "--user", user, "--", program], &join[..]].concat());
-        let unit =
-            format!("[Service]\nExecStart={program} run\nRestart=always\nKillMode=process\nUser={user}\n");
-        self.unit(AGENT, &unit);
         self.start_agent(cluster, host);
+    }
+
+    /// Makes the agent a unit inside, which does not run yet.
+    #[track_caller]
+    pub fn install_agent(&self, user: &str) {
+        self.write(PROGRAM, "");
+        self.ok(&["mount", "--bind", &binary("fettle-agent").display().to_string(), PROGRAM]);
+        self.ok(&["install", "--directory", "--mode=700", "--owner", user, "/var/lib/fettle-agent"]);
+        let unit =
+            format!("[Service]\nExecStart={PROGRAM} run\nRestart=always\nKillMode=process\nUser={user}\n");
+        self.unit(AGENT, &unit);
     }
 
     /// Starts the agent inside, again, and waits until it is connected.

@@ -234,6 +234,8 @@ impl Driver {
         };
         driver.roster = driver.read_roster();
         driver.replay(opened.records);
+        // Before any order: an agent that is started anew each hour would never come to it.
+        driver.forget_if_due();
         Ok((driver, writer))
     }
 
@@ -715,7 +717,7 @@ impl Driver {
             return;
         }
         self.swept_at = Some(now);
-        let now_ms = self.now_ms();
+        let now_ms = self.now_ms().saturating_add(crash::later_ms());
         let old: BTreeSet<RunId> = self
             .runs
             .iter()

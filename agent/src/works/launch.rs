@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::process::Pid;
 
+use crate::crash;
+
 use super::attempt::{Spec, Work};
 use super::place::Place;
 use super::record::AttemptKey;
@@ -135,7 +137,7 @@ fn launch_ourselves(spec: &Spec, helper: &Path, place: &Place, ends: &Ends<'_>) 
     unix::spawn(&Birth {
         program: helper,
         args: &args.into_iter().chain([dir]).collect::<Vec<_>>(),
-        env: &environment(spec),
+        env: &[environment(spec), crash::told()].concat(),
         cwd: Path::new("/"),
         fds: [ends.stdin, ends.stdout, ends.stderr],
         extra: vec![],

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::schema::VERSION;
+use crate::crash::crash_point;
 use crate::world::At;
 
 /// The name of the database in the store's directory.
@@ -109,12 +110,17 @@ impl Unfinished {
     /// Never over a file that came meanwhile.
     fn name(self, to: &Path) -> Result<(), BackupError> {
         let write = |source| BackupError::Write { path: to.to_owned(), source };
+        crash_point("backup.unsynced");
         File::open(&self.0).and_then(|file| file.sync_all()).map_err(write)?;
+        crash_point("backup.unnamed");
         fs::hard_link(&self.0, to).map_err(|source| {
             let exists = source.kind() == io::ErrorKind::AlreadyExists;
             if exists { BackupError::Exists { path: to.to_owned() } } else { write(source) }
         })?;
-        fs::remove_file(&self.0).and_then(|()| sync_folder_of(to)).map_err(write)
+        crash_point("backup.undurable");
+        fs::remove_file(&self.0).and_then(|()| sync_folder_of(to)).map_err(write)?;
+        crash_point("backup.durable");
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::backup::{Contents, DATABASE, look, sync_folder_of};
 use super::{Record, Sqlite, Store as _, check_fold, schema};
+use crate::crash::crash_point;
 use crate::model::row::{AgentRow, NotificationRow};
 use crate::model::{Change, Model};
 use crate::world::At;
@@ -282,7 +283,9 @@ fn settle(old: &Path) -> Result<(), String> {
 /// The new database takes the old one's name, which gets another first.
 fn swap(fresh: &Path, old: &Path, now: At) -> Result<Option<PathBuf>, RestoreError> {
     let io = |what: String| move |source| RestoreError::Io { what, source };
+    crash_point("restore.unsynced");
     File::open(fresh).and_then(|file| file.sync_all()).map_err(io("write the restored store".to_owned()))?;
+    crash_point("restore.unnamed");
     let time: String = now.to_string().chars().filter(|sign| !matches!(sign, ':' | '-')).collect();
     let beside = |suffix: &str| old.with_file_name(format!("{DATABASE}.before-{time}{suffix}"));
     let before = old.exists().then(|| beside(""));
@@ -300,9 +303,12 @@ fn swap(fresh: &Path, old: &Path, now: At) -> Result<Option<PathBuf>, RestoreErr
         fs::hard_link(old, before)
             .map_err(io(format!("put the old database aside as {}", before.display())))?;
     }
-    fs::rename(fresh, old)
-        .and_then(|()| sync_folder_of(old))
-        .map_err(io(format!("put {} in place", old.display())))?;
+    crash_point("restore.before-kept");
+    let place = || io(format!("put {} in place", old.display()));
+    fs::rename(fresh, old).map_err(place())?;
+    crash_point("restore.undurable");
+    sync_folder_of(old).map_err(place())?;
+    crash_point("restore.durable");
     Ok(before)
 }
 

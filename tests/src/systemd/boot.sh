@@ -3,6 +3,7 @@
 # does however the process at the other end of it dies.
 #
 #   boot.sh DIRECTORY [FOLDER…]      as root; the folders are seen inside as they are, read-only
+#   FETTLE_TEST_STATE=FOLDER         is what an agent inside keeps its state in
 #
 # DIRECTORY gets a file `starter` with the number of a process whose only child is that systemd. The network stays the
 # host's, so that what is inside reaches what is outside; whatever would change the network is masked or read-only.
@@ -33,6 +34,11 @@ furnish() {
     mount --bind "$folder" "$root$folder"
     mount -o remount,bind,ro "$root$folder"
   done
+
+  if [[ -n ${FETTLE_TEST_STATE-} ]]; then
+    mkdir -p "$root/var/lib/fettle-agent"
+    mount --bind "$FETTLE_TEST_STATE" "$root/var/lib/fettle-agent"
+  fi
 
   # What the host would mount and start by itself is not ours to start a second time.
   : >"$root/etc/fstab"

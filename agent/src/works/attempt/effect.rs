@@ -17,7 +17,6 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 use super::{Attempts, Happening, Observer, Running, Spec, StartBy, StartError, Stop};
 use crate::crash::{self, crash_point};
 use crate::works::cgroup::Cgroup;
-use crate::works::clock;
 use crate::works::disk::{self, HostDisk};
 use crate::works::facts::owner;
 use crate::works::output::Stream;
@@ -126,12 +125,14 @@ impl Attempts {
         place::tombstone(&self.dir, run).exists()
     }
 
-    /// Removes what is kept of a run's ended attempts, and its tombstone. Call it only when no order for the run can
-    /// be accepted any more: what is removed could start again. An attempt whose shim lives is left alone.
+    /// Removes what is kept of a run's ended attempts, and its tombstone, for good: nobody would look for it again. Call it
+    /// only when no order for the run can be accepted any more: what is removed could start again. An attempt whose shim
+    /// lives is left alone.
     ///
     /// # Errors
-    /// When something cannot be removed.
+    /// When something cannot be removed, or not for good.
     pub fn forget(&self, run: RunId) -> io::Result<()> {
+        crash_point("forget.unremoved");
         let prefix = format!("{run}.");
         for entry in std::fs::read_dir(&self.dir)? {
             let entry = entry?;
@@ -150,10 +151,15 @@ impl Attempts {
                 std::fs::remove_dir_all(place.dir())?;
             }
         }
+        crash_point("forget.tombstone");
         match std::fs::remove_file(place::tombstone(&self.dir, run)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
         }
+        crash_point("forget.undurable");
+        disk::sync_dir(&self.dir)?;
+        crash_point("forget.durable");
+        Ok(())
     }
 
     /// The whole output an attempt left on this host, from an offset, at most `limit` bytes.
@@ -181,9 +187,7 @@ impl Attempts {
     fn spawn_shim(&self, place: &Place, lock: &File) -> io::Result<Pid> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         // Nothing of the agent's environment, but what tests say of both: where to die, and which boot this is.
-        let told = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
-        let told = ["FETTLE_CRASH_AT", clock::BOOT].into_iter().filter_map(told);
-        let env: Vec<_> = told.filter(|_| fettle_crash::POSSIBLE).collect();
+        let env = crash::told();
         // Outside the agent's group from its first moment on.
         let group = Cgroup::of_attempt(place.dir()).and_then(|group| group.open().ok());
         unix::spawn(&Birth {

@@ -6,20 +6,22 @@
 
 mod hosts; // a host whose power can fail
 mod plays; // how a story gets to a point
+mod copies; // … of a store that is copied, and put back
+mod units; // … of a step that does something with a unit
 mod words; // how it must end
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use fettle_agent::crash::{POINTS as AGENT, SHIM_POINTS as SHIM};
+use fettle_agent::crash::{POINTS as AGENT, SHIM_POINTS as SHIM, STEP_POINTS as STEP};
 use fettle_controller::crash::POINTS as CONTROLLER;
 
 use super::chance::{Chance, seed};
 use crate::sources;
 
 /// How often each is tried, unless somebody says otherwise.
-const REPETITIONS: u64 = 5;
+const REPETITIONS: u64 = 20;
 
 /// Hosts at a time: more than the machine has cores, for a story waits most of the time.
 const HOSTS: usize = 4;
@@ -52,7 +54,7 @@ impl Row {
 /// Every point of the code and who comes to it.
 fn points() -> Vec<(&'static str, &'static str)> {
     let of = |who, points: &[&'static str]| points.iter().map(move |point| (*point, who)).collect::<Vec<_>>();
-    [of("agent", AGENT), of("shim", SHIM), of("controller", CONTROLLER)].concat()
+    [of("agent", AGENT), of("shim", SHIM), of("step", STEP), of("controller", CONTROLLER)].concat()
 }
 
 /// The table of the page.
@@ -148,11 +150,14 @@ fn on_hosts(wanted: impl Fn(&str) -> bool) {
 }
 
 #[test]
-fn a_host_that_dies_while_it_joins_or_starts_is_as_the_table_says() {
+fn a_host_that_dies_while_it_joins_is_as_the_table_says() {
+    on_hosts(|point| ["join.", "renewal."].iter().any(|of| point.starts_with(of)));
+}
+
+#[test]
+fn a_host_that_dies_while_it_starts_is_as_the_table_says() {
     on_hosts(|point| {
-        ["join.", "renewal.", "attempts.", "journal.create.", "epoch.", "roster."]
-            .iter()
-            .any(|of| point.starts_with(of))
+        ["attempts.", "journal.create.", "epoch.", "roster."].iter().any(|of| point.starts_with(of))
     });
 }
 
@@ -161,6 +166,7 @@ fn a_host_that_dies_at_a_write_of_its_journal_is_as_the_table_says() {
     on_hosts(|point| {
         (point.starts_with("journal.") && !point.starts_with("journal.create."))
             || point.starts_with("tombstone.")
+            || point.starts_with("forget.")
     });
 }
 
@@ -169,8 +175,19 @@ fn a_host_that_dies_around_a_step_is_as_the_table_says() {
     on_hosts(|point| point.starts_with("attempt.") || point.starts_with("shim."));
 }
 
+#[test]
+fn a_step_that_dies_where_it_keeps_how_a_unit_was_is_as_the_table_says() {
+    every(rows(|point| point.starts_with("before.")), 2, |share, _, times| {
+        share.iter().map(|(row, way)| units::on_a_host(row, *way, times)).sum()
+    });
+}
+
 fn is_of_the_first_start(point: &str) -> bool {
     ["ca.", "trust.", "ca-pem.", "store.create", "store.before-create"].iter().any(|of| point.starts_with(of))
+}
+
+fn is_of_a_copy(point: &str) -> bool {
+    point.starts_with("backup.") || point.starts_with("restore.")
 }
 
 fn is_of_the_controller(point: &str) -> bool {
@@ -179,7 +196,7 @@ fn is_of_the_controller(point: &str) -> bool {
 
 #[test]
 fn a_controller_that_dies_at_its_first_start_is_as_the_table_says() {
-    every(rows(|point| is_of_the_controller(point) && is_of_the_first_start(point)), 2, |share, _, times| {
+    every(rows(|point| is_of_the_controller(point) && is_of_the_first_start(point)), 4, |share, _, times| {
         plays::on_a_first_controller(share, times)
     });
 }
@@ -187,8 +204,24 @@ fn a_controller_that_dies_at_its_first_start_is_as_the_table_says() {
 #[test]
 fn a_controller_that_dies_at_a_commit_is_as_the_table_says() {
     every(
-        rows(|point| is_of_the_controller(point) && !is_of_the_first_start(point)),
+        rows(|point| is_of_the_controller(point) && !is_of_the_first_start(point) && !is_of_a_copy(point)),
         2,
         plays::on_a_controller,
     );
+}
+
+#[test]
+fn a_store_that_is_copied_by_somebody_who_dies_is_as_the_table_says() {
+    with_copies("backup.");
+}
+
+#[test]
+fn a_store_that_is_put_back_by_somebody_who_dies_is_as_the_table_says() {
+    with_copies("restore.");
+}
+
+fn with_copies(points: &str) {
+    every(rows(|point| point.starts_with(points)), 4, |share, chance, times| {
+        share.iter().map(|(row, way)| copies::on_a_controller(row, *way, chance, times)).sum()
+    });
 }

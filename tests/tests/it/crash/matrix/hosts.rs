@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use fettle_tests::cluster::LIMIT;
 use fettle_tests::power::Disk;
 use fettle_tests::programs::Program;
 use fettle_tests::{Cluster, eventually, remains};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Way;
@@ -29,6 +31,8 @@ pub(super) struct Host<'c> {
     pub(super) compacts: bool,
     /// … as the agent was told that runs.
     compacting: bool,
+    /// By how much later it is, to an agent that is started now and looks which runs are old.
+    later: Option<Duration>,
     armed: Option<(String, Way)>,
     /// Deaths that were asked for and happened.
     pub(super) deaths: u64,
@@ -43,7 +47,12 @@ impl<'c> Host<'c> {
 
     /// The controller's host, whose disk is empty. The controller must not run.
     pub(super) fn of_controller(cluster: &'c Cluster) -> Option<Host<'c>> {
-        Host::with(cluster, "controller".to_owned(), Box::new(|env| cluster.launch_controller(env)))
+        // The certificates of all the world's authorities take a debug build longer to read than all else that it starts with.
+        let launch = |env: &[(&str, &str)]| {
+            let authorities = cluster.path("ca.pem").display().to_string();
+            cluster.launch_controller(&[env, &[("SSL_CERT_FILE", &*authorities)]].concat())
+        };
+        Host::with(cluster, "controller".to_owned(), Box::new(launch))
     }
 
     fn with(cluster: &'c Cluster, name: String, launch: Launch<'c>) -> Option<Host<'c>> {
@@ -59,6 +68,7 @@ impl<'c> Host<'c> {
             booted: uptime(),
             compacts: false,
             compacting: false,
+            later: None,
             armed: None,
             deaths: 0,
         })
@@ -76,6 +86,11 @@ impl<'c> Host<'c> {
             gone.expect("it can be removed");
         }
         fettle_tests::power::sync(self.disk.path()).expect("it can be synced");
+    }
+
+    /// What it is part of.
+    pub(super) fn cluster(&self) -> &'c Cluster {
+        self.cluster
     }
 
     /// The boot it is in.
@@ -98,6 +113,7 @@ impl<'c> Host<'c> {
             ("FETTLE_CRASH_AT", format!("@{}", self.arm_file().display())),
             ("FETTLE_BOOT", format!("{}@{}", self.boot(), self.booted)),
         ];
+        env.extend(self.later.map(|later| ("FETTLE_LATER_MS", later.as_millis().to_string())));
         env.extend(self.compacts.then(|| ("FETTLE_COMPACT_AT", "1".to_owned())));
         env
     }
@@ -108,6 +124,13 @@ impl<'c> Host<'c> {
         let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.agent = Some((self.launch)(&env));
         self.compacting = self.compacts;
+    }
+
+    /// Starts its agent, which takes it to be so much later when it looks which runs are old; after its death it does not.
+    pub(super) fn start_later(&mut self, later: Duration) {
+        self.later = Some(later);
+        self.start();
+        self.later = None;
     }
 
     /// Starts its agent, unless it runs as it should.
@@ -127,10 +150,14 @@ impl<'c> Host<'c> {
         let stories = self.stories();
         eventually("everything on the host is gone", LIMIT, || {
             // What its steps do has the story's folder in its environment.
-            remains::kill(&state);
-            remains::kill(&stories);
-            let left: Vec<i32> = remains::of(&state).into_iter().chain(remains::of(&stories)).collect();
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+            let left = remains::of_any(&[&state, &stories]);
+            if left.is_empty() {
+                return Ok(());
+            }
+            left.iter().filter_map(|pid| Pid::from_raw(*pid)).for_each(|pid| {
+                let _ = kill_process(pid, Signal::KILL);
+            });
+            Err(format!("{left:?}"))
         });
     }
 
@@ -218,7 +245,7 @@ impl Drop for Host<'_> {
 }
 
 /// The kernel's boot clock, in milliseconds.
-fn uptime() -> i64 {
+pub(super) fn uptime() -> i64 {
     let now = clock_gettime(ClockId::Boottime);
     now.tv_sec * 1000 + now.tv_nsec / 1_000_000
 }

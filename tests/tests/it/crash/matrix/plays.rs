@@ -1,8 +1,10 @@
 //! How a story gets to a point, and how it ends there.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use fettle_proto::signed::plan;
 use fettle_proto::v1;
@@ -10,7 +12,7 @@ use fettle_tests::alerts::firing;
 use fettle_tests::cluster::{LIMIT, told};
 use fettle_tests::desk::Desk;
 use fettle_tests::programs::binary;
-use fettle_tests::{Builder, Cluster, eventually, remains};
+use fettle_tests::{Builder, Cluster, eventually, eventually_every, remains};
 use serde_json::{Value, json};
 
 use super::hosts::Host;
@@ -48,8 +50,17 @@ remediate:
 verify:
   - id: both
     that: file(inputs.dir + "/high").exists
-    within: 500ms
+    within: 100ms
 "#;
+
+/// A run that is over is remembered for a day.
+const TWO_DAYS: Duration = Duration::from_secs(48 * 3600);
+
+/// Stories after which what a host keeps of them must go: its disk is small.
+const ENOUGH: u64 = 40;
+
+/// Between two looks at a run: to ask costs both programs more than a story loses by it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A controller that knows the runbook, and goes on trying.
 pub(super) fn stage() -> Builder {
@@ -74,6 +85,8 @@ pub(super) enum Play {
     Roster,
     /// A run is cancelled at its gate.
     Cancel,
+    /// It removes what it kept of runs of old.
+    Forget,
     /// Its journal ends in half a batch.
     Torn,
     /// Its journal is damaged.
@@ -96,6 +109,7 @@ impl Play {
             "epoch" => Play::Connect,
             "roster" => Play::Roster,
             "tombstone" => Play::Cancel,
+            "forget" => Play::Forget,
             "attempt" | "shim" => Play::Step,
             "journal" => match point.split('.').nth(1).unwrap_or_default() {
                 "create" => Play::FirstStart,
@@ -110,7 +124,7 @@ impl Play {
 }
 
 /// One alert on one host.
-struct Story<'a, 'c> {
+pub(super) struct Story<'a, 'c> {
     cluster: &'c Cluster,
     desk: &'a Desk<'c>,
     host: String,
@@ -119,7 +133,7 @@ struct Story<'a, 'c> {
 }
 
 impl<'a, 'c> Story<'a, 'c> {
-    fn new(
+    pub(super) fn new(
         cluster: &'c Cluster,
         desk: &'a Desk<'c>,
         host: &str,
@@ -133,7 +147,7 @@ impl<'a, 'c> Story<'a, 'c> {
 
     /// Posts the alert until it is taken. Who takes it and says so must not lose it.
     #[track_caller]
-    fn begin(&mut self, mut meanwhile: impl FnMut()) {
+    pub(super) fn begin(&mut self, mut meanwhile: impl FnMut()) {
         let alert = firing("Crash", &[("instance", &self.host), ("dir", &self.dir.display().to_string())]);
         self.run = eventually("the alert is taken and starts a run", LIMIT, || {
             meanwhile();
@@ -154,7 +168,7 @@ impl<'a, 'c> Story<'a, 'c> {
         mut meanwhile: impl FnMut() -> String,
         wanted: impl Fn(&v1::HostRun) -> bool,
     ) -> v1::HostRun {
-        eventually(what, 2 * LIMIT, || {
+        eventually_every(LOOK, what, 2 * LIMIT, || {
             let said = meanwhile();
             let seen = self.desk.host_run(&self.run)?;
             if wanted(&seen) { Ok(seen) } else { Err(format!("{}\n{said}", shown(&seen))) }
@@ -167,7 +181,7 @@ impl<'a, 'c> Story<'a, 'c> {
 
     /// Nothing has acted twice, whatever else happened.
     #[track_caller]
-    fn nothing_twice(&self, context: &str) {
+    pub(super) fn nothing_twice(&self, context: &str) {
         for again in ["low-again", "high-again"] {
             assert!(!self.acted(again), "{context}: {again}");
         }
@@ -176,14 +190,14 @@ impl<'a, 'c> Story<'a, 'c> {
     /// Plays to the end: approves at the gate, and says what is so where a person must look. `at_gate` is done before
     /// the approval. Gives back the host run, and the step that a person was asked about.
     #[track_caller]
-    fn play(
+    pub(super) fn play(
         &self,
         mut meanwhile: impl FnMut() -> String,
         mut at_gate: impl FnMut(),
     ) -> (v1::HostRun, Option<String>) {
         let mut asked = None;
         let mut approved = String::new();
-        let seen = eventually("the run ends", 2 * LIMIT, || {
+        let seen = eventually_every(LOOK, "the run ends", 2 * LIMIT, || {
             let said = meanwhile();
             let seen = self.desk.host_run(&self.run)?;
             if seen.state == "ended" {
@@ -211,7 +225,7 @@ impl<'a, 'c> Story<'a, 'c> {
 }
 
 /// What people see of a host run.
-fn shown(seen: &v1::HostRun) -> String {
+pub(super) fn shown(seen: &v1::HostRun) -> String {
     let steps = seen
         .steps
         .iter()
@@ -221,7 +235,7 @@ fn shown(seen: &v1::HostRun) -> String {
 }
 
 /// The boot in which the plan of a host run was made.
-fn boot_of_plan(seen: &v1::HostRun) -> Option<String> {
+pub(super) fn boot_of_plan(seen: &v1::HostRun) -> Option<String> {
     Some(plan::decode(&seen.plan).ok()?.boot)
 }
 
@@ -265,7 +279,8 @@ impl<'a, 'c> Theatre<'a, 'c> {
         if !self.host.state().join("identity").exists() {
             self.join_quietly();
         }
-        self.host.compacts = play == Play::Rewritten;
+        // What is forgotten comes back with the journal, until that is written anew.
+        self.host.compacts = matches!(play, Play::Rewritten | Play::Forget);
         let before = self.host.deaths;
         match play {
             Play::Join => {}
@@ -287,6 +302,7 @@ impl<'a, 'c> Theatre<'a, 'c> {
                 self.story(row, way, word, None, case);
             }
             Play::Cancel => self.cancel(row, way, case),
+            Play::Forget => self.forget(row, way, word, case),
             Play::Torn | Play::Damaged => self.damaged(row, way, word, play, case),
             Play::Rewritten | Play::Turn | Play::Step => {
                 let turn = if chance.below(2) == 0 { Turn::Begin } else { Turn::Gate };
@@ -318,6 +334,10 @@ impl<'a, 'c> Theatre<'a, 'c> {
 
     fn next_story(&mut self) -> Story<'a, 'c> {
         self.number += 1;
+        if self.number.is_multiple_of(ENOUGH) && !self.host.waits() {
+            self.host.halt();
+            self.host.start_later(TWO_DAYS);
+        }
         Story::new(self.cluster, self.desk, &self.host.name, &self.host.stories(), self.number)
     }
 
@@ -361,6 +381,10 @@ impl<'a, 'c> Theatre<'a, 'c> {
                 assert_eq!(seen.ending == "verified", story.acted("high"), "{context}");
                 assert!(story.acted("low"), "{context}");
             }
+            // The agent has heard of the result already, and what it wrote took the result's name along.
+            Word::Asks if asked.is_none() && (row.point, way) == ("shim.exit-undurable", Way::Power) => {
+                goes_on(&story, &seen, &host.boot(), &context);
+            }
             Word::Asks if hit == "remediate/high" => {
                 assert_eq!(asked.as_deref(), Some(hit), "{context}");
                 assert_eq!(seen.ending == "verified", story.acted("high"), "{context}");
@@ -375,6 +399,11 @@ impl<'a, 'c> Theatre<'a, 'c> {
             | Word::NewToken
             | Word::Joined
             | Word::Starts
+            | Word::Undone
+            | Word::NoCopy
+            | Word::Copy
+            | Word::Before
+            | Word::Restored
             | Word::PutAside => {
                 panic!("{context}: a story does not end so")
             }
@@ -405,6 +434,43 @@ impl<'a, 'c> Theatre<'a, 'c> {
         });
         let runs = host.state().join("attempts").join(format!("{}.tombstone", story.run));
         assert!(runs.exists(), "{context}: {} is not there", runs.display());
+    }
+
+    /// It is two days later, and the host comes to remove what it kept of the only run before; whatever happens to it on
+    /// its way, the next time nothing of that is left.
+    fn forget(&mut self, row: &Row, way: Way, word: Word, case: &str) {
+        // A host looks what is old when it starts: here all that was before this run.
+        self.host.halt();
+        self.host.start_later(TWO_DAYS);
+        let old = self.next_story();
+        let old = self.quiet_story(old, case);
+        for dies in [true, false] {
+            self.host.halt();
+            fettle_tests::power::sync(&self.host.state()).expect("it can be synced");
+            if dies {
+                self.host.arm(row.point, way);
+            }
+            self.host.start_later(TWO_DAYS);
+            self.story(row, way, word, None, case);
+            assert!(!self.host.waits(), "{case}: nobody ever came there\n{}", self.host.said());
+            let kept = fs::read_dir(self.host.state().join("attempts")).expect("it is there").flatten();
+            let kept = kept.filter_map(|entry| entry.file_name().into_string().ok());
+            let kept: Vec<String> = kept.filter(|name| name.starts_with(&old)).collect();
+            match row.point {
+                "forget.unremoved" if dies => assert!(!kept.is_empty(), "{case}: {old} is forgotten"),
+                "forget.tombstone" | "forget.undurable" if dies => {}
+                _ => assert!(kept.is_empty(), "{case}: {old} is not forgotten: {kept:?}"),
+            }
+        }
+    }
+
+    /// A story in which nobody dies. Gives back its run.
+    fn quiet_story(&mut self, mut story: Story<'a, 'c>, case: &str) -> String {
+        let host = &mut self.host;
+        story.begin(|| ());
+        let (seen, _) = story.play(|| host.said(), || ());
+        assert_eq!(seen.ending, "verified", "{case}: {}\n{}", shown(&seen), host.said());
+        story.run
     }
 
     /// The journal is damaged while the agent is away, at the gate of a story.
@@ -522,18 +588,24 @@ impl<'a, 'c> Theatre<'a, 'c> {
     }
 }
 
+/// Puts the state of a cluster's controller on a disk whose power can fail. The controller does not run afterwards.
+pub(super) fn move_controller(cluster: &mut Cluster) -> Option<Host<'_>> {
+    cluster.controller().kill();
+    let (state, aside) = (cluster.path("controller"), cluster.path("controller.aside"));
+    fs::rename(&state, &aside).expect("it can be moved");
+    let host = Host::of_controller(cluster)?;
+    let copied = Command::new("cp").arg("-a").arg(aside.join(".")).arg(&state).status();
+    assert!(copied.is_ok_and(|status| status.success()), "it can be moved");
+    fettle_tests::power::sync(&state).expect("it can be synced");
+    Some(host)
+}
+
 /// Plays rows on a controller of its own, whose host's power can fail; the agent's host goes on. Gives back how many
 /// deaths there were.
 pub(super) fn on_a_controller(share: &[(Row, Way)], chance: &mut Chance, times: u64) -> u64 {
     let mut cluster = stage().agent("web-1").start();
-    cluster.controller().kill();
-    let (state, aside) = (cluster.path("controller"), cluster.path("controller.aside"));
-    fs::rename(&state, &aside).expect("it can be moved");
-    let cluster = &cluster;
-    let Some(mut host) = Host::of_controller(cluster) else { return 0 };
-    let copied = Command::new("cp").arg("-a").arg(aside.join(".")).arg(&state).status();
-    assert!(copied.is_ok_and(|status| status.success()), "it can be moved");
-    fettle_tests::power::sync(&state).expect("it can be synced");
+    let Some(mut host) = move_controller(&mut cluster) else { return 0 };
+    let cluster = host.cluster();
     let desk = Desk::of(cluster, "ana");
     let mut number = 0;
     for (row, way) in share {
@@ -584,28 +656,24 @@ pub(super) fn on_a_first_controller(share: &[(Row, Way)], times: u64) -> u64 {
             host.wipe();
             host.arm(row.point, *way);
             host.start();
-            let mut answers = |what: &str| {
-                eventually(what, LIMIT, || {
+            let answers = |host: &mut Host<'_>, what: &str| {
+                eventually_every(LOOK, what, LIMIT, || {
                     host.look();
+                    let is_there = TcpStream::connect((Ipv4Addr::LOCALHOST, cluster.http)).is_ok();
+                    if host.waits() || !is_there {
+                        return Err(format!("{case}: nobody listens\n{}", host.said()));
+                    }
                     let url = cluster.url("/v1/signals/nobody");
                     let answer = fettle_tests::alerts::post(&url, &state.join("ca.pem"), None, b"{}");
-                    let ready = answer.status != 0 && !host.waits();
-                    if ready { Ok(()) } else { Err(format!("{case}: {answer:?}\n{}", host.said())) }
+                    if answer.status == 0 { Err(format!("{answer:?}\n{}", host.said())) } else { Ok(()) }
                 });
                 fs::read(state.join("trust.json")).expect("there is a trust bundle")
             };
-            let trust = answers("a controller that died at its first start starts");
+            let trust = answers(&mut host, "a controller that died at its first start starts");
             host.halt();
             host.start();
-            let again = || {
-                eventually("it starts again", LIMIT, || {
-                    let url = cluster.url("/v1/signals/nobody");
-                    let answer = fettle_tests::alerts::post(&url, &state.join("ca.pem"), None, b"{}");
-                    if answer.status == 0 { Err(host.said()) } else { Ok(()) }
-                });
-                fs::read(state.join("trust.json")).expect("there is a trust bundle")
-            };
-            assert_eq!(trust, again(), "{case}: the authority that hosts pin stays the same");
+            let again = answers(&mut host, "it starts again");
+            assert_eq!(trust, again, "{case}: the authority that hosts pin stays the same");
             assert!(!state.join("ca.new").exists(), "{case}: no key is left that nobody uses");
             host.halt();
         }
@@ -631,7 +699,7 @@ fn may_be_while_it_runs(point: &str, way: Way) -> bool {
 /// Each step has acted once and the run is verified; but what people approved, or are asked to approve, of a plan from
 /// before a reboot does not act any more, and the run says that it did not.
 #[track_caller]
-fn goes_on(story: &Story<'_, '_>, seen: &v1::HostRun, boot: &str, context: &str) {
+pub(super) fn goes_on(story: &Story<'_, '_>, seen: &v1::HostRun, boot: &str, context: &str) {
     assert!(story.acted("low"), "{context}");
     let void = boot_of_plan(seen).is_some_and(|planned| planned != boot);
     if void && !story.acted("high") {
@@ -647,7 +715,6 @@ fn goes_on(story: &Story<'_, '_>, seen: &v1::HostRun, boot: &str, context: &str)
 fn age(cluster: &Cluster, host: &Host<'_>) -> Vec<u8> {
     use fettle_controller::ca::Ca;
     use fettle_controller::world::{System, World as _};
-    use std::time::Duration;
     let hour = Duration::from_secs(3600);
     let now = System.now();
     let ca =

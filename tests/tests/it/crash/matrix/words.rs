@@ -20,6 +20,16 @@ pub(super) enum Word {
     Joined,
     /// The program starts again, and has the identity that it had.
     Starts,
+    /// The step failed, and the unit is as it was before.
+    Undone,
+    /// There is no copy of the store: the same command makes one.
+    NoCopy,
+    /// There is a copy of the store, whole.
+    Copy,
+    /// The database in place is the one before, whole; the same command puts the copy in its place.
+    Before,
+    /// The database in place is the copy.
+    Restored,
     /// The damaged journal is put aside and named; the host goes on with a new one.
     PutAside,
 }
@@ -34,6 +44,11 @@ impl Word {
             "new token" => Word::NewToken,
             "joined" => Word::Joined,
             "starts" => Word::Starts,
+            "undone" => Word::Undone,
+            "no copy" => Word::NoCopy,
+            "a copy" => Word::Copy,
+            "the one before" => Word::Before,
+            "the restored one" => Word::Restored,
             "put aside" => Word::PutAside,
             other => return Err(format!("`{other}` is none of the words of the table")),
         })
