@@ -108,7 +108,8 @@ impl<'a, 'c> Keeper<'a, 'c> {
     fn story(&mut self, case: &str) {
         self.number += 1;
         let cluster = self.host.cluster();
-        let mut story = Story::new(cluster, self.desk, "web-1", &self.host.stories(), self.number);
+        let mut story =
+            Story::new(cluster, self.desk, "web-1", &cluster.path("stories").join("web-1"), self.number);
         let host = &self.host;
         story.begin(|| ());
         let (seen, asked) = story.play(|| host.said(), || ());

@@ -608,6 +608,8 @@ pub(super) fn on_a_controller(share: &[(Row, Way)], chance: &mut Chance, times: 
     let cluster = host.cluster();
     let desk = Desk::of(cluster, "ana");
     let mut number = 0;
+    // They are another host's: what runs there goes on when the controller's power fails.
+    let stories = cluster.path("stories").join("web-1");
     for (row, way) in share {
         host.start_if_not();
         for time in 0..times {
@@ -616,7 +618,7 @@ pub(super) fn on_a_controller(share: &[(Row, Way)], chance: &mut Chance, times: 
             // Commits of a story, from its alert to its end; should there be fewer, the first.
             for nth in [1 + chance.below(12), 1] {
                 number += 1;
-                let mut story = Story::new(cluster, &desk, "web-1", &host.stories(), number);
+                let mut story = Story::new(cluster, &desk, "web-1", &stories, number);
                 host.arm(&format!("{}#{nth}", row.point), *way);
                 let looked = std::cell::RefCell::new(&mut host);
                 let look = || {
