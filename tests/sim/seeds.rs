@@ -36,6 +36,7 @@ const FOUND: &[(u64, &str)] = &[
     (39, "a host that was copied is heard again although its copy told more"),
     (66, "an order that is lost with its journal while its run is paused is sent again"),
     (115, "a word about a pause closes no order of a restored controller"),
+    (400, "a host goes on with what its copy took on while it was still at the step before"),
 ];
 
 /// A story may go deep.

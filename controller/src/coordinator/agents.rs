@@ -293,6 +293,7 @@ impl Desk<'_> {
         }
         let about = About { run, host, runbook: row.runbook_digest };
         let segment = report.segment;
+        let ended = matches!(report.what, Some(v1::report::What::SegmentEnded(_)));
         let heard = hear(about, report);
         for change in heard.changes {
             // The host answers each time it is told.
@@ -325,6 +326,18 @@ impl Desk<'_> {
                 self.investigated(incident);
             }
             self.host_event(run, host, event);
+        }
+        if ended {
+            self.send_later(run, host, segment);
+        }
+    }
+
+    /// A host that ends a segment only now has not begun a later one that its copy took on: it is sent that, now that it can.
+    fn send_later(&mut self, run: RunId, host: &Host, segment: u32) {
+        let open = self.model.orders_open(host).into_iter();
+        let mut of_run = open.filter(|order| order.run == run);
+        if of_run.any(|order| order.segment > segment && order.accepted_at.is_some()) {
+            self.send_again(run, host);
         }
     }
 
