@@ -37,6 +37,7 @@ const FOUND: &[(u64, &str)] = &[
     (66, "an order that is lost with its journal while its run is paused is sent again"),
     (115, "a word about a pause closes no order of a restored controller"),
     (400, "a host goes on with what its copy took on while it was still at the step before"),
+    (435, "a host whose disk was put back into a pause hears again that the run goes on"),
 ];
 
 /// A story may go deep.

@@ -189,12 +189,16 @@ impl Desk<'_> {
             ahead,
         };
         self.change(Change::AgentConnected(Box::new(row)));
-        for v1::PausedRun { run, count } in paused {
-            let Ok(run) = run.parse::<RunId>() else { continue };
-            let known = self.model.host_runs.get(&(run, host.clone())).map(|row| &row.machine);
-            // Known is what was confirmed, or asked since: nothing to hear. A host that knows more is believed.
-            if known.is_some_and(|known| known.ended().is_none() && known.pause.asked < count) {
-                self.host_event(run, host, Event::PauseTold { on: true, count });
+        let paused: BTreeMap<RunId, u32> =
+            paused.into_iter().filter_map(|it| Some((it.run.parse().ok()?, it.count))).collect();
+        let open: Vec<_> = self.model.open_on(host).map(|row| (row.run, row.machine.pause.clone())).collect();
+        for (run, pause) in open {
+            let (on, count) = paused.get(&run).map_or((false, 0), |count| (true, *count));
+            // A host that knows more is believed; one whose disk was put back is told again.
+            let more = on && pause.asked < count;
+            let less = count < pause.asked && on != pause.on && pause.is_confirmed();
+            if more || less {
+                self.host_event(run, host, Event::PauseTold { on, count });
             }
         }
         let heartbeat_ms = u32::try_from(HEARTBEAT.as_millis()).unwrap_or(u32::MAX);

@@ -67,7 +67,15 @@ impl HostRun {
 
     /// What the host says it was told last. It knows more than we do when we were restored from a backup, and then counts.
     pub(super) fn pause_told(&mut self, on: bool, count: u32) -> Answer {
-        if self.ended().is_some() || count < self.pause.asked {
+        if self.ended().is_some() {
+            return NOTHING;
+        }
+        if count < self.pause.asked {
+            // It had confirmed more, and has lost that: its disk was put back.
+            if self.pause.is_confirmed() && on != self.pause.on {
+                self.pause.confirmed = count;
+                return Some(vec![Effect::AskPause]);
+            }
             return NOTHING;
         }
         if count == self.pause.asked && on != self.pause.on {

@@ -469,7 +469,11 @@ fn a_pause_is_confirmed_only_by_what_the_host_says_of_the_latest_wish() {
     assert!(told(&first, true, 1).pause.is_confirmed());
     let again = pause(&first.apply(&Event::ResumeAsked).expect("legal").0);
     assert!(!told(&again, true, 1).pause.is_confirmed(), "that was the first pause");
-    assert!(told(&again, true, 3).pause.is_confirmed());
+    let confirmed = told(&again, true, 3);
+    assert!(confirmed.pause.is_confirmed());
+    let (put_back, asks) = confirmed.apply(&Event::PauseTold { on: false, count: 2 }).expect("legal");
+    assert!(put_back.pause.on && !put_back.pause.is_confirmed(), "a disk that was put back has lost it");
+    assert_eq!(asks, [Effect::AskPause]);
     let restored = told(&HostRun::new(Until::End), true, 3);
     assert!(restored.pause.on && restored.pause.is_confirmed(), "a restored controller believes the host");
 }
