@@ -82,17 +82,9 @@ fn host_run(
         plan: plan.filter(|_| whole).map(|plan| plan.bytes.bytes()).unwrap_or_default(),
         steps: if whole { step_views(row, steps) } else { Vec::new() },
         agent_connected: connected(&row.host),
-        resolve: match state {
-            State::Waiting(Wait::Resolve { path, .. }) => path.clone(),
-            State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
-            | State::Created
-            | State::Diagnosing
-            | State::Planned { .. }
-            | State::Remediating
-            | State::Verifying { .. }
-            | State::Undoing
-            | State::Cancelling { .. }
-            | State::Ended(_) => String::new(),
+        resolve: match state.wait() {
+            Some(Wait::Resolve { path, .. }) => path.clone(),
+            Some(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. }) | None => String::new(),
         },
         found: row.found.iter().map(|(path, ran)| (path.clone(), found_word(*ran).to_owned())).collect(),
         pause: paused(row),

@@ -458,13 +458,10 @@ impl State {
         }
     }
 
-    /// What it waits for, when it waits: `gate`, `wave`, `window`, `resolve`.
-    pub const fn waiting_for(&self) -> Option<&'static str> {
+    /// What it waits for, when it waits.
+    pub const fn wait(&self) -> Option<&Wait> {
         match self {
-            State::Waiting(Wait::Gate { .. }) => Some("gate"),
-            State::Waiting(Wait::Wave { .. }) => Some("wave"),
-            State::Waiting(Wait::Window { .. }) => Some("window"),
-            State::Waiting(Wait::Resolve { .. }) => Some("resolve"),
+            State::Waiting(wait) => Some(wait),
             State::Created
             | State::Diagnosing
             | State::Planned { .. }
@@ -473,6 +470,17 @@ impl State {
             | State::Undoing
             | State::Cancelling { .. }
             | State::Ended(_) => None,
+        }
+    }
+
+    /// What it waits for, when it waits: `gate`, `wave`, `window`, `resolve`.
+    pub const fn waiting_for(&self) -> Option<&'static str> {
+        match self.wait() {
+            Some(Wait::Gate { .. }) => Some("gate"),
+            Some(Wait::Wave { .. }) => Some("wave"),
+            Some(Wait::Window { .. }) => Some("window"),
+            Some(Wait::Resolve { .. }) => Some("resolve"),
+            None => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use fettle_proto::signed::{Decision, Signed};
 use fettle_proto::v1;
 use fettle_runbooks::id::GateId;
-use fettle_runbooks::run::{Event, State, Wait};
+use fettle_runbooks::run::{Event, Wait};
 
 use super::desk::Desk;
 use super::handle::Session;
@@ -113,18 +113,10 @@ impl Desk<'_> {
                 let late = format!("the approved plan did not begin by {}", row.start_by);
                 for host in hosts {
                     let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { continue };
-                    let waits = match &row.machine.state {
-                        State::Waiting(Wait::Gate { .. }) => true,
-                        State::Waiting(Wait::Resolve { .. }) => row.machine.again.is_some(),
-                        State::Waiting(Wait::Wave { .. } | Wait::Window { .. })
-                        | State::Created
-                        | State::Diagnosing
-                        | State::Planned { .. }
-                        | State::Remediating
-                        | State::Verifying { .. }
-                        | State::Undoing
-                        | State::Cancelling { .. }
-                        | State::Ended(_) => false,
+                    let waits = match row.machine.state.wait() {
+                        Some(Wait::Gate { .. }) => true,
+                        Some(Wait::Resolve { .. }) => row.machine.again.is_some(),
+                        Some(Wait::Wave { .. } | Wait::Window { .. }) | None => false,
                     };
                     let why = if row.machine.pause.on { "; the run was paused" } else { "" };
                     if waits {

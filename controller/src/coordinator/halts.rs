@@ -1,6 +1,6 @@
 //! People pause a run, let it go on, or let a step run again that may have run.
 
-use fettle_proto::signed::{self, Scope};
+use fettle_proto::signed;
 use fettle_proto::v1;
 use fettle_runbooks::id::{GateId, Host, RunId};
 use fettle_runbooks::run::{Event, Resolution, State, Unclear, Wait};
@@ -10,7 +10,7 @@ use super::desk::{Desk, Effect};
 use super::handle::Session;
 use crate::dispatch;
 use crate::model::Change;
-use crate::model::row::{HostRunRow, OrderRow, Origin};
+use crate::model::row::{HostRunRow, OrderRow};
 use crate::problem::Problem;
 
 /// Whether a run is to be paused, where, and why.
@@ -30,14 +30,7 @@ impl Desk<'_> {
     /// Pauses a run, or lets it go on.
     pub(super) fn halt(&mut self, session: &Session, halt: Halt) -> Result<(), Problem> {
         let Halt { run, host, on, reason } = halt;
-        let row = self
-            .model
-            .runs
-            .get(&run)
-            .ok_or_else(|| Problem::conflict("run-ended", format!("{run} has ended or never was")))?;
-        if row.origin != Origin::Person(session.person.clone()) {
-            session.may(Scope::Operate)?;
-        }
+        let row = self.steered(session, run)?;
         if on && reason.trim().is_empty() {
             return Err(Problem::invalid("reason-missing", "say why: whoever finds it paused must know"));
         }

@@ -184,20 +184,13 @@ impl Desk<'_> {
     pub(super) fn reconsider(&mut self, host: &Host) {
         let open = self.model.open_on(host);
         let waiting: Vec<RunId> =
-            open.filter(|row| matches!(row.machine.state, State::Waiting(_))).map(|row| row.run).collect();
+            open.filter(|row| row.machine.state.wait().is_some()).map(|row| row.run).collect();
         for run in waiting {
             let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { continue };
-            match &row.machine.state {
-                State::Waiting(Wait::Wave { .. } | Wait::Window { .. }) => self.ask_guards(run, host),
-                State::Waiting(Wait::Gate { .. } | Wait::Resolve { .. }) => self.begin_approved(run, host),
-                State::Created
-                | State::Diagnosing
-                | State::Planned { .. }
-                | State::Remediating
-                | State::Verifying { .. }
-                | State::Undoing
-                | State::Cancelling { .. }
-                | State::Ended(_) => {}
+            match row.machine.state.wait() {
+                Some(Wait::Wave { .. } | Wait::Window { .. }) => self.ask_guards(run, host),
+                Some(Wait::Gate { .. } | Wait::Resolve { .. }) => self.begin_approved(run, host),
+                None => {}
             }
         }
     }
@@ -210,23 +203,16 @@ impl Desk<'_> {
             .gate
             .and_then(|gate| self.model.gates.get(&gate))
             .is_some_and(|gate| gate.state == GateState::Approved);
-        let waits = match &row.machine.state {
-            State::Waiting(Wait::Gate { checking: None, .. }) => !row.machine.pause.on,
-            State::Waiting(Wait::Gate { checking: Some(Checking::Undecided), .. }) => true,
-            State::Waiting(Wait::Resolve { .. }) => row.machine.again.is_some() && !row.machine.pause.on,
-            State::Waiting(
+        let waits = match row.machine.state.wait() {
+            Some(Wait::Gate { checking: None, .. }) => !row.machine.pause.on,
+            Some(Wait::Gate { checking: Some(Checking::Undecided), .. }) => true,
+            Some(Wait::Resolve { .. }) => row.machine.again.is_some() && !row.machine.pause.on,
+            Some(
                 Wait::Gate { checking: Some(Checking::Approved), .. }
                 | Wait::Wave { .. }
                 | Wait::Window { .. },
             )
-            | State::Created
-            | State::Diagnosing
-            | State::Planned { .. }
-            | State::Remediating
-            | State::Verifying { .. }
-            | State::Undoing
-            | State::Cancelling { .. }
-            | State::Ended(_) => false,
+            | None => false,
         };
         let free = self.model.taken_by(host).is_none_or(|other| other == run);
         if approved && free && waits {

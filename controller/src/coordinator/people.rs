@@ -16,7 +16,7 @@ use super::desk::Desk;
 use super::follow::Earlier;
 use super::handle::{Found, Looked, Session};
 use crate::model::Change;
-use crate::model::row::{Origin, SessionRow, SignedBlob};
+use crate::model::row::{Origin, RunRow, SessionRow, SignedBlob};
 use crate::policy::Mode;
 use crate::problem::Problem;
 use crate::run::{Beginning, begin};
@@ -287,8 +287,8 @@ impl Desk<'_> {
         Ok(())
     }
 
-    /// Stops a run on all its hosts.
-    pub(super) fn cancel(&mut self, session: &Session, run: RunId, reason: &str) -> Result<(), Problem> {
+    /// A run that whoever asks may steer: it is theirs, or they operate.
+    pub(super) fn steered(&self, session: &Session, run: RunId) -> Result<&RunRow, Problem> {
         let row = self
             .model
             .runs
@@ -297,6 +297,12 @@ impl Desk<'_> {
         if row.origin != Origin::Person(session.person.clone()) {
             session.may(Scope::Operate)?;
         }
+        Ok(row)
+    }
+
+    /// Stops a run on all its hosts.
+    pub(super) fn cancel(&mut self, session: &Session, run: RunId, reason: &str) -> Result<(), Problem> {
+        let row = self.steered(session, run)?;
         let hosts = row.hosts.clone();
         let by = session.person.clone();
         self.change(Change::CancelAsked { run, by, reason: reason.to_owned() });

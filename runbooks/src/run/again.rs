@@ -3,7 +3,7 @@
 //! keeps it from beginning brings the question back.
 
 use super::apply::Answer;
-use super::{Effect, HostRun, Meanwhile, State, Unclear, Wait};
+use super::{Effect, HostRun, Meanwhile, Unclear, Wait};
 
 impl HostRun {
     /// A person wants it to run again.
@@ -19,17 +19,9 @@ impl HostRun {
 
     /// The step whose gate asks whether it runs again.
     pub(super) fn at_again_gate(&self) -> Option<String> {
-        match &self.state {
-            State::Waiting(Wait::Resolve { .. }) => self.again.as_ref().map(|unclear| unclear.path.clone()),
-            State::Created
-            | State::Diagnosing
-            | State::Planned { .. }
-            | State::Remediating
-            | State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
-            | State::Verifying { .. }
-            | State::Undoing
-            | State::Cancelling { .. }
-            | State::Ended(_) => None,
+        match self.state.wait() {
+            Some(Wait::Resolve { .. }) => self.again.as_ref().map(|unclear| unclear.path.clone()),
+            Some(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. }) | None => None,
         }
     }
 
@@ -42,24 +34,16 @@ impl HostRun {
             Wait::Resolve { .. } => self.again.is_some(),
             Wait::Wave { .. } | Wait::Window { .. } => false,
         };
-        matches!(&self.state, State::Waiting(wait) if waits(wait))
+        self.state.wait().is_some_and(waits)
     }
 
     /// The attempt whose outcome is unknown here, if there is one.
     pub(super) fn unclear(&self) -> Option<Unclear> {
-        match &self.state {
-            State::Waiting(Wait::Resolve { path, attempt, .. }) => {
+        match self.state.wait() {
+            Some(Wait::Resolve { path, attempt, .. }) => {
                 Some(Unclear { path: path.clone(), attempt: *attempt })
             }
-            State::Created
-            | State::Diagnosing
-            | State::Planned { .. }
-            | State::Remediating
-            | State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
-            | State::Verifying { .. }
-            | State::Undoing
-            | State::Cancelling { .. }
-            | State::Ended(_) => self.again.clone(),
+            Some(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. }) | None => self.again.clone(),
         }
     }
 
