@@ -3,14 +3,16 @@
 //! Who calls is read from the certificate of the connection and from nothing else. `Enrol` alone answers without one,
 //! and spends a token instead. What is decided about hosts is decided behind [`Fleet`]; this module owns streams.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fettle_proto::v1;
 use fettle_runbooks::id::Host;
+use futures_util::Stream;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::accept::Peer;
@@ -55,7 +57,7 @@ pub trait Fleet: Clone + Send + Sync + 'static {
         host: Host,
         hello: v1::Hello,
         certificate: AgentCertificate,
-        orders: mpsc::Sender<v1::ToAgent>,
+        orders: mpsc::Sender<Box<v1::ToAgent>>,
     ) -> impl Future<Output = Result<v1::Welcome, Problem>> + Send;
 
     /// Takes reports in and says up to which all are durable. Those of an older epoch commit nothing and are refused.
@@ -91,7 +93,7 @@ impl Fleet for Handle {
         host: Host,
         hello: v1::Hello,
         certificate: AgentCertificate,
-        orders: mpsc::Sender<v1::ToAgent>,
+        orders: mpsc::Sender<Box<v1::ToAgent>>,
     ) -> impl Future<Output = Result<v1::Welcome, Problem>> + Send {
         Handle::agent_connected(self, host, hello, certificate, orders)
     }
@@ -180,9 +182,9 @@ pub fn service<F: Fleet>(parts: Parts<F>) -> v1::agents_server::AgentsServer<Age
 
 #[tonic::async_trait]
 impl<F: Fleet> v1::agents_server::Agents for Agents<F> {
-    type EnrolStream = ReceiverStream<Result<v1::EnrolReply, Status>>;
+    type EnrolStream = Answers<v1::EnrolReply>;
     type SessionStream = Downstream;
-    type OutputStream = ReceiverStream<Result<v1::OutputReply, Status>>;
+    type OutputStream = Answers<v1::OutputReply>;
 
     async fn enrol(
         &self,
@@ -248,12 +250,26 @@ fn certificate(identity: &Identity) -> AgentCertificate {
     AgentCertificate { serial: identity.serial.clone(), not_after: identity.not_after }
 }
 
+/// Answers on their way, and the end. A channel makes room for 32 messages at once, however few it takes, and every host has one
+/// for its output: so what they are is beside them.
+pub struct Answers<T>(mpsc::Receiver<Answer<T>>);
+
+type Answer<T> = Box<Result<T, Status>>;
+
+impl<T> Stream for Answers<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx).map(|next| next.map(|answer| *answer))
+    }
+}
+
 /// Starts a task that answers through a stream, and returns the stream.
 fn answering<T, W>(
     tasks: &Tasks,
     kind: TaskKind,
-    work: impl FnOnce(mpsc::Sender<Result<T, Status>>) -> W,
-) -> ReceiverStream<Result<T, Status>>
+    work: impl FnOnce(mpsc::Sender<Answer<T>>) -> W,
+) -> Answers<T>
 where
     T: Send + 'static,
     W: Future<Output = Result<(), Status>> + Send + 'static,
@@ -265,8 +281,8 @@ where
         let ended = stopping.run_until_cancelled(work).await.unwrap_or_else(|| Err(refusal::stopping()));
         if let Err(status) = ended {
             // A caller that has left does not need to know why.
-            let _ = answers.send(Err(status)).await;
+            let _ = answers.send(Box::new(Err(status))).await;
         }
     });
-    ReceiverStream::new(stream)
+    Answers(stream)
 }

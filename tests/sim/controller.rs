@@ -213,7 +213,7 @@ impl Fleet for Watched {
         host: Host,
         hello: v1::Hello,
         certificate: AgentCertificate,
-        orders: mpsc::Sender<v1::ToAgent>,
+        orders: mpsc::Sender<Box<v1::ToAgent>>,
     ) -> Result<v1::Welcome, Problem> {
         let welcome = self.handle.agent_connected(host.clone(), hello, certificate, orders).await?;
         let before = self.epochs().insert(host.clone(), (welcome.epoch, Vec::new()));

@@ -6,19 +6,16 @@ use std::sync::Arc;
 
 use fettle_proto::v1;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::{Fleet, PROTOCOL, Shared, answering, certificate, refusal};
+use super::{Answer, Answers, Fleet, PROTOCOL, Shared, answering, certificate, refusal};
 use crate::ca::Ca;
 use crate::tasks::TaskKind;
-
-type Answers = mpsc::Sender<Result<v1::EnrolReply, Status>>;
 
 pub(super) fn start<F: Fleet>(
     shared: &Arc<Shared<F>>,
     requests: Streaming<v1::EnrolRequest>,
-) -> Result<ReceiverStream<Result<v1::EnrolReply, Status>>, Status> {
+) -> Result<Answers<v1::EnrolReply>, Status> {
     let turn = Arc::clone(&shared.enrolments).try_acquire_owned().map_err(|_| refusal::busy())?;
     let of = Arc::clone(shared);
     Ok(answering(&shared.parts.tasks, TaskKind::Enrolment, |answers| async move {
@@ -33,7 +30,7 @@ pub(super) fn start<F: Fleet>(
 async fn converse<F: Fleet>(
     shared: &Shared<F>,
     mut requests: Streaming<v1::EnrolRequest>,
-    answers: Answers,
+    answers: mpsc::Sender<Answer<v1::EnrolReply>>,
 ) -> Result<(), Status> {
     use v1::enrol_request::What::{Open, Spend};
     let parts = &shared.parts;
@@ -77,7 +74,7 @@ async fn next(requests: &mut Streaming<v1::EnrolRequest>) -> Result<Option<v1::e
     Ok(requests.message().await?.and_then(|request| request.what))
 }
 
-async fn answer(answers: &Answers, what: v1::enrol_reply::What) {
+async fn answer(answers: &mpsc::Sender<Answer<v1::EnrolReply>>, what: v1::enrol_reply::What) {
     // A caller that has left ends the conversation at its next turn.
-    let _ = answers.send(Ok(v1::EnrolReply { what: Some(what) })).await;
+    let _ = answers.send(Box::new(Ok(v1::EnrolReply { what: Some(what) }))).await;
 }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use fettle_proto::v1;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
-use super::{Caller, Fleet, Shared, answering, refusal};
+use super::{Answers, Caller, Fleet, Shared, answering, refusal};
 use crate::tasks::TaskKind;
 
 /// Bytes an agent may have under way.
@@ -18,14 +17,14 @@ pub(super) fn start<F: Fleet>(
     shared: &Arc<Shared<F>>,
     caller: Caller,
     mut chunks: Streaming<v1::OutputChunk>,
-) -> ReceiverStream<Result<v1::OutputReply, Status>> {
+) -> Answers<v1::OutputReply> {
     let fleet = shared.parts.fleet.clone();
     answering(&shared.parts.tasks, TaskKind::AgentOutput, |answers| async move {
         let mut owed = WINDOW;
         let mut credit = 0;
         loop {
             if owed >= PIECE {
-                if answers.send(Ok(v1::OutputReply { credit_bytes: owed })).await.is_err() {
+                if answers.send(Box::new(Ok(v1::OutputReply { credit_bytes: owed }))).await.is_err() {
                     return Ok(());
                 }
                 credit += owed;

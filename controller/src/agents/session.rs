@@ -93,13 +93,17 @@ struct Reader<F> {
     shared: Arc<Shared<F>>,
     caller: Caller,
     stream: Streaming<v1::FromAgent>,
-    control: mpsc::Sender<v1::ToAgent>,
+    control: mpsc::Sender<Box<v1::ToAgent>>,
     /// Cancelled when the stream to the agent is no longer read.
     left: CancellationToken,
 }
 
 impl<F: Fleet> Reader<F> {
-    async fn live(mut self, welcome: oneshot::Sender<v1::ToAgent>, orders: mpsc::Sender<v1::ToAgent>) -> End {
+    async fn live(
+        mut self,
+        welcome: oneshot::Sender<v1::ToAgent>,
+        orders: mpsc::Sender<Box<v1::ToAgent>>,
+    ) -> End {
         let host = self.caller.identity.host.clone();
         let hello = match self.hello().await {
             Ok(hello) => hello,
@@ -196,7 +200,7 @@ impl<F: Fleet> Reader<F> {
                 () = self.left.cancelled() => Event::Over(End::Broken),
                 () = stopping.cancelled() => {
                     let drain = v1::Drain { reconnect_after_ms: 1000 };
-                    let _ = self.control.try_send(to_agent(v1::to_agent::What::Drain(drain)));
+                    let _ = self.control.try_send(Box::new(to_agent(v1::to_agent::What::Drain(drain))));
                     Event::Over(End::Refused(refusal::stopping()))
                 }
                 _ = ticks.tick() => Event::Tick,
@@ -224,7 +228,9 @@ impl<F: Fleet> Reader<F> {
             Event::Tick if silent => Some(End::Refused(refusal::silent())),
             Event::Tick => {
                 // A full queue means that the agent does not read; it then misses this heartbeat too.
-                let _ = self.control.try_send(to_agent(v1::to_agent::What::Heartbeat(v1::Heartbeat {})));
+                let _ = self
+                    .control
+                    .try_send(Box::new(to_agent(v1::to_agent::What::Heartbeat(v1::Heartbeat {}))));
                 None
             }
             Event::Nothing | Event::Message(What::Heartbeat(_)) => None,
@@ -275,7 +281,7 @@ struct Worker<F> {
     epoch: u64,
     fleet: F,
     batches: mpsc::Receiver<Batch>,
-    control: mpsc::Sender<v1::ToAgent>,
+    control: mpsc::Sender<Box<v1::ToAgent>>,
     queued: Arc<Queued>,
 }
 
@@ -295,7 +301,8 @@ impl<F: Fleet> Worker<F> {
             self.queued.reports.fetch_sub(count, Ordering::AcqRel);
             self.queued.bytes.fetch_sub(bytes, Ordering::AcqRel);
             self.queued.freed.notify_one();
-            if self.control.send(to_agent(v1::to_agent::What::Ack(v1::Ack { upto }))).await.is_err() {
+            if self.control.send(Box::new(to_agent(v1::to_agent::What::Ack(v1::Ack { upto })))).await.is_err()
+            {
                 return Ok(());
             }
         }
@@ -320,8 +327,9 @@ pub struct Downstream {
     welcome: First,
     /// Absent once the end was told.
     ending: Option<oneshot::Receiver<Result<(), Status>>>,
-    control: mpsc::Receiver<v1::ToAgent>,
-    orders: mpsc::Receiver<v1::ToAgent>,
+    // Boxed: a channel has room for 32 at once, and most hosts hear nothing.
+    control: mpsc::Receiver<Box<v1::ToAgent>>,
+    orders: mpsc::Receiver<Box<v1::ToAgent>>,
     _left: DropGuard,
 }
 
@@ -345,7 +353,7 @@ impl Stream for Downstream {
         }
         let welcome = matches!(this.welcome, First::Given);
         if welcome && let Poll::Ready(Some(message)) = this.control.poll_recv(cx) {
-            return Poll::Ready(Some(Ok(message)));
+            return Poll::Ready(Some(Ok(*message)));
         }
         if let Poll::Ready(end) = Pin::new(ending).poll(cx) {
             this.ending = None;
@@ -357,7 +365,7 @@ impl Stream for Downstream {
             return Poll::Pending;
         }
         match this.orders.poll_recv(cx) {
-            Poll::Ready(Some(order)) => Poll::Ready(Some(Ok(order))),
+            Poll::Ready(Some(order)) => Poll::Ready(Some(Ok(*order))),
             Poll::Ready(None) => {
                 this.ending = None;
                 Poll::Ready(Some(Err(refusal::superseded())))

@@ -207,7 +207,7 @@ impl Desk<'_> {
 
     /// Opens the stream of a welcomed host. First it hears everything it may have missed: the roster, tombstones asked for,
     /// and every order of the outbox; it knows which of them it has.
-    pub(super) fn attach(&mut self, host: Host, epoch: u64, sender: mpsc::Sender<v1::ToAgent>) {
+    pub(super) fn attach(&mut self, host: Host, epoch: u64, sender: mpsc::Sender<Box<v1::ToAgent>>) {
         let first = self.owed(&host);
         self.effect(Effect::Attach { host, epoch, sender, first });
     }

@@ -23,7 +23,7 @@ pub(super) enum Effect {
     /// Say something to a host, if it is connected; what it must hear in any case is said again when it connects.
     Tell(Host, v1::ToAgent),
     /// A host's stream is open from now on; these come first.
-    Attach { host: Host, epoch: u64, sender: mpsc::Sender<v1::ToAgent>, first: Vec<v1::ToAgent> },
+    Attach { host: Host, epoch: u64, sender: mpsc::Sender<Box<v1::ToAgent>>, first: Vec<v1::ToAgent> },
     /// End a host's stream.
     Detach(Host),
 }

@@ -226,7 +226,7 @@ pub(crate) enum Command {
         host: Host,
         hello: Box<v1::Hello>,
         certificate: AgentCertificate,
-        sender: mpsc::Sender<v1::ToAgent>,
+        sender: mpsc::Sender<Box<v1::ToAgent>>,
         reply: Reply<v1::Welcome>,
     },
     Gone {
@@ -401,7 +401,7 @@ impl Handle {
         host: Host,
         hello: v1::Hello,
         certificate: AgentCertificate,
-        sender: mpsc::Sender<v1::ToAgent>,
+        sender: mpsc::Sender<Box<v1::ToAgent>>,
     ) -> Result<v1::Welcome, Problem> {
         let hello = Box::new(hello);
         self.ask(|reply| Command::Connected { host, hello, certificate, sender, reply }).await

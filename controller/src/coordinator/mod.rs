@@ -140,7 +140,7 @@ struct InFlight {
 /// A host's open stream.
 struct Stream {
     epoch: u64,
-    sender: mpsc::Sender<fettle_proto::v1::ToAgent>,
+    sender: mpsc::Sender<Box<fettle_proto::v1::ToAgent>>,
 }
 
 type Delivered = Pin<Box<dyn Future<Output = (u64, Result<(), String>)> + Send>>;
@@ -315,7 +315,7 @@ impl Coordinator {
     /// Says something to a host. One that does not take it is cut off: it hears everything again when it comes back.
     fn tell(&mut self, host: &Host, message: fettle_proto::v1::ToAgent) {
         let Some(stream) = self.streams.get(host) else { return };
-        if stream.sender.try_send(message).is_ok() {
+        if stream.sender.try_send(Box::new(message)).is_ok() {
             return;
         }
         let epoch = stream.epoch;

@@ -386,7 +386,7 @@ async fn start(
 
 /// A host that follows a script and remembers, as a journal does.
 pub(super) struct FakeAgent {
-    inbox: mpsc::Receiver<v1::ToAgent>,
+    inbox: mpsc::Receiver<Box<v1::ToAgent>>,
     pub(super) epoch: u64,
     seq: u64,
     /// Everything ever reported, as a journal keeps it until it is acknowledged.

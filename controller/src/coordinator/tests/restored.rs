@@ -18,7 +18,7 @@ struct Teller {
     epoch: u64,
     seq: u64,
     acked: u64,
-    inbox: mpsc::Receiver<v1::ToAgent>,
+    inbox: mpsc::Receiver<Box<v1::ToAgent>>,
 }
 
 impl Teller {
