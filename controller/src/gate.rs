@@ -110,14 +110,15 @@ pub fn open(asked: &Asked<'_>, roster: &Roster, policy: &Policy) -> Result<Opene
     let also = also_from(asked.mode, policy, &plan.runbook, asked.host);
     let risk = grant::highest_risk(&plan, asked.from, asked.certified)?;
     let mut factors = grant::required(&plan, asked.from, asked.certified, roster, also)?;
-    let anyone_may = asked.again.is_some() && factors.is_empty();
-    if anyone_may {
+    let additions = policy.additions(&plan.runbook, asked.host, risk);
+    let added: Vec<signed::Factor> = additions
+        .map(|rule| signed::Factor { from: rule.from.iter().cloned().collect(), need: rule.need })
+        .collect();
+    let anyone_may = grant::anyone_may(asked.again.as_ref(), &factors, &added);
+    if asked.again.is_some() {
         factors = grant::required_again(factors);
     }
-    let additions = policy.additions(&plan.runbook, asked.host, risk);
-    factors.extend(
-        additions.map(|rule| signed::Factor { from: rule.from.iter().cloned().collect(), need: rule.need }),
-    );
+    factors.extend(added);
     let factors = grant::strictest(factors);
     let (within, escalate) = times(&plan, asked.from)?;
     let decide_by = asked.now.plus(within.unwrap_or(policy.gates.decide_within));

@@ -241,8 +241,8 @@ pub fn check(input: &GrantInput<'_>) -> Result<Permit, Refusal> {
     }
 
     let mut factors = required(&plan, input.from, certified, roster, input.also_from)?;
-    let anyone_may = request.again.is_some() && factors.is_empty();
-    if anyone_may {
+    let anyone_may = anyone_may(request.again.as_ref(), &factors, &request.factors);
+    if request.again.is_some() {
         factors = required_again(factors);
     }
     let approvers = approvers(input, &request, request_digest, anyone_may)?;
@@ -315,6 +315,12 @@ fn one() -> Factor {
 /// if that is nobody, one person who signs for it.
 pub fn required_again(needed: Vec<Factor>) -> Vec<Factor> {
     if needed.is_empty() { vec![one()] } else { needed }
+}
+
+/// Whether who asked for a run, and who wrote its runbook, may sign as well that a step runs again: only where nobody would have to
+/// agree to its steps, neither by what the plan and the roster demand (`needed`) nor by what the site added (`added`).
+pub fn anyone_may(again: Option<&Again>, needed: &[Factor], added: &[Factor]) -> bool {
+    again.is_some() && needed.is_empty() && added.iter().all(|factor| *factor == one())
 }
 
 fn same_run(input: &GrantInput<'_>, plan: &Plan, request: &Request) -> Result<(), Refusal> {

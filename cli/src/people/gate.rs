@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use fettle_proto::convert::all_signed;
-use fettle_proto::grant::{highest_risk, required, required_again, strictest};
+use fettle_proto::grant::{anyone_may, highest_risk, required, required_again, strictest};
 use fettle_proto::refusal::{Code, Refusal};
 use fettle_proto::signed::words::risk_word;
 use fettle_proto::signed::{
@@ -125,8 +125,8 @@ pub fn recompute(asked: &str, gate: &v1::Gate, roster: &Roster, now: Timestamp) 
         }
         demanded.extend(required(plan, from, certified.is_ok(), roster, None).map_err(read)?);
     }
-    let anyone_may = request.again.is_some() && demanded.is_empty();
-    let mut factors = if anyone_may { required_again(demanded) } else { demanded };
+    let anyone_may = anyone_may(request.again.as_ref(), &demanded, &request.factors);
+    let mut factors = if request.again.is_some() { required_again(demanded) } else { demanded };
     factors.extend(request.factors.iter().cloned());
     Ok(Checked {
         anyone_may,
@@ -221,7 +221,7 @@ pub fn may_approve(checked: &Checked, roster: &Roster, person: &str, now: Timest
             "you asked for this run; somebody else must approve it",
         ));
     }
-    let wrote = |certified: &Certified| certified.author() == person;
+    let wrote = |certified: &Certified| certified.author().eq_ignore_ascii_case(person);
     if !checked.anyone_may && checked.certified.as_ref().is_ok_and(wrote) {
         return Err(Refusal::new(
             Code::ApproverIsAuthor,

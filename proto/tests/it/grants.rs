@@ -86,6 +86,17 @@ fn what_needs_nobody_runs_again_when_one_person_signs_whoever_that_is() {
     assert_eq!(permit.approvers(), ["eve"]);
     let refused = |case: Case| case.check().expect_err("refused").code;
     assert_eq!(refused(again(low(), FROM, 2).approved_by(&[])), Code::Quorum, "but not without anybody");
+    // Where the site wants somebody to agree, it is not who asked.
+    let site = |signer: &'static str| {
+        let mut case = low();
+        let eve = &mut case.roster.persons[4];
+        eve.scopes.insert(Scope::Approve);
+        eve.groups.insert("dba-oncall".to_owned());
+        case.request.factors = vec![of(&["dba-oncall"], 1)];
+        again(case, FROM, 2).approved_by(&[signer])
+    };
+    assert_eq!(refused(site("eve")), Code::ApproverIsRequester);
+    site("ana").check().expect("a permit");
 }
 
 #[test]
