@@ -4,7 +4,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::DecodeError;
-use prost::encoding::{DecodeContext, WireType, bytes as blob, message, skip_field};
+use prost::encoding::{DecodeContext, WireType, bytes as blob, decode_key, message, skip_field};
 
 use crate::v1::Report;
 use crate::v1::report::What;
@@ -67,6 +67,9 @@ pub struct ToldAgain {
     pub reports: Vec<Report>,
 }
 
+/// Where a report has it.
+const TOLD_AGAIN: u32 = 13;
+
 /// Its two fields.
 const ORDER: u32 = 1;
 const TOLD: u32 = 2;
@@ -90,8 +93,13 @@ impl prost::Message for ToldAgain {
             ORDER => blob::merge(wire_type, &mut self.order, buf, context),
             TOLD if self.reports.len() >= MOST_TOLD => Err(too_many()),
             TOLD => {
-                message::merge_repeated(wire_type, &mut self.reports, buf, context)?;
-                if self.reports.last().and_then(told).is_some() { Err(nested()) } else { Ok(()) }
+                let mut report = Bytes::new();
+                blob::merge(wire_type, &mut report, buf, context.clone())?;
+                if tells_again(report.clone(), &context)? {
+                    return Err(nested());
+                }
+                self.reports.push(Report::decode(report)?);
+                Ok(())
             }
             _ => skip_field(wire_type, tag, buf, context),
         }
@@ -105,6 +113,19 @@ impl prost::Message for ToldAgain {
     fn clear(&mut self) {
         *self = ToldAgain::default();
     }
+}
+
+/// Whether a report has a run that is told again, read from its bytes: what is inside is not decoded, for it could hold as many
+/// reports as this one may, and so on for dozens of levels.
+fn tells_again(mut report: Bytes, context: &DecodeContext) -> Result<bool, DecodeError> {
+    while report.has_remaining() {
+        let (tag, wire_type) = decode_key(&mut report)?;
+        if tag == TOLD_AGAIN {
+            return Ok(true);
+        }
+        skip_field(wire_type, tag, &mut report, context.clone())?;
+    }
+    Ok(false)
 }
 
 fn told(report: &Report) -> Option<&ToldAgain> {
@@ -173,5 +194,14 @@ mod tests {
         assert!(more.to_string().contains("more reports"), "{more}");
         let deep = decode(vec![again(vec![again(Vec::new())])]).expect_err("one inside another");
         assert!(deep.to_string().contains("inside another"), "{deep}");
+    }
+
+    #[test]
+    fn what_is_inside_a_run_inside_another_is_not_even_decoded() {
+        // From the inside: a run that is told again and is not even a message, in a report, in a run, in a report, in a message.
+        let (inner, outer) = ([0x6a, 1, 0xff], [0x6a, 5, 0x12, 3]);
+        let bytes: Vec<u8> = [0x0a, 7].into_iter().chain(outer).chain(inner).collect();
+        let refused = Reports::decode(bytes.as_slice()).expect_err("one inside another");
+        assert!(refused.to_string().contains("inside another"), "{refused}");
     }
 }
