@@ -71,9 +71,10 @@ pub(super) fn state(host: &v1::HostRun) -> String {
 }
 
 /// Who paused it and why, and how it goes on; absent when it is not paused.
-pub(super) fn paused_why(host: &v1::HostRun) -> Option<String> {
+pub(super) fn paused_why(run: &v1::Run, host: &v1::HostRun) -> Option<String> {
     let pause = host.pause.as_ref().filter(|pause| pause.on)?;
-    Some(format!("paused by {}; let it go on with: fettle run resume", visible(&pause.reason)))
+    let (why, run) = (visible(&pause.reason), visible(&run.id));
+    Some(format!("paused by {why}; let it go on with: fettle run resume {run}"))
 }
 
 /// A run as a person reads it.
@@ -124,7 +125,7 @@ pub(crate) fn page(out: &Output, run: &v1::Run) -> String {
         if !host.reason.is_empty() {
             text.push_str(&format!("\n  {}", visible(&host.reason)));
         }
-        if let Some(why) = paused_why(host) {
+        if let Some(why) = paused_why(run, host) {
             text.push_str(&format!("\n  {why}"));
         }
         if !host.gate.is_empty() && host.waiting_for == "gate" {
@@ -270,7 +271,7 @@ mod tests {
           retry of:  run_0: the disk is back\u{1b}
 
         web-1  … waiting for gate, paused
-          paused by ana: wait; let it go on with: fettle run resume
+          paused by ana: wait; let it go on with: fettle run resume run_1
           gate: gate_1   → fettle approve gate_1
         ");
 

@@ -106,7 +106,7 @@ fn page(out: &Output, run: &v1::Run) -> String {
         if !host.reason.is_empty() {
             text.push_str(&format!("  {}", visible(&host.reason)));
         }
-        if let Some(why) = super::run::paused_why(host) {
+        if let Some(why) = super::run::paused_why(run, host) {
             text.push_str(&format!("\n  {why}"));
         }
         if host.state != "ended" && !host.agent_connected {
@@ -209,7 +209,7 @@ mod tests {
         insta::assert_snapshot!(page(&Output::plain(Format::Table), &run), @r"
         host/disk-full  run_1
           web-1  ▸ remediating, pause not confirmed yet
-          paused by ana: wait\u{1b}; let it go on with: fettle run resume
+          paused by ana: wait\u{1b}; let it go on with: fettle run resume run_1
           its agent is away; it is told when it is back
         ");
         let confirmed = Some(v1::PauseView { on: true, confirmed: true, reason: "ana: wait".into() });
