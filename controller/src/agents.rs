@@ -268,7 +268,7 @@ impl<T> Stream for Answers<T> {
 fn answering<T, W>(
     tasks: &Tasks,
     kind: TaskKind,
-    work: impl FnOnce(mpsc::Sender<Answer<T>>) -> W,
+    work: impl FnOnce(mpsc::Sender<Answer<T>>) -> W + Send + 'static,
 ) -> Answers<T>
 where
     T: Send + 'static,
@@ -276,9 +276,12 @@ where
 {
     let (answers, stream) = mpsc::channel(4);
     let stopping = tasks.stopping();
-    let work = work(answers.clone());
     tasks.spawn(kind, async move {
-        let ended = stopping.run_until_cancelled(work).await.unwrap_or_else(|| Err(refusal::stopping()));
+        let ended = tokio::select! {
+            biased;
+            () = stopping.cancelled() => Err(refusal::stopping()),
+            ended = work(answers.clone()) => ended,
+        };
         if let Err(status) = ended {
             // A caller that has left does not need to know why.
             let _ = answers.send(Box::new(Err(status))).await;

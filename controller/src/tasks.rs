@@ -138,10 +138,9 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
-        self.shared.tracker.spawn(async move {
-            let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
-            shared.ended(kind, panicked);
-        })
+        // Not an `async` block: that would have room for the task twice, where it is given and where it is awaited.
+        let ended = move |how: Result<(), _>| shared.ended(kind, how.is_err());
+        self.shared.tracker.spawn(AssertUnwindSafe(task).catch_unwind().map(ended))
     }
 
     /// Cancelled when the controller stops.

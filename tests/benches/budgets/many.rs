@@ -19,6 +19,8 @@ const HOSTS: usize = 1000;
 const RETURNING: usize = 2000;
 const RUNS: usize = 7;
 const SLOW: Duration = Duration::from_secs(180);
+/// jemalloc keeps what was freed for 10 s.
+const STILL: Duration = Duration::from_secs(12);
 
 const RUNBOOK: &str = r#"fettle: 1
 runbook: bench/everywhere
@@ -207,7 +209,7 @@ pub(crate) fn memory() {
     table::at_most("controller memory per idle host", each, 45.0, "KiB");
 }
 
-/// Resident KiB of a process, once it does not grow any more.
+/// Resident KiB of a process, once it has neither grown nor shrunk for longer than an allocator keeps what was freed.
 fn settled_memory(pid: u32) -> f64 {
     let read = || {
         let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
@@ -215,14 +217,17 @@ fn settled_memory(pid: u32) -> f64 {
         line.and_then(|number| number.trim().parse::<f64>().ok()).expect("it has memory")
     };
     let mut last = read();
-    loop {
-        std::thread::sleep(Duration::from_secs(2));
+    let began = Instant::now();
+    let mut since = began;
+    while since.elapsed() < STILL {
+        assert!(began.elapsed() < SLOW, "the memory of {pid} does not settle: {last} KiB");
+        std::thread::sleep(Duration::from_secs(1));
         let now = read();
-        if (now - last).abs() < 64.0 {
-            return now;
+        if (now - last).abs() >= 64.0 {
+            (last, since) = (now, Instant::now());
         }
-        last = now;
     }
+    read()
 }
 
 pub(crate) fn back() {
