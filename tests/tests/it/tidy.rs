@@ -112,6 +112,40 @@ fn text_ends_with_a_newline_and_no_line_with_a_blank() {
     sources::expect_none(&complaints, "`cargo fmt` does it for Rust; an editor for the rest.");
 }
 
+#[test]
+fn every_mutation_changes_lines_that_are_there_and_names_a_test_that_is() {
+    let all = sources::all();
+    let text_of = |path: &str| all.iter().find(|source| source.path == path).map(|source| &*source.text);
+    let of_mutations =
+        |source: &&Source| source.path.starts_with("tests/mutations.d/") && source.path.ends_with(".patch");
+    let mut complaints = Vec::new();
+    for patch in all.iter().filter(of_mutations) {
+        let test =
+            patch.text.lines().find_map(|line| line.strip_prefix("What must fail: ")).unwrap_or_default();
+        let test = format!("fn {}(", test.rsplit([' ', ':']).next().unwrap_or_default());
+        if !all.iter().any(|source| source.path.ends_with(".rs") && source.text.contains(&test)) {
+            complaints.push(format!("{}: there is no `{test}`", patch.path));
+        }
+        for file in patch.text.split("\n--- a/").skip(1) {
+            let (path, changes) = file.split_once('\n').unwrap_or_default();
+            for hunk in changes.split("\n@@ ").skip(1) {
+                // A line without anything is one of the file, whose blank an editor has removed.
+                let lines =
+                    hunk.lines().skip(1).filter(|line| line.is_empty() || line.starts_with([' ', '-']));
+                let old: String =
+                    lines.map(|line| format!("{}\n", line.get(1..).unwrap_or_default())).collect();
+                if old.is_empty() || !text_of(path).is_some_and(|text| text.contains(&old)) {
+                    complaints.push(format!("{}: {path} has not any more:\n{old}", patch.path));
+                }
+            }
+        }
+    }
+    sources::expect_none(
+        &complaints,
+        "Make the same change by hand, and keep its diff in tests/mutations.d.",
+    );
+}
+
 fn rust() -> Vec<Source> {
     sources::rust("")
 }

@@ -114,7 +114,11 @@ fn repetitions() -> u64 {
 }
 
 /// Tries each row in both ways, a few at a time. `each` plays one story and says what happened if it went wrong.
-fn every(rows: Vec<Row>, threads: usize, each: impl Fn(&[(Row, Way)], &mut Chance, u64) -> u64 + Sync) {
+fn every(
+    rows: Vec<Row>,
+    threads: usize,
+    each: impl Fn(usize, &[(Row, Way)], &mut Chance, u64) -> u64 + Sync,
+) {
     let (seed, times, began) = (seed(), repetitions(), Instant::now());
     println!("FETTLE_TEST_SEED={seed} FETTLE_CRASH_REPETITIONS={times}");
     let cases: Vec<(Row, Way)> = rows
@@ -122,17 +126,16 @@ fn every(rows: Vec<Row>, threads: usize, each: impl Fn(&[(Row, Way)], &mut Chanc
         .flat_map(|row| [Way::Kill, Way::Power].map(|way| (row.clone(), way)))
         .filter(|(row, way)| row.says(*way) != "–")
         .collect();
-    let next = AtomicUsize::new(0);
     let stories = AtomicUsize::new(0);
     // Each thread has its share from the beginning, so that a seed says what happens on each of them.
     let shares: Vec<Vec<(Row, Way)>> =
         (0..threads).map(|thread| cases.iter().skip(thread).step_by(threads).cloned().collect()).collect();
     std::thread::scope(|scope| {
-        for share in &shares {
-            scope.spawn(|| {
-                let thread = next.fetch_add(1, Ordering::Relaxed) as u64;
-                let mut chance = Chance::of(seed.wrapping_add(thread));
-                stories.fetch_add(each(share, &mut chance, times) as usize, Ordering::Relaxed);
+        for (thread, share) in shares.iter().enumerate() {
+            let (each, stories) = (&each, &stories);
+            scope.spawn(move || {
+                let mut chance = Chance::of(seed.wrapping_add(thread as u64));
+                stories.fetch_add(each(thread, share, &mut chance, times) as usize, Ordering::Relaxed);
             });
         }
     });
@@ -142,10 +145,8 @@ fn every(rows: Vec<Row>, threads: usize, each: impl Fn(&[(Row, Way)], &mut Chanc
 /// The rows of a program that runs on hosts, a few hosts at a time.
 fn on_hosts(wanted: impl Fn(&str) -> bool) {
     let cluster = plays::stage().start();
-    let number = AtomicUsize::new(1);
-    every(rows(wanted), HOSTS, |share, chance, times| {
-        let name = format!("host-{}", number.fetch_add(1, Ordering::Relaxed));
-        plays::on_a_host(&cluster, &name, share, chance, times)
+    every(rows(wanted), HOSTS, |thread, share, chance, times| {
+        plays::on_a_host(&cluster, &format!("host-{}", thread + 1), share, chance, times)
     });
 }
 
@@ -177,7 +178,7 @@ fn a_host_that_dies_around_a_step_is_as_the_table_says() {
 
 #[test]
 fn a_step_that_dies_where_it_keeps_how_a_unit_was_is_as_the_table_says() {
-    every(rows(|point| point.starts_with("before.")), 2, |share, _, times| {
+    every(rows(|point| point.starts_with("before.")), 2, |_, share, _, times| {
         share.iter().map(|(row, way)| units::on_a_host(row, *way, times)).sum()
     });
 }
@@ -196,9 +197,11 @@ fn is_of_the_controller(point: &str) -> bool {
 
 #[test]
 fn a_controller_that_dies_at_its_first_start_is_as_the_table_says() {
-    every(rows(|point| is_of_the_controller(point) && is_of_the_first_start(point)), 4, |share, _, times| {
-        plays::on_a_first_controller(share, times)
-    });
+    every(
+        rows(|point| is_of_the_controller(point) && is_of_the_first_start(point)),
+        4,
+        |_, share, _, times| plays::on_a_first_controller(share, times),
+    );
 }
 
 #[test]
@@ -206,7 +209,7 @@ fn a_controller_that_dies_at_a_commit_is_as_the_table_says() {
     every(
         rows(|point| is_of_the_controller(point) && !is_of_the_first_start(point) && !is_of_a_copy(point)),
         2,
-        plays::on_a_controller,
+        |_, share, chance, times| plays::on_a_controller(share, chance, times),
     );
 }
 
@@ -221,7 +224,7 @@ fn a_store_that_is_put_back_by_somebody_who_dies_is_as_the_table_says() {
 }
 
 fn with_copies(points: &str) {
-    every(rows(|point| point.starts_with(points)), 4, |share, chance, times| {
+    every(rows(|point| point.starts_with(points)), 4, |_, share, chance, times| {
         share.iter().map(|(row, way)| copies::on_a_controller(row, *way, chance, times)).sum()
     });
 }

@@ -11,7 +11,7 @@ use fettle_tests::desk::Desk;
 use fettle_tests::programs::binary;
 
 use super::hosts::Host;
-use super::plays::{Story, boot_of_plan, goes_on, move_controller, shown, stage};
+use super::plays::{Story, goes_on, move_controller, shown, stage};
 use super::words::Word;
 use super::{Chance, Row, Way};
 
@@ -116,7 +116,7 @@ impl<'a, 'c> Keeper<'a, 'c> {
         let context = format!("{case}: {}\n{}", shown(&seen), host.said());
         story.nothing_twice(&context);
         assert_eq!(asked, None, "{context}");
-        goes_on(&story, &seen, &boot_of_plan(&seen).unwrap_or_default(), &context);
+        goes_on(&story, &seen, None, &context);
     }
 
     fn type_it(&self, command: &str, option: &str, file: &Path) -> Output {

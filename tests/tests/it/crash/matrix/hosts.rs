@@ -1,8 +1,9 @@
 //! A host whose power can fail: its state is on a disk of its own, and everything on it dies together.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fettle_tests::cluster::LIMIT;
 use fettle_tests::power::Disk;
@@ -16,6 +17,12 @@ use super::Way;
 /// Starts a program of a host with an environment.
 type Launch<'c> = Box<dyn Fn(&[(&str, &str)]) -> Program + Send + 'c>;
 
+/// A boot of a host.
+pub(super) struct Boot {
+    pub(super) id: String,
+    pub(super) since: SystemTime,
+}
+
 /// One host, with one of our programs.
 pub(super) struct Host<'c> {
     cluster: &'c Cluster,
@@ -27,6 +34,8 @@ pub(super) struct Host<'c> {
     boots: u32,
     /// When it was booted last, by the kernel's boot clock, in milliseconds.
     booted: i64,
+    /// When everything on it was gone before it was booted last.
+    since: SystemTime,
     /// Whether the journal is rewritten at every turn.
     pub(super) compacts: bool,
     /// … as the agent was told that runs.
@@ -66,6 +75,7 @@ impl<'c> Host<'c> {
             agent: None,
             boots: 1,
             booted: uptime(),
+            since: SystemTime::now(),
             compacts: false,
             compacting: false,
             later: None,
@@ -94,8 +104,13 @@ impl<'c> Host<'c> {
     }
 
     /// The boot it is in.
-    pub(super) fn boot(&self) -> String {
+    fn boot(&self) -> String {
         format!("{}-boot-{}", self.name, self.boots)
+    }
+
+    /// The boot it is in, and since when: whatever acted before is of an earlier one.
+    pub(super) fn booted(&self) -> Boot {
+        Boot { id: self.boot(), since: self.since }
     }
 
     /// Where its stories are told.
@@ -199,8 +214,10 @@ impl<'c> Host<'c> {
             }
             Some(Way::Kill) | None => {
                 if let Some(agent) = &mut self.agent
-                    && !agent.runs()
+                    && let Some(how) = agent.ended()
                 {
+                    // A service manager would start it again whatever the reason was, and hide it.
+                    assert_eq!(how.signal(), Some(Signal::KILL.as_raw()), "{how}: {}", agent.said());
                     self.start();
                 }
             }
@@ -215,6 +232,7 @@ impl<'c> Host<'c> {
     fn reboot(&mut self) {
         let ran = self.agent.is_some();
         self.halt();
+        self.since = SystemTime::now();
         self.disk.mount_again();
         self.boots += 1;
         self.booted = uptime();

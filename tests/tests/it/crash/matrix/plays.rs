@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fettle_proto::signed::plan;
 use fettle_proto::v1;
@@ -15,7 +15,7 @@ use fettle_tests::programs::binary;
 use fettle_tests::{Builder, Cluster, eventually, eventually_every, remains};
 use serde_json::{Value, json};
 
-use super::hosts::Host;
+use super::hosts::{Boot, Host};
 use super::words::Word;
 use super::{Chance, Row, Way};
 
@@ -176,7 +176,11 @@ impl<'a, 'c> Story<'a, 'c> {
     }
 
     fn acted(&self, step: &str) -> bool {
-        self.dir.join(step).exists()
+        self.acted_at(step).is_some()
+    }
+
+    fn acted_at(&self, step: &str) -> Option<SystemTime> {
+        fs::metadata(self.dir.join(step)).and_then(|it| it.modified()).ok()
     }
 
     /// Nothing has acted twice, whatever else happened.
@@ -197,17 +201,20 @@ impl<'a, 'c> Story<'a, 'c> {
     ) -> (v1::HostRun, Option<String>) {
         let mut asked = None;
         let mut approved = String::new();
+        let mut tried = false;
         let seen = eventually_every(LOOK, "the run ends", 2 * LIMIT, || {
             let said = meanwhile();
+            let acted = self.acted("high");
             let seen = self.desk.host_run(&self.run)?;
+            assert!(tried || !acted, "it acted before anybody approved: {}", shown(&seen));
             if seen.state == "ended" {
                 return Ok(seen);
             }
             if seen.waiting_for == "gate" && approved != seen.gate {
-                assert!(!self.acted("high"), "it acted before anybody approved: {}", shown(&seen));
                 if approved.is_empty() {
                     at_gate();
                 }
+                tried = true;
                 // It may be decided already, or the controller be away: who waits looks again.
                 if self.desk.approve(&seen.gate).is_ok() {
                     approved.clone_from(&seen.gate);
@@ -259,7 +266,19 @@ pub(super) fn on_a_host(
             theatre.one(row, *way, chance, &case);
         }
     }
+    nothing_came_late(&theatre.host.stories());
     theatre.host.deaths
+}
+
+/// After all stories: nothing has acted twice in one that was over, either.
+#[track_caller]
+fn nothing_came_late(stories: &Path) {
+    for story in fs::read_dir(stories).expect("stories were told").flatten() {
+        for again in ["low-again", "high-again"] {
+            let late = story.path().join(again);
+            assert!(!late.exists(), "after the run had ended: {}", late.display());
+        }
+    }
 }
 
 struct Theatre<'a, 'c> {
@@ -284,7 +303,10 @@ impl<'a, 'c> Theatre<'a, 'c> {
         let before = self.host.deaths;
         match play {
             Play::Join => {}
-            Play::Renewal => self.renewal(row, way),
+            Play::Renewal => {
+                self.renewal(row, way);
+                self.story(row, way, word, None, case);
+            }
             Play::FirstStart => {
                 self.host.halt();
                 for folder in ["journal", "attempts"] {
@@ -368,7 +390,10 @@ impl<'a, 'c> Theatre<'a, 'c> {
         let context = format!("{case}, {dies:?}: {}\n{}", shown(&seen), host.said());
         story.nothing_twice(&context);
         if host.waits() {
-            return; // Nobody died; it is tried again another way.
+            // Nobody died; it is tried again another way.
+            assert_eq!(asked, None, "{context}");
+            goes_on(&story, &seen, Some(&host.booted()), &context);
+            return;
         }
         let hit = match dies {
             Some((Turn::Gate, _)) => "remediate/high",
@@ -383,7 +408,7 @@ impl<'a, 'c> Theatre<'a, 'c> {
             }
             // The agent has heard of the result already, and what it wrote took the result's name along.
             Word::Asks if asked.is_none() && (row.point, way) == ("shim.exit-undurable", Way::Power) => {
-                goes_on(&story, &seen, &host.boot(), &context);
+                goes_on(&story, &seen, Some(&host.booted()), &context);
             }
             Word::Asks if hit == "remediate/high" => {
                 assert_eq!(asked.as_deref(), Some(hit), "{context}");
@@ -392,7 +417,7 @@ impl<'a, 'c> Theatre<'a, 'c> {
             }
             Word::GoesOn | Word::Asks => {
                 assert_eq!(asked, None, "{context}");
-                goes_on(&story, &seen, &host.boot(), &context);
+                goes_on(&story, &seen, Some(&host.booted()), &context);
             }
             Word::Cancelled
             | Word::SameToken
@@ -514,11 +539,11 @@ impl<'a, 'c> Theatre<'a, 'c> {
             .collect();
         if word == Word::PutAside {
             assert!(!aside.is_empty(), "{context}");
-            assert_ne!(seen.ending, "verified", "{context}");
+            assert!(matches!(seen.ending.as_str(), "failed" | "refused"), "{context}");
             assert!(story.acted("low") && !story.acted("high"), "{context}");
         } else {
             assert!(aside.is_empty(), "{context}: {aside:?}");
-            goes_on(&story, &seen, &host.boot(), &context);
+            goes_on(&story, &seen, Some(&host.booted()), &context);
         }
         // A person has looked.
         aside.iter().for_each(|path| fs::remove_file(path).expect("it can be removed"));
@@ -630,7 +655,7 @@ pub(super) fn on_a_controller(share: &[(Row, Way)], chance: &mut Chance, times: 
                 let context = format!("{case}#{nth}: {}\n{}", shown(&seen), host.said());
                 story.nothing_twice(&context);
                 assert_eq!(asked, None, "{context}");
-                goes_on(&story, &seen, &boot_of_plan(&seen).unwrap_or_default(), &context);
+                goes_on(&story, &seen, None, &context);
                 host.disarm();
                 if host.deaths > before {
                     break;
@@ -639,6 +664,7 @@ pub(super) fn on_a_controller(share: &[(Row, Way)], chance: &mut Chance, times: 
             assert!(host.deaths > before, "{case}: nobody ever came there\n{}", host.said());
         }
         host.halt();
+        nothing_came_late(&stories);
         super::super::history_gives_the_tables(cluster);
     }
     host.deaths
@@ -699,18 +725,23 @@ fn may_be_while_it_runs(point: &str, way: Way) -> bool {
 }
 
 /// Each step has acted once and the run is verified; but what people approved, or are asked to approve, of a plan from
-/// before a reboot does not act any more, and the run says that it did not.
+/// before a reboot does not act any more, and the run says that it did not. `boot` is the one that the host came to be in; none of
+/// a host that nobody rebooted.
 #[track_caller]
-pub(super) fn goes_on(story: &Story<'_, '_>, seen: &v1::HostRun, boot: &str, context: &str) {
+pub(super) fn goes_on(story: &Story<'_, '_>, seen: &v1::HostRun, boot: Option<&Boot>, context: &str) {
     assert!(story.acted("low"), "{context}");
-    let void = boot_of_plan(seen).is_some_and(|planned| planned != boot);
-    if void && !story.acted("high") {
+    let void = boot.filter(|boot| boot_of_plan(seen).is_some_and(|planned| planned != boot.id));
+    let high = story.acted_at("high");
+    if let (Some(boot), Some(at)) = (void, high) {
+        assert!(at < boot.since, "it acted after a reboot had made what people approved void: {context}");
+    }
+    if void.is_some() && high.is_none() {
         assert!(matches!(seen.ending.as_str(), "failed" | "refused"), "{context}");
         assert!(seen.reason.contains("reboot"), "{context}");
         return;
     }
     assert_eq!(seen.ending, "verified", "{context}");
-    assert!(story.acted("high"), "{context}");
+    assert!(high.is_some(), "{context}");
 }
 
 /// Makes the certificate of a host one that is to be renewed at once. Gives it back as its file has it.
