@@ -77,7 +77,8 @@ pub(super) fn start<F: Fleet>(
         _left: left.clone().drop_guard(),
     };
     let tasks = shared.parts.tasks.clone();
-    let reader = Reader { shared, caller, stream, control, left };
+    // Boxed: a future has room for what it is given for each time that it is handed on.
+    let reader = Box::new(Reader { shared, caller, stream, control, left });
     tasks.spawn(TaskKind::AgentReader, async move {
         let told = match reader.live(welcome, orders).await {
             End::Goodbye(_) | End::Broken => Ok(()),
@@ -100,7 +101,7 @@ struct Reader<F> {
 
 impl<F: Fleet> Reader<F> {
     async fn live(
-        mut self,
+        mut self: Box<Self>,
         welcome: oneshot::Sender<v1::ToAgent>,
         orders: mpsc::Sender<Box<v1::ToAgent>>,
     ) -> End {
@@ -178,7 +179,7 @@ impl<F: Fleet> Reader<F> {
     /// Waits here and only here; [`Reader::handle`] decides.
     async fn read(
         &mut self,
-        inbox: &mpsc::Sender<Batch>,
+        inbox: &mpsc::Sender<Box<Batch>>,
         queued: &Queued,
         mut failure: oneshot::Receiver<Status>,
     ) -> End {
@@ -218,7 +219,7 @@ impl<F: Fleet> Reader<F> {
     fn handle(
         &mut self,
         event: Event,
-        inbox: &mpsc::Sender<Batch>,
+        inbox: &mpsc::Sender<Box<Batch>>,
         queued: &Queued,
         silent: bool,
     ) -> Option<End> {
@@ -244,7 +245,7 @@ impl<F: Fleet> Reader<F> {
                 let waiting = queued.reports.fetch_add(count, Ordering::AcqRel) + count;
                 queued.bytes.fetch_add(bytes, Ordering::AcqRel);
                 let within = waiting <= u64::from(self.shared.parts.settings.credits);
-                let batch = Batch { reports, bytes };
+                let batch = Box::new(Batch { reports, bytes });
                 (!within || inbox.try_send(batch).is_err()).then(|| End::Refused(refusal::over_credit()))
             }
         }
@@ -280,7 +281,7 @@ struct Worker<F> {
     host: Host,
     epoch: u64,
     fleet: F,
-    batches: mpsc::Receiver<Batch>,
+    batches: mpsc::Receiver<Box<Batch>>,
     control: mpsc::Sender<Box<v1::ToAgent>>,
     queued: Arc<Queued>,
 }
@@ -288,7 +289,7 @@ struct Worker<F> {
 impl<F: Fleet> Worker<F> {
     /// A failure ends the session: the agent connects anew and sends again what was not acknowledged.
     async fn work(mut self) -> Result<(), Status> {
-        let mut waiting: Vec<Batch> = Vec::new();
+        let mut waiting: Vec<Box<Batch>> = Vec::new();
         while self.batches.recv_many(&mut waiting, usize::MAX).await > 0 {
             let bytes: u64 = waiting.iter().map(|batch| batch.bytes).sum();
             let reports: Vec<_> = waiting.drain(..).flat_map(|batch| batch.reports).collect();
