@@ -89,7 +89,8 @@ pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
             },
         },
         v1::report::What::StepStarted(v1::StepStarted { path, attempt }) => {
-            let event = Passage::of(&path).map(|passage| Event::Entered { segment, passage });
+            let entered = |passage| Event::Entered { segment, passage, path: path.clone(), attempt };
+            let event = Passage::of(&path).map(entered);
             heard(vec![Change::StepStarted { run, host: host.clone(), path, attempt, at }], event)
         }
         v1::report::What::StepEnded(ended) => heard(vec![step_ended(run, host, at, ended)], None),

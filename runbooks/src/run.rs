@@ -228,12 +228,16 @@ pub enum Event {
         /// The first step of the plan; absent when there is nothing to remediate.
         first: Option<String>,
     },
-    /// A step of another kind began.
+    /// An attempt of a step began.
     Entered {
         /// Its segment.
         segment: u32,
         /// What it is part of.
         passage: Passage,
+        /// The step.
+        path: String,
+        /// Which attempt of it.
+        attempt: u32,
     },
     /// A segment is over.
     SegmentEnded {

@@ -47,6 +47,11 @@ impl HostRun {
         }
     }
 
+    /// An attempt began. Only one of that very step, after the one whose outcome is unknown, is what people signed for.
+    pub(super) fn began_again(&mut self, path: &str, attempt: u32) {
+        self.again.take_if(|unclear| unclear.path == path && attempt > unclear.attempt);
+    }
+
     /// It does not run again: a person must look, as before.
     pub(super) fn still_unknown(&mut self, reason: &str) -> Answer {
         let Unclear { path, attempt } = self.again.take()?;

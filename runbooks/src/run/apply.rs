@@ -29,7 +29,9 @@ impl HostRun {
                 self.report(*segment, |run| run.refused(format!("{code}: {message}")))
             }
             Event::Planned { segment, first } => self.report(*segment, |run| run.planned(first.as_deref())),
-            Event::Entered { segment, passage } => self.report(*segment, |run| run.entered(*passage)),
+            Event::Entered { segment, passage, path, attempt } => {
+                self.report(*segment, |run| run.entered(*passage, path, *attempt))
+            }
             Event::SegmentEnded { segment, outcome } => {
                 self.report(*segment, |run| run.segment_ended(outcome))
             }
@@ -147,18 +149,19 @@ impl HostRun {
         }
     }
 
-    fn entered(&mut self, passage: Passage) -> Answer {
+    fn entered(&mut self, passage: Passage, path: &str, attempt: u32) -> Answer {
         match &self.state {
             State::Remediating | State::Undoing | State::Verifying { otherwise: None } => {
                 self.state = match passage {
                     Passage::Diagnose => return None,
                     Passage::Remediate => {
-                        (self.effects, self.again) = (true, None);
+                        self.effects = true;
+                        self.began_again(path, attempt);
                         State::Remediating
                     }
                     Passage::Undo => {
                         // Of a run that undoes, such a step may itself be the one that runs again.
-                        self.again.take_if(|unclear| unclear.path.ends_with("/undo"));
+                        self.began_again(path, attempt);
                         State::Undoing
                     }
                     Passage::Verify => State::Verifying { otherwise: None },
@@ -169,9 +172,8 @@ impl HostRun {
             State::Verifying { otherwise: Some(_) }
             | State::Waiting(Wait::Gate { checking: Some(_), .. }) => only(passage, Passage::Verify),
             State::Cancelling { .. } => {
-                if passage == Passage::Remediate {
-                    (self.effects, self.again) = (true, None);
-                }
+                self.effects |= passage == Passage::Remediate;
+                self.began_again(path, attempt);
                 NOTHING
             }
             State::Created
@@ -229,16 +231,22 @@ impl HostRun {
     }
 
     fn remediated(&mut self, outcome: &Outcome) -> Answer {
-        if self.again.is_some() {
-            match &outcome.how {
-                How::Failed { reason, .. } | How::Stopped { reason } => {
-                    return self.still_unknown(&format!("it was not run again: {reason}"));
+        if let Some(unclear) = &self.again {
+            let why = match &outcome.how {
+                // Its host says why.
+                How::Unknown { path, attempt, reason } if *path == unclear.path => {
+                    let (path, attempt) = (path.clone(), (*attempt).max(unclear.attempt));
+                    return self.ask_resolve(&path, attempt, reason, false);
                 }
-                How::Done => return self.still_unknown("it was not run again: its condition did not hold"),
-                How::Gate { .. } | How::Unknown { .. } => {}
-            }
+                How::Failed { path, reason } | How::Unknown { path, reason, .. } => {
+                    format!("{path}: {reason}")
+                }
+                How::Stopped { reason } => reason.clone(),
+                How::Gate { path } => format!("{path} waits for people"),
+                How::Done => "its condition did not hold".to_owned(),
+            };
+            return self.still_unknown(&format!("it was not run again: {why}"));
         }
-        self.again = None;
         match (&outcome.how, Final::of(outcome)) {
             (How::Gate { path }, _) => {
                 self.state = State::Waiting(Wait::Gate { from: path.clone(), checking: None });
@@ -415,6 +423,9 @@ impl HostRun {
         };
         let mut effects = self.close_gate(&reason);
         let after = match (interrupted, meanwhile) {
+            (Some(path), Some(Meanwhile::Unknown { path: unclear, attempt })) if *path == *unclear => {
+                self.ask_resolve(path, attempt, "its outcome was unknown when the run was cancelled", true)
+            }
             (Some(path), _) => {
                 self.ask_resolve(path, 0, "it was stopped midway and may have had part of its effect", true)
             }

@@ -80,16 +80,18 @@ pub(super) fn events(segment: u32) -> Vec<Event> {
         outcome(unknown, Verification::Failed, Undoing::None),
         outcome(How::Stopped { reason: because() }, Verification::NotRun, Undoing::None),
     ];
+    let entered =
+        |passage, path: &str| Event::Entered { segment, passage, path: path.to_owned(), attempt: 1 };
     let mut events = vec![
         Event::Started,
         Event::Accepted { segment },
         Event::Refused { segment, code: "vetoed".to_owned(), message: because() },
         Event::Planned { segment, first: Some("remediate/a".to_owned()) },
         Event::Planned { segment, first: None },
-        Event::Entered { segment, passage: Passage::Diagnose },
-        Event::Entered { segment, passage: Passage::Remediate },
-        Event::Entered { segment, passage: Passage::Undo },
-        Event::Entered { segment, passage: Passage::Verify },
+        entered(Passage::Diagnose, "diagnose/a"),
+        entered(Passage::Remediate, "remediate/a"),
+        entered(Passage::Undo, "remediate/a/undo"),
+        entered(Passage::Verify, "verify/a"),
     ];
     events.extend(outcomes.map(|outcome| Event::SegmentEnded { segment, outcome }));
     events.extend([

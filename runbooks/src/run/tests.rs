@@ -32,6 +32,11 @@ fn ended(segment: u32, outcome: Outcome) -> Event {
     Event::SegmentEnded { segment, outcome }
 }
 
+fn entered(segment: u32, path: &str, attempt: u32) -> Event {
+    let passage = Passage::of(path).expect("a path of a step");
+    Event::Entered { segment, passage, path: path.to_owned(), attempt }
+}
+
 fn planned() -> Event {
     Event::Planned { segment: 1, first: Some("remediate/vacuum".to_owned()) }
 }
@@ -81,13 +86,13 @@ fn a_low_risk_plan_runs_to_its_verified_end() {
         &[
             Event::Started,
             Event::Accepted { segment: 1 },
-            Event::Entered { segment: 1, passage: Passage::Diagnose },
+            entered(1, "diagnose/usage", 1),
             planned(),
             ended(1, Outcome { effects: false, ..done(Verification::NotRun) }),
             Event::Admitted,
             Event::Accepted { segment: 2 },
-            Event::Entered { segment: 2, passage: Passage::Remediate },
-            Event::Entered { segment: 2, passage: Passage::Verify },
+            entered(2, "remediate/vacuum", 1),
+            entered(2, "verify/below", 1),
             ended(2, done(Verification::Passed)),
         ],
         "
@@ -242,10 +247,7 @@ fn a_failed_step_ends_the_run_failed_or_undone() {
     );
     check_from(
         running,
-        &[
-            Event::Entered { segment: 2, passage: Passage::Undo },
-            ended(2, failed(Verification::Failed, Undoing::Done)),
-        ],
+        &[entered(2, "remediate/vacuum/undo", 1), ended(2, failed(Verification::Failed, Undoing::Done))],
         "
         an undo began → undoing: nothing to do
         segment ended: failed, undone, verify failed → ended (undone): end as undone
@@ -504,7 +506,7 @@ fn a_step_runs_again_when_people_sign_and_stays_unknown_until_it_has_begun() {
         a person says that it ran → verifying: send segment 3 (verify)
         ",
     );
-    let begun = Event::Entered { segment: 3, passage: Passage::Remediate };
+    let begun = entered(3, "remediate/purge", 2);
     let stop = Event::CancelAsked { reason: because("ana stopped it") };
     let gone = Event::Cancelled { interrupted: None };
     check_from(
@@ -536,6 +538,53 @@ fn a_step_runs_again_when_people_sign_and_stays_unknown_until_it_has_begun() {
         a remediate step began → remediating: nothing to do
         cancel asked → cancelling: ask the host to stop
         the host stopped → ended (cancelled): end as cancelled
+        ",
+    );
+}
+
+/// As a run that was restored, or whose host is of another version, might hear it.
+#[test]
+fn only_a_new_attempt_of_that_very_step_makes_an_unknown_outcome_history() {
+    let mut again = at_gate(false)[..3].to_vec();
+    again.extend([ended(2, unknown()), Event::Resolved(Resolution::Again), Event::GateApproved]);
+    let asks = "ask a person about remediate/purge";
+    let ends = [
+        ended(3, done(Verification::Passed)),
+        ended(3, gate("remediate/purge", false)),
+        ended(3, gate("remediate/later", true)),
+        ended(3, failed(Verification::Failed, Undoing::None)),
+        ended(3, unknown()),
+        ended(3, Outcome { how: How::Stopped { reason: because("vetoed") }, ..done(Verification::NotRun) }),
+        Event::Refused { segment: 3, code: because("rebooted"), message: because("x") },
+    ];
+    for others in ["remediate/later", "remediate/vacuum/undo", "verify/below"] {
+        for end in &ends {
+            let begun = [entered(3, "remediate/purge", 1), entered(3, others, 2), end.clone()];
+            let there = |run: HostRun, event: &Event| run.apply(event).expect("legal").0;
+            let run = again.iter().chain(&begun[..2]).fold(HostRun::new(Until::End), there);
+            let (asked, effects) = run.apply(end).expect("legal");
+            assert_eq!(format!("{}: {}", asked.state, told(&effects)), format!("waiting (resolve): {asks}"));
+            assert_eq!(asked.unclear(), Some(Unclear { path: because("remediate/purge"), attempt: 1 }));
+            assert_eq!(asked.again, None, "people may be asked again whether it runs again");
+        }
+    }
+    // The host stops before it has begun, or says that it did not come to that.
+    let stop = Event::CancelAsked { reason: because("ana stopped it") };
+    for interrupted in [None, Some(because("remediate/purge"))] {
+        let gone = Event::Cancelled { interrupted };
+        let all = again.iter().chain([&stop]).cloned().chain([entered(3, "remediate/later", 1), gone]);
+        let there = |run: HostRun, event: Event| run.apply(&event).expect("legal").0;
+        let stopped = all.fold(HostRun::new(Until::End), there);
+        assert_eq!(stopped.unclear(), Some(Unclear { path: because("remediate/purge"), attempt: 1 }));
+    }
+    // It begins, and then its host says that it was never born.
+    check_from(
+        &again,
+        &[entered(3, "remediate/purge", 2), ended(3, unknown()), Event::Resolved(Resolution::Again)],
+        "
+        a remediate step began → remediating: nothing to do
+        segment ended: unknown, verify failed → waiting (resolve): ask a person about remediate/purge
+        a person wants it to run again → waiting (resolve): open a gate to run remediate/purge again
         ",
     );
 }

@@ -54,6 +54,7 @@ enum Place {
 
 impl<'a> Machine<'a> {
     fn take(&mut self, event: Event) -> Heard {
+        self.hear_of_birth(&event);
         match event {
             Event::Begin => self.begin(),
             Event::Facts { ask, facts } => self.anyone(|_| Some(Input::Facts(ask, &facts))),
@@ -94,6 +95,26 @@ impl<'a> Machine<'a> {
         }
     }
 
+    fn hear_of_birth(&mut self, event: &Event) {
+        let (path, attempt) = match event {
+            Event::Exited { exit: Exit { by: ExitBy::NotStarted(_), .. }, .. } => return,
+            Event::Exited { path, attempt, .. } | Event::Unknown { path, attempt, .. } => (path, *attempt),
+            Event::Begin
+            | Event::Facts { .. }
+            | Event::Barred { .. }
+            | Event::TimerFired { .. }
+            | Event::CancelAsked { .. }
+            | Event::PauseAsked
+            | Event::ResumeAsked => return,
+        };
+        self.state.ran_again |= self.program.follows(path, attempt).is_some();
+    }
+
+    /// The attempt that was to be followed by another one, and is not yet.
+    fn still_unknown(&self) -> Option<&'a (String, u32)> {
+        self.program.again.as_ref().filter(|_| !self.state.ran_again)
+    }
+
     /// What runs goes on; what waits only because of a pause begins when it is over.
     fn pause(&mut self, on: bool) -> Heard {
         if self.state.paused == on {
@@ -116,6 +137,7 @@ impl<'a> Machine<'a> {
             | At::Stopping { .. }
             | At::Ended => return Heard::Never,
         }
+        self.state.ran_again = self.program.ran_again();
         if let Some(plan) = &self.program.plan {
             self.state.outputs = evidence::read(&plan.evidence, &self.program.runbook);
         }
@@ -275,7 +297,13 @@ impl<'a> Machine<'a> {
                 }
                 self.diagnose();
             }
-            Place::Remediate(index) => self.remediated(index, id, path, on_failure, verdict),
+            Place::Remediate(index) => {
+                let verdict = match self.still_unknown() {
+                    Some((again, attempt)) if *again == path => not_run_again(*attempt, verdict),
+                    Some(_) | None => verdict,
+                };
+                self.remediated(index, id, path, on_failure, verdict);
+            }
             Place::Undo(index) => match verdict {
                 Verdict::Succeeded(_) | Verdict::Skipped => {
                     self.state.done.remove(&index);
@@ -551,6 +579,7 @@ impl<'a> Machine<'a> {
     /// yet is stopped.
     fn stop_what_ran(&mut self, running: &mut BTreeSet<(String, u32)>, interrupted: &mut Option<String>) {
         let program = self.program;
+        self.state.ran_again = program.ran_again();
         let from = match program.work {
             Work::Remediate { from } => from,
             Work::Diagnose | Work::Verify => 0,
@@ -617,11 +646,23 @@ impl<'a> Machine<'a> {
     fn stop_if_still(&mut self) {
         let At::Stopping { running, interrupted } = &self.state.at else { return };
         if running.is_empty() {
-            let interrupted = interrupted.clone();
+            let unknown = self.still_unknown().map(|(path, _)| path.clone());
+            let interrupted = interrupted.clone().or(unknown);
             self.state.at = At::Ended;
             self.effects.push(Effect::Ended { outcome: self.state.outcome.clone(), interrupted });
         }
     }
+}
+
+/// What it means for an attempt whose outcome is unknown that the one to follow it was not born.
+fn not_run_again(attempt: u32, verdict: Verdict) -> Verdict {
+    let why = match verdict {
+        Verdict::Skipped => "its condition did not hold".to_owned(),
+        Verdict::Gate => "nobody has approved it any more".to_owned(),
+        Verdict::Failed { reason, .. } | Verdict::Barred { reason } => reason,
+        verdict @ (Verdict::Succeeded(_) | Verdict::Unknown { .. }) => return verdict,
+    };
+    Verdict::Unknown { attempt, reason: format!("it was not run again: {why}") }
 }
 
 impl Event {

@@ -190,3 +190,125 @@ fn a_step_that_is_run_again_gets_the_attempt_after_the_unknown_one_and_the_rest_
         ",
     );
 }
+
+/// A drain, then a stop of unknown outcome that is to run again, then a move.
+fn stop_again(stop: &str, more: Vec<Past>) -> Program {
+    let text = MOVE.replacen("    run: [stop]\n", stop, 1);
+    assert!(text != MOVE || stop == "    run: [stop]\n");
+    let known = vec![past("remediate/drain", 1, Some(exit(0, ""))), past("remediate/stop", 1, None)];
+    remediate(&text, "remediate/stop", &[], known.into_iter().chain(more).collect())
+        .again("remediate/stop".to_owned(), 1)
+}
+
+const ONLY_IF: &str =
+    "    if: disk(\"/var\").used_percent >= 85.0\n    run: [stop]\n    on_failure: continue\n";
+
+fn unborn() -> Exit {
+    Exit { by: ExitBy::NotStarted("no such program".to_owned()), ..Exit::default() }
+}
+
+#[test]
+fn a_step_that_is_run_again_and_is_not_born_stays_unknown_and_none_after_it_begins() {
+    check(
+        stop_again(ONLY_IF, vec![]),
+        &[Say::Begin, Say::Used(10.0), Say::Exit("verify/up", 1, 0, "")],
+        r#"
+        read disk("/var")
+        skipped remediate/stop: its condition was false: disk("/var").used_percent >= 85.0 (disk("/var").used_percent = 10.0); start verify/up 1: curl; started verify/up 1
+        succeeded verify/up 1; END unknown remediate/stop 1 (no effects, verify Passed, undo None)
+        "#,
+    );
+    check(
+        stop_again(ONLY_IF, vec![]),
+        &[Say::Begin, Say::NoAnswer, Say::Exit("verify/up", 1, 0, "")],
+        r#"
+        read disk("/var")
+        not-started remediate/stop 2: its condition `disk("/var").used_percent >= 85.0` cannot be read: line 18, column 9: disk("/var") cannot be read: it hangs; start verify/up 1: curl; started verify/up 1
+        succeeded verify/up 1; END unknown remediate/stop 1 (no effects, verify Passed, undo None)
+        "#,
+    );
+    check(
+        stop_again(ONLY_IF, vec![]),
+        &[Say::Begin, Say::Used(90.0), Say::Barred("remediate/stop", 2), Say::Exit("verify/up", 1, 0, "")],
+        r#"
+        read disk("/var")
+        start remediate/stop 2 (acts): stop; started remediate/stop 2
+        not-started remediate/stop 2: vetoed; start verify/up 1: curl; started verify/up 1
+        succeeded verify/up 1; END unknown remediate/stop 1 (effects, verify Passed, undo None)
+        "#,
+    );
+    let mut bench = Bench::new(stop_again(ONLY_IF, vec![]));
+    bench.say(Say::Begin);
+    bench.say(Say::Used(90.0));
+    let said = Event::Exited { path: "remediate/stop".to_owned(), attempt: 2, exit: unborn() };
+    bench.state = bench.state.next(&bench.program, bench.now, said).unwrap().0;
+    let over = bench.say(Say::Exit("verify/up", 1, 0, ""));
+    assert!(over.contains("END unknown remediate/stop 1 "), "{over}");
+    // What nobody approves any more.
+    let program = stop_again(ONLY_IF, vec![]);
+    let closed = Program { closed: BTreeSet::from(["remediate/stop".to_owned()]), ..program };
+    check(
+        closed,
+        &[Say::Begin, Say::Used(90.0), Say::Exit("verify/up", 1, 0, "")],
+        r#"
+        read disk("/var")
+        start verify/up 1: curl; started verify/up 1
+        succeeded verify/up 1; END unknown remediate/stop 1 (no effects, verify Passed, undo None)
+        "#,
+    );
+}
+
+#[test]
+fn a_step_that_was_born_again_goes_on_as_any_other() {
+    check(
+        stop_again(ONLY_IF, vec![]),
+        &[Say::Begin, Say::Used(90.0), Say::Exit("remediate/stop", 2, 1, "")],
+        r#"
+        read disk("/var")
+        start remediate/stop 2 (acts): stop; started remediate/stop 2
+        failed remediate/stop 2: it exited with 1; start remediate/move 1 (acts): move; started remediate/move 1
+        "#,
+    );
+    // The agent was restarted on the way.
+    check(
+        stop_again(ONLY_IF, vec![past("remediate/stop", 2, Some(exit(1, "")))]),
+        &[Say::Begin],
+        "failed remediate/stop 2: it exited with 1; start remediate/move 1 (acts): move; started remediate/move 1",
+    );
+}
+
+#[test]
+fn an_attempt_that_was_not_born_is_followed_by_another_when_people_want_that() {
+    check(
+        stop_again(ONLY_IF, vec![past("remediate/stop", 2, Some(unborn()))]),
+        &[Say::Begin, Say::Used(90.0)],
+        r#"
+        read disk("/var")
+        start remediate/stop 3 (acts): stop; started remediate/stop 3
+        "#,
+    );
+}
+
+#[test]
+fn a_run_that_is_cancelled_before_its_step_has_run_again_leaves_that_one_unknown() {
+    check(
+        stop_again(ONLY_IF, vec![]),
+        &[Say::Begin, Say::Cancel],
+        r#"
+        read disk("/var")
+        END stopped: ana stopped it (no effects, verify NotRun, undo None, interrupted remediate/stop)
+        "#,
+    );
+    let begun = [Say::Begin, Say::Used(90.0), Say::Cancel];
+    let mut bench = Bench::new(stop_again(ONLY_IF, vec![]));
+    begun.iter().for_each(|said| drop(bench.say(said.clone())));
+    let over = bench.copy().say(Say::Barred("remediate/stop", 2));
+    assert!(over.ends_with("interrupted remediate/stop)"), "{over}");
+    let over = bench.say(Say::Exit("remediate/stop", 2, 0, ""));
+    assert!(over.ends_with("undo None)"), "it ran, and well: {over}");
+    let mut bench = Bench::new(stop_again(ONLY_IF, vec![past("remediate/stop", 2, Some(exit(0, "")))]));
+    bench.say(Say::Begin);
+    bench.say(Say::Cancel);
+    let over = bench.say(Say::Killed("remediate/move", 1));
+    assert!(over.ends_with("interrupted remediate/move)"), "{over}");
+}
