@@ -163,6 +163,8 @@ pub(super) struct Driver {
     retry_at: Option<Duration>,
     /// Runs to cancel, and why, as soon as the disk takes their tombstones.
     cancels_owed: BTreeMap<RunId, String>,
+    /// The last said on this connection of runs whose pause was not looked at because too much is owed.
+    pub(super) pauses_owed: BTreeMap<RunId, (bool, u32)>,
     /// Acknowledged, and not in the journal yet.
     ack_to_keep: Option<u64>,
     compact_at: u64,
@@ -223,6 +225,7 @@ impl Driver {
             batch_number: 0,
             retry_at: None,
             cancels_owed: BTreeMap::new(),
+            pauses_owed: BTreeMap::new(),
             ack_to_keep: None,
             compact_at: crash::compact_at().unwrap_or(COMPACT_AT),
             compacting: false,
@@ -276,6 +279,7 @@ impl Driver {
             ToWorks::Connected { epoch, credits, acked } => {
                 let epochs_known = epoch <= self.epoch.saturating_add(1);
                 self.keep_epoch(epoch);
+                self.pauses_owed.clear();
                 let forgotten = self.has_forgotten(acked);
                 self.acked_at_connect(acked, epochs_known);
                 self.spool.connected(credits);
@@ -289,6 +293,7 @@ impl Driver {
             ToWorks::Order { content, digest } => self.order(&content, digest),
             ToWorks::Acked { upto } => {
                 self.acked(upto);
+                self.look_at_pauses();
                 self.tell_next();
                 self.pump();
             }

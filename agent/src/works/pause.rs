@@ -21,9 +21,13 @@ impl Driver {
     pub(super) fn pause(&mut self, run: RunId, on: bool, count: u32) {
         // Each is answered, and every answer kept until it is acknowledged.
         if self.spool.owed() > MOST_OWED {
-            tracing::warn!(%run, "A pause is not looked at: the controller acknowledges nothing.");
+            if self.pauses_owed.len() < MOST_OWED || self.pauses_owed.contains_key(&run) {
+                self.pauses_owed.insert(run, (on, count));
+            }
+            tracing::warn!(%run, on, "A pause is not looked at until the controller acknowledges more.");
             return;
         }
+        self.pauses_owed.remove(&run);
         let at_ms = self.now_ms();
         let here = self.runs.entry(run).or_default();
         here.not_after_ms = here.not_after_ms.max(at_ms);
@@ -56,6 +60,15 @@ impl Driver {
         }
         if turned && !on {
             self.give_birth(run);
+        }
+    }
+
+    /// What was not looked at because too much was owed, and that the controller says again only when it is connected anew.
+    pub(super) fn look_at_pauses(&mut self) {
+        while self.spool.owed() <= MOST_OWED
+            && let Some((run, (on, count))) = self.pauses_owed.pop_first()
+        {
+            self.pause(run, on, count);
         }
     }
 

@@ -73,3 +73,27 @@ fn a_paused_run_is_cancelled_like_any_other() {
     assert!(transcript.ends_with("end: stopped: ana stopped it, not verified\ncancelled"), "{transcript}");
     assert_eq!(bench.written("marker"), "");
 }
+
+#[test]
+fn a_pause_that_comes_when_too_much_is_owed_is_heard_when_less_is() {
+    const OWED: u32 = 10_001;
+    let mut bench = Bench::new();
+    bench.tell(ToWorks::Connected { epoch: 2, credits: 2 * OWED, acked: 0 });
+    for _ in 0..OWED {
+        tell(&bench, false, 1);
+    }
+    tell(&bench, true, 2);
+    tell(&bench, false, 3);
+    tell(&bench, true, 4);
+    let heard = std::cell::Cell::new(0);
+    bench.until("all that is owed", |_| {
+        heard.set(heard.get() + 1);
+        heard.get() == OWED
+    });
+    bench.tell(ToWorks::Acked { upto: 1_000 });
+    bench.until("it is paused", |what| matches!(what, v1::report::What::Paused(told) if told.on));
+    let last = bench.heard.last().unwrap();
+    assert_eq!(last.seq, u64::from(OWED) + 1, "what was said last, once");
+    let told = last.what.as_ref().is_some_and(told(true, 4));
+    assert!(told, "{:?}", last.what);
+}
