@@ -79,11 +79,12 @@ impl Desk<'_> {
         row.is_none_or(|row| !row.machine.pause.on) || !acts(order)
     }
 
-    /// Sends the orders that are not over. The host knows which of them it has: one that it had taken on, and lost with its
+    /// Sends the orders that are not over and may go out. The host knows which of them it has: one that it had taken on, and lost with its
     /// journal while the run was paused, it was not sent when it connected.
     pub(super) fn send_again(&mut self, run: RunId, host: &Host) {
         let Some(row) = self.model.runs.get(&run) else { return };
-        let open = self.model.orders_open(host).into_iter().filter(|order| order.run == run);
+        let open = self.model.orders_open(host).into_iter();
+        let open = open.filter(|order| order.run == run && self.may_go(order));
         let messages: Vec<v1::ToAgent> = open.map(|order| dispatch::message(row, order)).collect();
         for message in messages {
             self.effect(Effect::Tell(host.clone(), message));

@@ -451,6 +451,19 @@ impl FakeAgent {
         }
     }
 
+    /// Whether an order comes before the host is told that the run is paused, or goes on.
+    pub(super) async fn order_before_pause(&mut self, on: bool) -> bool {
+        let mut ordered = false;
+        loop {
+            let message = tokio::time::timeout(Duration::from_secs(10), self.inbox.recv()).await;
+            match message.expect("a pause comes").expect("the stream is open").what {
+                Some(v1::to_agent::What::Pause(pause)) if pause.on == on => return ordered,
+                Some(v1::to_agent::What::Order(_)) => ordered = true,
+                Some(_) | None => {}
+            }
+        }
+    }
+
     pub(super) async fn report(&mut self, bench: &Bench, order: &v1::OrderContent, what: v1::report::What) {
         self.seq += 1;
         let report = v1::Report {

@@ -87,6 +87,22 @@ async fn a_step_that_did_not_run_is_a_failure_unless_the_symptom_is_gone() {
 }
 
 #[tokio::test]
+async fn a_host_that_ends_an_earlier_segment_in_a_pause_is_sent_nothing_that_acts_until_it_is_over() {
+    let (bench, mut agent, run, order) = remediating().await;
+    let halt = |on| crate::coordinator::Halt { run, host: None, on, reason: "look".into() };
+    bench.handle.halt(bench.session("ben"), halt(true)).await.unwrap();
+    agent.order_before_pause(true).await;
+    // As a copy of it ends what the copy had begun.
+    let first = v1::OrderContent { segment: 1, ..order.clone() };
+    agent.done(&bench, &first, NOT_RUN).await;
+    bench.handle.halt(bench.session("ben"), halt(false)).await.unwrap();
+    assert!(!agent.order_before_pause(false).await, "an order came during the pause");
+    agent.orders.remove(&2);
+    assert_eq!(agent.order().await.segment, 2, "what was kept back");
+    bench.check().await;
+}
+
+#[tokio::test]
 async fn a_run_is_cancelled_once_its_host_has_confirmed_that() {
     let (bench, mut agent, run, order) = remediating().await;
     assert_eq!(cancel(&bench, "eva", run).await.unwrap_err().code(), "scope-missing");
