@@ -8,6 +8,7 @@ use fettle_proto::signed::{Scope, words};
 use fettle_proto::v1;
 use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::run::{Event, State};
+use fettle_runbooks::segment::StepResult;
 use tokio::sync::mpsc;
 
 use super::desk::{Desk, Effect};
@@ -17,7 +18,7 @@ use super::moves::cancel;
 use super::people::hash;
 use crate::dispatch;
 use crate::model::Change;
-use crate::model::row::{AgentRow, Ahead, RunRow, TokenRow};
+use crate::model::row::{AgentRow, Ahead, RunRow, StepRow, TokenRow};
 use crate::outcome::{About, hear};
 use crate::problem::Problem;
 use crate::world::At;
@@ -41,6 +42,9 @@ pub(super) const SEGMENT_HIGHEST: u32 = 1 << 20;
 /// memory.
 const MOST_STEPS: usize = 2000;
 const MOST_STEP_BYTES: usize = 32 * 1024 * 1024;
+
+/// An attempt of which no process was born.
+const NOT_STARTED: &str = StepResult::NotStarted.word();
 
 /// Bytes of a text that a host may tell of itself.
 const HELLO_LONGEST: usize = 1024;
@@ -397,7 +401,7 @@ impl Desk<'_> {
     }
 
     /// Whether a host says of an attempt what is known of it already: again after a restart, under other numbers. An attempt that
-    /// changes something is over once; one that only reads may run again, and then its latest run counts.
+    /// changes something is over once, if it was ever born; one that only reads may run again, and then its latest run counts.
     pub(super) fn told_before(&self, change: &Change) -> bool {
         let known = |run: RunId, host: &Host, path: &str, attempt: u32| {
             self.model.steps.get(&(run, host.clone(), path.to_owned(), attempt))
@@ -405,14 +409,15 @@ impl Desk<'_> {
         let effect = |path: &str| path.starts_with("remediate/");
         if let Change::StepStarted { run, host, path, attempt, at } = change {
             let known = known(*run, host, path, *attempt);
-            return known.is_some_and(|row| effect(path) || row.started_at == Some(*at));
+            let over = |row: &StepRow| effect(path) && row.state != NOT_STARTED;
+            return known.is_some_and(|row| over(row) || row.started_at == Some(*at));
         }
         if let Change::StepEnded(end) = change {
             let known = known(end.run, &end.host, &end.path, end.attempt);
             return known.filter(|row| row.ended_at.is_some()).is_some_and(|row| {
                 let same = row.ended_at == Some(end.at) && row.state == end.outcome;
-                // What was not known may become known.
-                same || (effect(&end.path) && row.state != "unknown")
+                // What was not known may become known, and what was never born may yet be.
+                same || (effect(&end.path) && row.state != "unknown" && row.state != NOT_STARTED)
             });
         }
         if let Change::StepSkipped { run, host, path, reason, at } = change {

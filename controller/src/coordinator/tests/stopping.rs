@@ -87,6 +87,25 @@ async fn a_step_that_did_not_run_is_a_failure_unless_the_symptom_is_gone() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_was_never_born_may_yet_be_and_what_ran_once_has_run() {
+    let (bench, mut agent, run, order) = remediating().await;
+    let path = || "remediate/vacuum".to_owned();
+    let mut seen = Vec::new();
+    for outcome in ["not-started", "failed", "succeeded"] {
+        bench.pass(1_000);
+        let started = v1::StepStarted { path: path(), attempt: 2 };
+        agent.report(&bench, &order, v1::report::What::StepStarted(started)).await;
+        bench.pass(1_000);
+        let ended = v1::StepEnded { path: path(), attempt: 2, outcome: outcome.into(), ..Default::default() };
+        agent.report(&bench, &order, v1::report::What::StepEnded(ended)).await;
+        let host = bench.handle.run(run).await.unwrap().hosts.remove(0);
+        seen.extend(host.steps.into_iter().filter(|it| it.path == path()).map(|it| it.state));
+    }
+    assert_eq!(seen, ["not-started", "failed", "failed"]);
+    bench.check().await;
+}
+
+#[tokio::test]
 async fn a_host_that_ends_an_earlier_segment_in_a_pause_is_sent_nothing_that_acts_until_it_is_over() {
     let (bench, mut agent, run, order) = remediating().await;
     let halt = |on| crate::coordinator::Halt { run, host: None, on, reason: "look".into() };
