@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use fettle_proto::signed::Roster;
@@ -14,8 +15,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use super::follow::Earlier;
 use super::gates::parse;
 use super::halts::Halt;
+use super::lately::Asked;
 use super::people::{same_start, taken};
-use crate::model::row::RunRow;
 use crate::policy::Policy;
 use crate::problem::Problem;
 use crate::signal::Signal;
@@ -120,6 +121,8 @@ pub struct Handle {
     pub(super) world: Arc<dyn World>,
     pub(super) live: broadcast::Sender<Arc<Live>>,
     pub(super) connected: Connected,
+    /// The number of the last event that is known to be durable.
+    pub(super) durable: Arc<AtomicU64>,
     pub(super) version: Arc<str>,
 }
 
@@ -147,6 +150,14 @@ pub(super) enum Live {
     Happened(Vec<Record>),
     /// Output, as it comes.
     Output { host: Host, chunk: v1::OutputChunk },
+}
+
+/// What became of reports.
+pub(crate) enum Taken {
+    /// All up to this one are durable.
+    Upto(u64),
+    /// None was taken: what the store said of their runs no longer holds.
+    AskAgain(Vec<v1::Report>),
 }
 
 /// Where an answer goes.
@@ -238,9 +249,8 @@ pub(crate) enum Command {
         host: Host,
         epoch: u64,
         reports: Vec<v1::Report>,
-        /// Runs that are over here and that this host tells of again.
-        over: BTreeMap<RunId, RunRow>,
-        reply: Reply<u64>,
+        asked: Asked,
+        reply: Reply<Taken>,
     },
     Revoke {
         session: Session,
@@ -421,23 +431,35 @@ impl Handle {
         epoch: u64,
         mut reports: Vec<v1::Report>,
     ) -> Result<u64, Problem> {
-        let mut over = BTreeMap::new();
-        for report in &mut reports {
-            // The coordinator remembers only runs that have not ended, and must not take one that has for a stranger.
+        loop {
+            let asked = self.asked(&host, &mut reports).await?;
+            let (host, taking) = (host.clone(), reports);
+            match self.ask(|reply| Command::Reports { host, epoch, reports: taking, asked, reply }).await? {
+                Taken::Upto(upto) => return Ok(upto),
+                Taken::AskAgain(again) => reports = again,
+            }
+        }
+    }
+
+    /// What the store says of the runs that a host tells of again; what it says of those that are over here is left out. The
+    /// coordinator remembers only runs that have not ended, and must not take one that has for a stranger.
+    async fn asked(&self, host: &Host, reports: &mut [v1::Report]) -> Result<Asked, Problem> {
+        let mut asked = Asked { upto: self.durable.load(Ordering::Acquire), over: BTreeMap::new() };
+        for report in reports {
             if let Some(v1::report::What::ToldAgain(_)) = report.what
                 && let Ok(run) = report.run.parse()
                 && let Some(known) = self.parts(run).await?.filter(|known| known.run.ended_at.is_some())
             {
-                let own = known.hosts.iter().find(|row| row.host == host);
+                let own = known.hosts.iter().find(|row| row.host == *host);
                 // Only the host knows how its own part ended; that of another host says nothing of it.
                 if own.is_some_and(|row| row.told != Some(false)) {
                     report.what = None;
                 } else {
-                    over.insert(run, known.run);
+                    asked.over.insert(run, known.run);
                 }
             }
         }
-        self.ask(|reply| Command::Reports { host, epoch, reports, over, reply }).await
+        Ok(asked)
     }
 
     /// Live output, for whoever watches. Never waits; dropped when nobody can take it.

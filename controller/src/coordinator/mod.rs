@@ -19,6 +19,7 @@ mod follow;
 mod gates;
 mod halts;
 mod handle;
+mod lately;
 mod moves;
 mod notices;
 mod people;
@@ -35,9 +36,11 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fettle_runbooks::id::Host;
+use fettle_proto::v1;
+use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::run::State;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -51,7 +54,8 @@ use crate::problem::Problem;
 use crate::store::{Record, Store, Ticket, Unavailable};
 use crate::world::{At, World, aside};
 use desk::{Decided, Desk, Effect};
-use handle::{Command, InForce, Live};
+use handle::{Command, InForce, Live, Taken};
+use lately::Lately;
 use people::Challenges;
 use timers::Timers;
 
@@ -101,6 +105,7 @@ pub fn new(
     let (in_force_sender, in_force) = watch::channel(InForce::default());
     let (live, _) = broadcast::channel(LIVE_QUEUE);
     let connected = Arc::default();
+    let durable = Arc::default();
     let handle = Handle {
         commands,
         in_force: Arc::new(in_force_sender),
@@ -108,6 +113,7 @@ pub fn new(
         world: Arc::clone(&setup.world),
         live: live.clone(),
         connected: Arc::clone(&connected),
+        durable: Arc::clone(&durable),
         version: setup.version.clone().into(),
     };
     let coordinator = Coordinator {
@@ -119,6 +125,8 @@ pub fn new(
         in_flight: VecDeque::new(),
         streams: BTreeMap::new(),
         connected,
+        durable,
+        lately: Lately::default(),
         live,
         challenges: Challenges::default(),
         deliveries: FuturesUnordered::new(),
@@ -140,7 +148,7 @@ struct InFlight {
 /// A host's open stream.
 struct Stream {
     epoch: u64,
-    sender: mpsc::Sender<Box<fettle_proto::v1::ToAgent>>,
+    sender: mpsc::Sender<Box<v1::ToAgent>>,
 }
 
 type Delivered = Pin<Box<dyn Future<Output = (u64, Result<(), String>)> + Send>>;
@@ -154,6 +162,9 @@ struct Coordinator {
     in_flight: VecDeque<InFlight>,
     streams: BTreeMap<Host, Stream>,
     connected: handle::Connected,
+    /// The number of the last event that is known to be durable.
+    durable: Arc<AtomicU64>,
+    lately: Lately,
     live: broadcast::Sender<Arc<Live>>,
     challenges: Challenges,
     deliveries: FuturesUnordered<Delivered>,
@@ -261,6 +272,11 @@ impl Coordinator {
         } else {
             let records = transaction.records.clone();
             self.unsettled.extend(queued(&records));
+            for record in &records {
+                if let Change::RunEnded { run } = record.change {
+                    self.lately.put(record.number, run);
+                }
+            }
             (Some(self.setup.store.commit(transaction)), records)
         };
         self.in_flight.push_back(InFlight { ticket, records, effects });
@@ -270,7 +286,8 @@ impl Coordinator {
     /// The oldest decision is durable: now it is acted on.
     fn release(&mut self) {
         let Some(InFlight { records, effects, .. }) = self.in_flight.pop_front() else { return };
-        if !records.is_empty() {
+        if let Some(last) = records.last() {
+            self.durable.store(last.number, Ordering::Release);
             crash_point("coordinator.before-effects");
         }
         for id in queued(&records) {
@@ -313,7 +330,7 @@ impl Coordinator {
     }
 
     /// Says something to a host. One that does not take it is cut off: it hears everything again when it comes back.
-    fn tell(&mut self, host: &Host, message: fettle_proto::v1::ToAgent) {
+    fn tell(&mut self, host: &Host, message: v1::ToAgent) {
         let Some(stream) = self.streams.get(host) else { return };
         if stream.sender.try_send(Box::new(message)).is_ok() {
             return;
@@ -380,6 +397,8 @@ impl Coordinator {
     /// Takes everything unfinished up again, from what is, not from what was about to be done.
     fn resume(&mut self, since: Since) {
         self.timers = Timers::of(&self.model);
+        self.lately = Lately::after(self.model.last_event);
+        self.durable.store(self.model.last_event, Ordering::Release);
         self.sending.clear();
         self.unsettled.clear();
         match since {
@@ -472,6 +491,13 @@ impl Coordinator {
         }
     }
 
+    /// Whether a host tells of a run that may have ended since the store was asked about it, after this event.
+    fn is_outdated(&self, report: &v1::Report, upto: u64) -> bool {
+        let Some(v1::report::What::ToldAgain(_)) = report.what else { return false };
+        let run = report.run.parse::<RunId>();
+        run.is_ok_and(|run| !self.model.runs.contains_key(&run) && self.lately.may_have_ended(run, upto))
+    }
+
     fn handle(&mut self, command: Command) {
         match command {
             Command::Signals { signals, reply } => self.decide(|desk| {
@@ -536,10 +562,17 @@ impl Coordinator {
                 }
             }),
             Command::Gone { host, epoch, how } => self.decide(|desk| desk.gone(&host, epoch, how)),
-            Command::Reports { host, epoch, reports, over, reply } => self.decide(|desk| {
-                let answer = desk.reports(&host, epoch, reports, &over);
-                desk.reply(reply, answer);
-            }),
+            Command::Reports { host, epoch, reports, asked, reply } => {
+                let outdated = reports.iter().any(|report| self.is_outdated(report, asked.upto));
+                self.decide(|desk| {
+                    let answer = match outdated {
+                        // Told once everything up to here is durable, and so in the store.
+                        true => Ok(Taken::AskAgain(reports)),
+                        false => desk.reports(&host, epoch, reports, &asked.over).map(Taken::Upto),
+                    };
+                    desk.reply(reply, answer);
+                });
+            }
             Command::Revoke { session, host, reason, reply } => self.decide(|desk| {
                 let answer = desk.revoke(&session, host, reason);
                 desk.reply(reply, answer);

@@ -1,5 +1,7 @@
 //! A controller that has lost what was since its backup, and hosts that tell it.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,10 +9,12 @@ use fettle_proto::signed::start::Of;
 use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::Host;
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use v1::report::What;
 
 use super::*;
+use crate::coordinator::Handle;
+use crate::world::World;
 
 /// A host that has seen a later epoch than the controller: so the controller has lost something.
 struct Teller {
@@ -32,17 +36,44 @@ impl Teller {
     }
 
     async fn says(&mut self, bench: &Bench, run: RunId, segment: u32, what: What) {
+        self.says_through(&bench.handle, run, segment, what).await;
+    }
+
+    async fn says_through(&mut self, handle: &Handle, run: RunId, segment: u32, what: What) {
         self.seq += 1;
-        let at_ms = bench.clock.now().0;
+        let at_ms = handle.world.now().0;
         let report = v1::Report { seq: self.seq, run: run.to_string(), segment, at_ms, what: Some(what) };
-        let upto = bench.handle.reports(self.host.clone(), self.epoch, vec![report]).await.unwrap();
+        let upto = handle.reports(self.host.clone(), self.epoch, vec![report]).await.unwrap();
         assert_eq!(upto, self.seq);
     }
 
     async fn tells(&mut self, bench: &Bench, content: &v1::OrderContent, reports: Vec<v1::Report>) {
+        self.tells_through(&bench.handle, content, reports).await;
+    }
+
+    async fn tells_through(&mut self, handle: &Handle, content: &v1::OrderContent, reports: Vec<v1::Report>) {
         let order = v1::OrderContent { host: self.host.to_string(), ..content.clone() };
         let told = v1::ToldAgain { order: order.encode_to_vec().into(), reports };
-        self.says(bench, content.run.parse().unwrap(), content.segment, What::ToldAgain(told)).await;
+        let run = content.run.parse().unwrap();
+        self.says_through(handle, run, content.segment, What::ToldAgain(told)).await;
+    }
+
+    /// Tells so slowly that something happens after the store was asked about the run and before the coordinator hears the story.
+    async fn tells_slowly(
+        &mut self,
+        bench: &Bench,
+        content: &v1::OrderContent,
+        reports: Vec<v1::Report>,
+        meanwhile: impl Future<Output = ()>,
+    ) {
+        let slow = Arc::new(Slow::of(Arc::clone(&bench.handle.world)));
+        let handle = Handle { world: Arc::clone(&slow) as Arc<dyn World>, ..bench.handle.clone() };
+        let happens = async {
+            slow.has_read.notified().await;
+            meanwhile.await;
+            slow.go_on.add_permits(1);
+        };
+        tokio::join!(self.tells_through(&handle, content, reports), happens);
     }
 
     /// The next message that is an order or a cancel.
@@ -54,6 +85,43 @@ impl Teller {
                 return what;
             }
         }
+    }
+}
+
+/// A world in which what was read waits before anybody gets it.
+struct Slow {
+    world: Arc<dyn World>,
+    has_read: Arc<Notify>,
+    go_on: Arc<Semaphore>,
+}
+
+impl Slow {
+    fn of(world: Arc<dyn World>) -> Slow {
+        Slow { world, has_read: Arc::new(Notify::new()), go_on: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+impl World for Slow {
+    fn now(&self) -> At {
+        self.world.now()
+    }
+    fn sleep_until(&self, at: At) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.world.sleep_until(at)
+    }
+    fn uuid(&self) -> uuid::Uuid {
+        self.world.uuid()
+    }
+    fn secret(&self) -> [u8; 32] {
+        self.world.secret()
+    }
+    fn aside(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (reading, go_on) = (self.world.aside(work), Arc::clone(&self.go_on));
+        let has_read = Arc::clone(&self.has_read);
+        Box::pin(async move {
+            reading.await;
+            has_read.notify_one();
+            drop(go_on.acquire().await);
+        })
     }
 }
 
@@ -172,6 +240,55 @@ async fn a_host_that_is_late_is_heard_though_its_run_was_given_up() {
     // Told once more, nothing of it is news.
     two.tells(&bench, &content, begun()).await;
     until(&bench, start.run, &["web-1 ended succeeded", "web-2 ended succeeded"]).await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_run_that_ends_while_a_host_tells_of_it_is_not_taken_for_a_stranger() {
+    let bench = Bench::new(Mode::Auto).await;
+    let start = start_on(&bench, &["web-1", "web-2"]);
+    let content = order(&bench, Some(&start));
+    let mut one = Teller::comes(&bench, "web-1", 5).await;
+    one.tells(&bench, &content, nothing_to_do()).await;
+    let mut two = Teller::comes(&bench, "web-2", 5).await;
+    two.tells(&bench, &content, begun()).await;
+    until(&bench, start.run, &["web-1 ended succeeded", "web-2 diagnosing"]).await;
+    // The store is asked while the part of the other host is open.
+    one.tells_slowly(&bench, &content, begun(), two.tells(&bench, &content, nothing_to_do())).await;
+    until(&bench, start.run, &["web-1 ended succeeded", "web-2 ended succeeded"]).await;
+    assert_ne!(bench.handle.run(start.run).await.unwrap().ended_at, 0);
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_late_host_is_heard_though_its_run_is_given_up_while_it_tells() {
+    let bench = Bench::new(Mode::Auto).await;
+    let start = start_on(&bench, &["web-1", "web-2"]);
+    let content = order(&bench, Some(&start));
+    let mut one = Teller::comes(&bench, "web-1", 5).await;
+    one.tells(&bench, &content, nothing_to_do()).await;
+    until(&bench, start.run, &["web-1 ended succeeded", "web-2 diagnosing"]).await;
+    let mut two = Teller::comes(&bench, "web-2", 5).await;
+    let given_up = async {
+        bench.pass(60 * MINUTE);
+        until(&bench, start.run, &["web-1 ended succeeded", "web-2 ended refused"]).await;
+    };
+    two.tells_slowly(&bench, &content, begun(), given_up).await;
+    until(&bench, start.run, &["web-1 ended succeeded", "web-2 diagnosing"]).await;
+    two.tells(&bench, &content, nothing_to_do()).await;
+    until(&bench, start.run, &["web-1 ended succeeded", "web-2 ended succeeded"]).await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_run_that_another_host_brings_and_ends_while_one_tells_of_it_is_known() {
+    let bench = Bench::new(Mode::Auto).await;
+    let content = order(&bench, None);
+    let run = content.run.parse().unwrap();
+    let mut one = Teller::comes(&bench, "web-1", 5).await;
+    let mut two = Teller::comes(&bench, "web-2", 5).await;
+    two.tells_slowly(&bench, &content, begun(), one.tells(&bench, &content, nothing_to_do())).await;
+    until(&bench, run, &["web-1 ended succeeded"]).await;
     bench.check().await;
 }
 
