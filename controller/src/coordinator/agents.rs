@@ -389,7 +389,7 @@ impl Desk<'_> {
     }
 
     /// Whether a host run is known to be paused on its host, or not to be.
-    fn pause_known(&self, run: RunId, host: &Host, on: bool) -> bool {
+    pub(super) fn pause_known(&self, run: RunId, host: &Host, on: bool) -> bool {
         let row = self.model.host_runs.get(&(run, host.clone()));
         row.is_some_and(|row| row.machine.pause.is_confirmed() && row.machine.pause.on == on)
     }

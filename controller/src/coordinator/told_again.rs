@@ -40,6 +40,11 @@ struct Told<'a> {
     cancelled: bool,
 }
 
+/// What a report says of a pause.
+fn pause_of(report: &v1::Report) -> Option<v1::Paused> {
+    if let Some(v1::report::What::Paused(paused)) = &report.what { Some(*paused) } else { None }
+}
+
 /// Whether a host may have a part in a run that is known here without it: only if the same bytes that started it name the host.
 fn joins(known: &RunRow, told: &RunRow, host: &Host, content: &v1::OrderContent) -> Result<(), String> {
     if known.runbook_digest != told.runbook_digest {
@@ -79,35 +84,48 @@ impl Desk<'_> {
             report.segment == content.segment
                 && matches!(report.what, Some(v1::report::What::SegmentEnded(_)))
         });
+        // A pause holds before anything is done, and the end of one lets go on from where the run stands after all of it.
+        let pause = told.reports.iter().filter_map(pause_of).next_back();
+        let (pause, resumption) = (pause.filter(|pause| pause.on), pause.filter(|pause| !pause.on));
+        self.hear_pause(run, host, pause);
         let Some(before) = self.machine(run, host).filter(|machine| machine.ended().is_none()) else {
             return;
         };
         let Some(machine) = self.hear_again(run, host, &before, told.reports) else { return };
-        let ended = machine.ended().is_some();
-        // A word about a pause moves nothing: an order that the host has not taken on yet is still what it waits for.
-        let moved = machine != HostRun { pause: machine.pause.clone(), ..before.clone() };
+        let (moved, ended) = (machine != before, machine.ended().is_some());
+        // An order that the host has not taken on yet is still what a run waits for that has not moved.
         if moved {
             self.close_orders(run, host);
         }
         if !is_over && !ended {
             self.keep_order(run, host, &content, told.order);
         }
-        let stopped = cancelled && machine != before;
         if moved {
             self.go_on(run, host, machine);
-        } else if machine != before {
-            self.change(Change::Marked { run, host: host.clone(), machine });
         }
-        if stopped {
+        if cancelled && moved {
             self.cancel_elsewhere(run, host);
         }
+        self.hear_pause(run, host, resumption);
     }
 
     fn machine(&self, run: RunId, host: &Host) -> Option<HostRun> {
         self.model.host_runs.get(&(run, host.clone())).map(|row| row.machine.clone())
     }
 
-    /// Lets the machine hear it all, and keeps what is to be kept.
+    /// Whether it is paused there, by the last that the host was told.
+    fn hear_pause(&mut self, run: RunId, host: &Host, paused: Option<v1::Paused>) {
+        let Some(v1::Paused { on, count }) = paused else { return };
+        if self.machine(run, host).is_none_or(|machine| machine.ended().is_some()) {
+            return;
+        }
+        if !self.pause_known(run, host, on) {
+            self.change(Change::PauseConfirmed { run, host: host.clone(), on });
+        }
+        self.host_event(run, host, Event::PauseTold { on, count });
+    }
+
+    /// Lets the machine hear the rest, and keeps what is to be kept.
     fn hear_again(
         &mut self,
         run: RunId,
@@ -118,7 +136,7 @@ impl Desk<'_> {
         let runbook = self.model.runs.get(&run)?.runbook_digest;
         let mut machine = before.clone();
         for report in reports {
-            if report.segment > SEGMENT_HIGHEST || report.what.is_none() {
+            if report.segment > SEGMENT_HIGHEST || report.what.is_none() || pause_of(&report).is_some() {
                 continue;
             }
             let heard = hear(About { run, host, runbook }, report);

@@ -83,6 +83,11 @@ impl HostRun {
             self.pause.asked = self.pause.asked.saturating_add(1);
             return Some(vec![Effect::AskPause]);
         }
+        if count > self.pause.asked && self.pause.on && !on && !self.pause.is_confirmed() {
+            // Somebody has asked for this pause since we were restored; what the host was told before that does not end it.
+            self.pause.asked = count.saturating_add(1);
+            return Some(vec![Effect::AskPause]);
+        }
         let goes_on = self.pause.on && !on;
         if count > self.pause.asked {
             let reason = if on { "the host had been told to pause it" } else { "" };

@@ -481,6 +481,27 @@ fn a_pause_is_confirmed_only_by_what_the_host_says_of_the_latest_wish() {
 }
 
 #[test]
+fn a_pause_that_no_host_has_confirmed_is_not_ended_by_what_it_was_told_before_a_restore() {
+    let told = |run: &HostRun, on, count| run.apply(&Event::PauseTold { on, count }).expect("legal");
+    let paused = Event::PauseAsked { reason: because("ana wants to look") };
+    let asked = HostRun::new(Until::End).apply(&paused).expect("legal").0;
+    // Before the restore it had been paused, and had been told to go on.
+    let (still, effects) = told(&asked, false, 2);
+    let Pause { on, reason, asked, .. } = &still.pause;
+    assert_eq!(
+        (*on, reason.as_str(), *asked, still.pause.is_confirmed()),
+        (true, "ana wants to look", 3, false)
+    );
+    assert_eq!(effects, [Effect::AskPause]);
+    assert_eq!(told(&still, true, 1), (still.clone(), Vec::new()), "what it heard first");
+    let confirmed = told(&still, true, 3).0;
+    assert!(confirmed.pause.on && confirmed.pause.is_confirmed());
+    // One that it had confirmed before the backup has ended since.
+    let over = told(&confirmed, false, 4).0;
+    assert!(!over.pause.on && over.pause.is_confirmed());
+}
+
+#[test]
 fn a_step_runs_again_when_people_sign_and_stays_unknown_until_it_has_begun() {
     let mut looked = at_gate(false)[..3].to_vec();
     looked.push(ended(2, unknown()));

@@ -464,6 +464,19 @@ impl FakeAgent {
         }
     }
 
+    /// The next word about a pause that is later than this one.
+    pub(super) async fn hears_pause_after(&mut self, count: u32) -> v1::Pause {
+        loop {
+            let message = tokio::time::timeout(Duration::from_secs(10), self.inbox.recv()).await;
+            let message = message.expect("a pause comes").expect("the stream is open");
+            if let Some(v1::to_agent::What::Pause(pause)) = message.what
+                && pause.count > count
+            {
+                return pause;
+            }
+        }
+    }
+
     pub(super) async fn report(&mut self, bench: &Bench, order: &v1::OrderContent, what: v1::report::What) {
         self.seq += 1;
         let report = v1::Report {

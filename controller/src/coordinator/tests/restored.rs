@@ -430,8 +430,7 @@ async fn retell(agent: &mut FakeAgent, order: &v1::OrderContent, bench: &Bench) 
 async fn a_run_at_a_gate_and_paused_waits_paused_at_a_gate_of_each_restored_controller() {
     let (first, mut agent) = at_the_gate().await;
     let run: RunId = first.run().await.id.parse().unwrap();
-    let halt = |on| crate::coordinator::Halt { run, host: None, on, reason: "look".into() };
-    first.handle.halt(first.session("ben"), halt(true)).await.unwrap();
+    first.handle.halt(first.session("ben"), halt(run, true)).await.unwrap();
     let content = v1::OrderContent {
         run: run.to_string(),
         host: "web-1".into(),
@@ -451,13 +450,80 @@ async fn a_run_at_a_gate_and_paused_waits_paused_at_a_gate_of_each_restored_cont
         assert_eq!(gate.state, "approved");
         assert_eq!(bench.state().await.split_whitespace().collect::<Vec<_>>(), ["waiting", "gate"]);
         let reports = agent.reported.len();
-        bench.handle.halt(bench.session("ben"), halt(false)).await.unwrap();
+        bench.handle.halt(bench.session("ben"), halt(run, false)).await.unwrap();
         bench.until("remediating").await;
         assert_eq!(agent.order().await.segment, 3);
         agent.orders.remove(&3);
         agent.reported.truncate(reports);
         bench.check().await;
     }
+}
+
+fn halt(run: RunId, on: bool) -> crate::coordinator::Halt {
+    crate::coordinator::Halt { run, host: None, on, reason: "look".into() }
+}
+
+/// A run that is paused with its plan, as in the backup, and the order that its host has.
+async fn planned_and_paused() -> (Bench, FakeAgent, v1::OrderContent) {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let run = bench.signal(Status::Firing).await.remove(0).run.unwrap();
+    bench.handle.halt(bench.session("ben"), halt(run, true)).await.unwrap();
+    let order = agent.order().await;
+    agent.report(&bench, &order, What::Paused(v1::Paused { on: true, count: 1 })).await;
+    agent.accept(&bench, &order).await;
+    agent.step(&bench, &order, "diagnose/usage").await;
+    agent.plan(&bench, &order).await;
+    agent.done(&bench, &order, NOT_RUN).await;
+    bench.until("planned").await;
+    (bench, agent, order)
+}
+
+#[tokio::test]
+async fn a_run_that_was_resumed_after_the_backup_goes_on_when_its_host_says_so() {
+    let (bench, mut agent, order) = planned_and_paused().await;
+    let resumed = report(1, What::Paused(v1::Paused { on: false, count: 2 }));
+    let told = v1::ToldAgain { order: order.encode_to_vec().into(), reports: vec![resumed] };
+    agent.report(&bench, &order, What::ToldAgain(told)).await;
+    bench.until("remediating").await;
+    assert_eq!(agent.order().await.segment, 2);
+    assert!(bench.run().await.hosts[0].pause.is_none());
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn nothing_that_acts_is_sent_to_a_host_that_tells_of_a_pause() {
+    let (first, mut agent, order) = planned_and_paused().await;
+    drop(first);
+    let bench = Bench::new(Mode::Auto).await;
+    retell(&mut agent, &order, &bench).await;
+    bench.until("planned").await;
+    let run: RunId = bench.run().await.id.parse().unwrap();
+    assert!(bench.run().await.hosts[0].pause.is_some());
+    bench.handle.halt(bench.session("ben"), halt(run, false)).await.unwrap();
+    bench.until("remediating").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_pause_that_people_ask_for_after_a_restore_is_not_ended_by_one_before_it() {
+    let (bench, mut agent, order) = planned_and_paused().await;
+    let run: RunId = bench.run().await.id.parse().unwrap();
+    agent.leave(&bench).await;
+    bench.handle.halt(bench.session("ben"), halt(run, false)).await.unwrap();
+    bench.handle.halt(bench.session("ben"), halt(run, true)).await.unwrap();
+    agent.connect(&bench).await;
+    // Before the restore people had resumed, paused and resumed it.
+    let resumed = report(1, What::Paused(v1::Paused { on: false, count: 4 }));
+    let told = v1::ToldAgain { order: order.encode_to_vec().into(), reports: vec![resumed] };
+    agent.report(&bench, &order, What::ToldAgain(told)).await;
+    let pause = agent.hears_pause_after(4).await;
+    assert_eq!((pause.on, pause.count), (true, 5));
+    let confirmed = || async { bench.run().await.hosts[0].pause.as_ref().map(|pause| pause.confirmed) };
+    assert_eq!(confirmed().await, Some(false));
+    agent.report(&bench, &order, What::Paused(v1::Paused { on: true, count: 5 })).await;
+    assert_eq!(confirmed().await, Some(true));
+    bench.check().await;
 }
 
 #[tokio::test]
