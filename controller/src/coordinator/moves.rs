@@ -66,9 +66,7 @@ impl Desk<'_> {
             Asked::AskCancel { reason } => self.effect(Effect::Tell(host.clone(), cancel(run, reason))),
             Asked::AskResolve { path, reason, .. } => {
                 let title = format!("{path} on {host}: a person must look");
-                let text = format!(
-                    "{reason}; then: fettle run resolve {run} --host {host} --step {path} (--ran | --did-not-run | --run-again) --reason '…'"
-                );
+                let text = format!("{reason}; then: {}", look(run, host, &path));
                 let (kind, run, host, text) = ("resolve-wanted", Some(run), Some(host), text.as_str());
                 self.notify(Told { kind, title, run, host, text, ..Told::default() });
             }
@@ -408,6 +406,13 @@ fn reason<'a>(state: &'a State, effects: &'a [Asked]) -> Option<&'a str> {
         | State::Verifying { .. }
         | State::Undoing => None,
     }
+}
+
+/// What a person types who has looked at a step whose outcome was unknown.
+pub(super) fn look(run: RunId, host: &Host, path: &str) -> String {
+    format!(
+        "fettle run resolve {run} --host {host} --step {path} (--ran | --did-not-run | --run-again) --reason '…'"
+    )
 }
 
 /// The message that asks a host for its tombstone.

@@ -15,6 +15,7 @@ use prost::Message as _;
 
 use super::agents::SEGMENT_HIGHEST;
 use super::desk::{Desk, Effect};
+use super::moves::look;
 use super::notices::Told as Notice;
 use crate::model::Change;
 use crate::model::row::{Blob, Earlier, GateState, OrderRow, Origin, RunRow};
@@ -190,9 +191,7 @@ impl Desk<'_> {
             }
             State::Waiting(Wait::Resolve { path, .. }) => {
                 let title = format!("{path} on {host}: a person must look");
-                let text = format!(
-                    "then: fettle run resolve {run} --host {host} --step {path} --ran | --did-not-run"
-                );
+                let text = format!("then: {}", look(run, host, &path));
                 let (kind, run, host) = ("resolve-wanted", Some(run), Some(host));
                 self.notify(Notice { kind, title, run, host, text: &text, ..Notice::default() });
             }

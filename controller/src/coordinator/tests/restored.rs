@@ -527,6 +527,41 @@ async fn a_pause_that_people_ask_for_after_a_restore_is_not_ended_by_one_before_
 }
 
 #[tokio::test]
+async fn whoever_must_look_after_a_restore_is_told_a_command_that_can_be_typed() {
+    let bench = Bench::new(Mode::Auto).await;
+    let content = v1::OrderContent { segment: 2, ..order(&bench, None) };
+    let unknown = v1::SegmentEnded {
+        how: Some(v1::segment_ended::How::Unknown(v1::SegmentUnknown {
+            path: "remediate/purge".into(),
+            attempt: 1,
+            reason: "power was lost".into(),
+        })),
+        effects: true,
+        ..Default::default()
+    };
+    let mut one = Teller::comes(&bench, "web-1", 5).await;
+    one.tells(&bench, &content, [begun(), vec![report(2, What::SegmentEnded(unknown))]].concat()).await;
+    bench.until("waiting resolve").await;
+    let text = || {
+        let bodies = bench.inbox.bodies.lock().unwrap();
+        let wanted = bodies.iter().find(|body| body["kind"] == "resolve-wanted");
+        wanted.and_then(|body| Some(body["text"].as_str()?.to_owned()))
+    };
+    for _ in 0..2000 {
+        if text().is_some() {
+            break;
+        }
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+    }
+    let typed = format!(
+        "then: fettle run resolve {} --host web-1 --step remediate/purge (--ran | --did-not-run | --run-again) --reason '…'",
+        content.run
+    );
+    assert_eq!(text(), Some(typed), "{:?}", bench.inbox.kinds());
+    bench.check().await;
+}
+
+#[tokio::test]
 async fn an_undo_that_only_its_host_knows_is_taken_in_as_one() {
     let bench = Bench::new(Mode::Auto).await;
     let earlier = RunId::new(bench.clock.uuid());
