@@ -260,6 +260,7 @@ fn coordinate(
         deliver: Arc::new(notify::Http::new().context("set up notifications")?),
         root: Trust::fingerprint(trust).to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        metrics: metrics.clone(),
     };
     let stop = CancellationToken::new();
     let (handle, life) = coordinator::new(setup, stop.clone());

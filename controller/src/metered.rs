@@ -39,8 +39,6 @@ fn endings(transaction: &Transaction) -> Vec<&'static str> {
 impl Store for Metered {
     fn commit(&self, transaction: Transaction) -> Ticket {
         let endings = endings(&transaction);
-        let missed = |record: &&Record| matches!(record.change, Change::Missed { .. });
-        let missed = transaction.records.iter().filter(missed).count();
         let since = Instant::now();
         let ticket = self.store.commit(transaction);
         let (tell, told) = oneshot::channel();
@@ -51,7 +49,6 @@ impl Store for Metered {
             if outcome.is_ok() {
                 metrics.committed(since.elapsed());
                 endings.iter().for_each(|ending| metrics.host_run_ended(ending));
-                metrics.runs_missed(missed);
             }
             let _ = tell.send(outcome);
         });

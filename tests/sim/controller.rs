@@ -121,6 +121,7 @@ impl Machine {
             deliver: Arc::new(Told(self.trace.clone())),
             root: Trust::fingerprint(&trust).to_string(),
             version: "simulated".to_owned(),
+            metrics: metrics.clone(),
         };
         let (handle, life) = coordinator::new(setup, CancellationToken::new());
         tasks.spawn(TaskKind::Coordinator, async move { life.await.expect("the coordinator lives") });

@@ -26,6 +26,8 @@ pub(super) enum Effect {
     Attach { host: Host, epoch: u64, sender: mpsc::Sender<Box<v1::ToAgent>>, first: Vec<v1::ToAgent> },
     /// End a host's stream.
     Detach(Host),
+    /// Count a run that only its host knows and that was not taken in.
+    Missed,
 }
 
 /// One decision in the making.

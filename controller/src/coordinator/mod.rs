@@ -48,6 +48,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::crash::crash_point;
+use crate::metrics::Metrics;
 use crate::model::{Change, MEMORY, Model, RowKey};
 use crate::notify::Deliver;
 use crate::problem::Problem;
@@ -93,6 +94,8 @@ pub struct Setup {
     pub root: String,
     /// The software's version, for `Status`.
     pub version: String,
+    /// Counts what history does not tell.
+    pub metrics: Metrics,
 }
 
 /// Makes a coordinator: the handle, and the future that is its life. The future ends after `stop`, once everything decided
@@ -305,6 +308,7 @@ impl Coordinator {
                         self.tell(&host, message);
                     }
                 }
+                Effect::Missed => self.setup.metrics.run_missed(),
                 Effect::Detach(host) => {
                     self.streams.remove(&host);
                     self.set_connected(&host, false);
@@ -359,7 +363,7 @@ impl Coordinator {
             for effect in effects {
                 match effect {
                     Effect::Reply(answer) => answer(Err(Problem::unavailable())),
-                    Effect::Tell(..) | Effect::Attach { .. } | Effect::Detach(_) => {}
+                    Effect::Tell(..) | Effect::Attach { .. } | Effect::Detach(_) | Effect::Missed => {}
                 }
             }
         }

@@ -244,7 +244,11 @@ impl Desk<'_> {
         }
         let before = self.model.host_runs.get(&(run, host.clone())).cloned();
         if before.is_none() && !self.may_adopt(host) {
-            self.change(Change::Missed { run, host: host.clone() });
+            // Said once of all that it tells: it may make up as many as it likes.
+            if ahead.is_some_and(|ahead| ahead.missed == 0) {
+                self.change(Change::Missed { run, host: host.clone() });
+            }
+            self.effect(Effect::Missed);
             return Err(format!(
                 "{MOST_OPEN} such runs are open on it; it is asked again when half of them are over"
             ));

@@ -108,7 +108,8 @@ pub enum Change {
 
     /// A run that only its host knew was taken in.
     Adopted { run: RunId, host: Host },
-    /// A host told of a run that is not known here, and too many of such are open on it: it is to tell again later.
+    /// A host told of a run that is not known here, and too many of such are open on it: it is to tell again later, of this one
+    /// and of those that it tells of until then, which are only counted.
     Missed { run: RunId, host: Host },
     /// The store was put back from a backup; this was its last event, and when that was. What hosts have told since is not in it,
     /// so that they are asked to tell it again.

@@ -526,7 +526,7 @@ pub struct Ahead {
     pub until: At,
     /// Of so many runs that are not known here it may tell.
     pub runs: u32,
-    /// So many that it told of were not taken in, because too many are open.
+    /// Not 0: since it was last asked to tell all of it, some of that were not taken in, because too many are open.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missed: u32,
 }

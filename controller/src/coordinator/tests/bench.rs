@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{AgentCertificate, Gone, Handle, RosterInForce, Session, Setup, new};
+use crate::metrics::Metrics;
 use crate::model::row::{AgentRow, GateRow, IncidentRow, SignalRow};
 use crate::model::{Model, Row};
 use crate::notify::{Deliver, Delivery};
@@ -203,6 +204,7 @@ pub(super) struct Bench {
     /// Set, the next commit does not answer; whether it takes effect.
     pub(super) fault: Arc<Mutex<Option<bool>>>,
     pub(super) handle: Handle,
+    pub(super) metrics: Metrics,
     stop: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
@@ -212,9 +214,10 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let clock = Arc::new(Still(watch::channel(At(1_000_000)).0));
         let inbox = Arc::new(Inbox::default());
-        let fault = Arc::default();
-        let (handle, stop, task) = start(directory.path(), &clock, &inbox, mode, &fault).await;
-        let bench = Bench { directory, clock, inbox, mode, fault, handle, stop, task: Some(task) };
+        let (fault, metrics) = (Arc::default(), Metrics::new());
+        let (handle, stop, task) = start(directory.path(), &clock, &inbox, mode, &fault, &metrics).await;
+        let task = Some(task);
+        let bench = Bench { directory, clock, inbox, mode, fault, handle, metrics, stop, task };
         let request = v1::CreateTokenRequest { host: "web-1".into(), ..Default::default() };
         let (token, _) = bench.handle.create_token(None, request).await.unwrap();
         bench.handle.spend_token(token).await.unwrap();
@@ -225,7 +228,8 @@ impl Bench {
     pub(super) async fn restart(&mut self) {
         self.stop().await;
         let (handle, stop, task) =
-            start(self.directory.path(), &self.clock, &self.inbox, self.mode, &self.fault).await;
+            start(self.directory.path(), &self.clock, &self.inbox, self.mode, &self.fault, &self.metrics)
+                .await;
         (self.handle, self.stop, self.task) = (handle, stop, Some(task));
     }
 
@@ -344,6 +348,7 @@ async fn start(
     inbox: &Arc<Inbox>,
     mode: Mode,
     fault: &Arc<Mutex<Option<bool>>>,
+    metrics: &Metrics,
 ) -> (Handle, CancellationToken, JoinHandle<()>) {
     let mut opened = Sqlite::open(directory);
     for _ in 0..1000 {
@@ -361,6 +366,7 @@ async fn start(
         deliver: Arc::clone(inbox) as Arc<dyn Deliver>,
         root: "sha256:0".into(),
         version: "test".into(),
+        metrics: metrics.clone(),
     };
     let (handle, life) = new(setup, stop.clone());
     let task = tokio::spawn(async move { life.await.expect("it lives") });

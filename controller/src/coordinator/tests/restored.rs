@@ -14,6 +14,8 @@ use v1::report::What;
 
 use super::*;
 use crate::coordinator::Handle;
+use crate::model::Change;
+use crate::store;
 use crate::world::World;
 
 /// A host that has seen a later epoch than the controller: so the controller has lost something.
@@ -376,6 +378,11 @@ async fn a_host_that_makes_up_runs_has_64_of_them_open_and_the_rest_is_heard_lat
     assert_eq!(open().await, 64);
     let last: RunId = orders[69].run.parse().unwrap();
     assert_eq!(bench.handle.run(last).await.unwrap_err().code(), "not-found");
+    let history = bench.handle.store.history(store::Of::Everything, 0, 10_000).unwrap();
+    let said = history.iter().filter(|record| matches!(record.change, Change::Missed { .. })).count();
+    assert_eq!(said, 1, "history does not grow by what a host makes up");
+    let text = bench.metrics.text();
+    assert!(text.contains("fettle_runs_missed_total 6"), "{text}");
     // Half of them end.
     for order in &orders[..32] {
         for report in nothing_to_do() {
