@@ -11,7 +11,7 @@
 //! | done | what a plan says was done in an earlier run is not done again, and what was done is said to be |
 //! | undo | an undo is of something that is done, and not undone since |
 //! | paused | when a host has confirmed a pause, nothing that acts begins until the run goes on |
-//! | gate | nothing of a gate starts before it is approved |
+//! | gate | neither a risky step nor what comes after it starts before people have approved its plan |
 //! | plan | what runs is what the plan says, word for word |
 //! | truth | an outcome is what really happened; `verified` needs the symptom to have been away |
 //! | unknown | a run does not end while a step's outcome is unknown |
@@ -125,6 +125,18 @@ fn step<'p>(plan: &'p Plan, path: &str) -> Option<(&'p PlannedStep, bool)> {
     let undo = path.strip_suffix("/undo");
     let named = undo.unwrap_or(path);
     plan.steps.iter().find(|step| step.path == named).map(|step| (step, undo.is_some()))
+}
+
+/// Whether nothing of it may start before people have approved the plan: it is risky itself, or comes after a risky step that
+/// cannot have been left out.
+fn behind_a_gate(plan: &Plan, step: &PlannedStep) -> bool {
+    // In the plan of an undo, what was done in an earlier run is what a step undoes.
+    let undoes = plan.of.as_ref().is_some_and(|of| of.how == FollowUp::Undo);
+    let stops = |step: &PlannedStep| {
+        step.risk >= Risk::Medium && step.condition.is_none() && (undoes || step.done_in.is_none())
+    };
+    let mut before = plan.steps.iter().take_while(|before| before.path != step.path);
+    step.risk >= Risk::Medium || before.any(stops)
 }
 
 fn words(work: &PlannedWork) -> Option<Vec<String>> {
@@ -416,14 +428,12 @@ impl Checker {
         count("rule plan");
         self.is_paused(entry)?;
         self.goes_on(entry, plan, step, was)?;
-        if step.risk >= Risk::Medium {
+        if behind_a_gate(plan, step) {
             count("rule gate");
-        }
-        if step.risk >= Risk::Medium && !self.approved.contains(&digest) {
-            return broken(
-                "gate",
-                format!("{path} of {run} on {host} was started, and nobody has approved {digest}"),
-            );
+            if !self.approved.contains(&digest) {
+                let how = format!("{path} of {run} on {host} was started, and nobody has approved {digest}");
+                return broken("gate", how);
+            }
         }
         let repeats = step.repeat == Repeat::Safe || step.check.is_some();
         let attempt_before = (1..*attempt).rev().find_map(|before| {

@@ -25,7 +25,7 @@ use fettle_runbooks::runbook::Risk;
 use libtest_mimic::{Failed, Trial};
 use uuid::Uuid;
 
-use crate::cast::{MEND, MENDS};
+use crate::cast::{MEND, MENDS, TEND, WALK};
 use crate::check::{Broken, Checker, Left};
 use crate::host::{EPOCH_MS, Entry, What};
 use crate::people::Ack;
@@ -55,7 +55,7 @@ fn later() -> RunId {
     RunId::new(Uuid::from_u128(9))
 }
 
-/// The plan of a run that goes on from the first, in which a step was done; or which undoes that step.
+/// The plan of a run that goes on from the first, in which a step was done; or which undoes that step. No step: all.
 fn the_plan_after(how: FollowUp, done: &str) -> (Vec<u8>, Digest) {
     let (bytes, _) = the_plan();
     let mut plan = format::decode(&bytes).expect("a good plan");
@@ -68,9 +68,10 @@ fn the_plan_after(how: FollowUp, done: &str) -> (Vec<u8>, Digest) {
             }
         }
         FollowUp::Undo => {
-            plan.steps.retain(|step| step.path == done);
+            plan.steps.retain(|step| step.path == done || done.is_empty());
+            plan.steps.reverse();
             for step in &mut plan.steps {
-                (step.path, step.done_in) = (format!("{done}/undo"), Some(run()));
+                (step.path, step.done_in) = (format!("{}/undo", step.path), Some(run()));
                 (step.undo, step.condition) = (PlannedUndo::None, None);
             }
             plan.verify.clear();
@@ -82,11 +83,15 @@ fn the_plan_after(how: FollowUp, done: &str) -> (Vec<u8>, Digest) {
 }
 
 fn the_plan() -> (Vec<u8>, Digest) {
-    let read = fettle_runbooks::read(MEND.as_bytes()).expect("a good runbook");
+    planned(MEND, run())
+}
+
+fn planned(runbook: &str, run: RunId) -> (Vec<u8>, Digest) {
+    let read = fettle_runbooks::read(runbook.as_bytes()).expect("a good runbook");
     let rendering = plan::render(&read.runbook, &Scope(BTreeMap::new()), &BTreeMap::new()).expect("rendered");
     let bytes = format::encode(&Plan {
         agent: host(),
-        run: run(),
+        run,
         nonce: "ab".repeat(32),
         boot: "boot".to_owned(),
         runbook: read.runbook.name().to_owned(),
@@ -124,10 +129,7 @@ impl Told {
             now: At(0),
         });
         told.change(Change::RunCreated { run: Box::new(row), hosts });
-        let (bytes, digest) = the_plan();
-        let plan =
-            PlanRow { bytes: Blob::new(bytes), digest, nonce: String::new(), impossible: BTreeMap::new() };
-        told.change(Change::Planned { run: run(), host: host(), plan });
+        told.plans(run(), the_plan());
         told.moved(State::Remediating);
         told
     }
@@ -150,10 +152,13 @@ impl Told {
 
     /// Another run goes on from the first, and has its plan.
     fn followed(&mut self, how: FollowUp, done: &str) {
-        let (bytes, digest) = the_plan_after(how, done);
+        self.plans(later(), the_plan_after(how, done));
+    }
+
+    fn plans(&mut self, run: RunId, (bytes, digest): (Vec<u8>, Digest)) {
         let plan =
             PlanRow { bytes: Blob::new(bytes), digest, nonce: String::new(), impossible: BTreeMap::new() };
-        self.change(Change::Planned { run: later(), host: host(), plan });
+        self.change(Change::Planned { run, host: host(), plan });
     }
 
     fn paused(&mut self, on: bool) {
@@ -426,6 +431,20 @@ const STORIES: &[Story] = &[
         told.vacuum(2);
     }),
     ("a_step_behind_a_gate_that_nobody_approved_is_seen", Some("gate"), |told| told.purge(1)),
+    ("a_step_without_risk_behind_a_gate_that_nobody_approved_is_seen", Some("gate"), |told| {
+        told.plans(later(), planned(TEND, later()));
+        told.happened_in(later(), "probed", 1, &["sim", "lower=/var:30"], What::Begun);
+    }),
+    ("an_undo_without_risk_behind_a_gate_that_nobody_approved_is_seen", Some("gate"), |told| {
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
+        told.followed(FollowUp::Undo, "");
+        told.happened_in(later(), "vacuum/undo", 1, &["sim", "lower=/var:4"], What::Begun);
+    }),
+    ("a_step_without_risk_before_a_gate_that_nobody_approved_breaks_no_rule", None, |told| {
+        told.plans(later(), planned(WALK, later()));
+        told.happened_in(later(), "two", 1, &["sim", "two"], What::Begun);
+    }),
     ("a_gate_that_counts_as_approved_without_an_approval_is_seen", Some("gate"), |told| told.approved(false)),
     ("other_words_than_those_of_the_plan_are_seen", Some("plan"), |told| {
         told.happened("vacuum", 1, &["sim", "lower=/var:99"], What::Begun);
