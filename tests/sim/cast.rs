@@ -112,6 +112,7 @@ remediate:
   - id: two
     risk: low
     run: [sim, two]
+    env: { STEP: two }
     timeout: 15s
     repeat: never
     undo: [sim, not, two]

@@ -11,8 +11,8 @@
 //! | done | what a plan says was done in an earlier run is not done again, and what was done is said to be |
 //! | undo | an undo is of something that is done, and not undone since |
 //! | paused | when a host has confirmed a pause, nothing that acts begins until the run goes on |
-//! | gate | neither a risky step nor what comes after it starts before people have approved its plan |
-//! | plan | what runs is what the plan says, word for word |
+//! | gate | neither a risky step nor what comes after it starts before people have signed for its plan |
+//! | plan | what runs is what the plan says, word for word, and so is its environment |
 //! | truth | an outcome is what really happened; `verified` needs the symptom to have been away |
 //! | unknown | a run does not end while a step's outcome is unknown |
 //! | ended | what has ended never changes |
@@ -27,10 +27,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fettle_controller::model::row::{GateState, Leaf};
+use fettle_controller::model::row::{GateRow, GateState, Leaf};
 use fettle_controller::model::{Change, Model};
 use fettle_controller::store::Record;
-use fettle_proto::signed::{Decision, Request, Start, plan};
+use fettle_proto::signed::{self, Approval, Decision, Request, Roster, Signed, Start, plan};
+use fettle_proto::{merkle, v1};
 use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, Host, RunId};
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
@@ -38,7 +39,7 @@ use fettle_runbooks::run::{Ending, State, Wait};
 use fettle_runbooks::runbook::{Repeat, Risk};
 
 use crate::cast::MENDS;
-use crate::host::{Entry, What};
+use crate::host::{Entry, What, ledger};
 use crate::people::Ack;
 use crate::trace::count;
 
@@ -74,8 +75,9 @@ struct Truth {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(crate) struct Checker {
+    /// Whose signatures count.
+    roster: Roster,
     history: Vec<Record>,
     model: Model,
     /// What happened, by attempt.
@@ -152,6 +154,31 @@ fn words(work: &PlannedWork) -> Option<Vec<String>> {
 }
 
 impl Checker {
+    /// Nothing has happened yet. `roster`: whose signatures count.
+    pub(crate) fn new(roster: Roster) -> Checker {
+        Checker {
+            roster,
+            history: Vec::new(),
+            model: Model::default(),
+            truth: BTreeMap::new(),
+            acted: BTreeMap::new(),
+            away: BTreeMap::new(),
+            plans: BTreeMap::new(),
+            approved: BTreeSet::new(),
+            of_run: BTreeMap::new(),
+            signed_for: BTreeSet::new(),
+            said_not: BTreeSet::new(),
+            chains: Chains::default(),
+            paused: BTreeMap::new(),
+            now: Duration::ZERO,
+            epochs: BTreeMap::new(),
+            acks: Vec::new(),
+            forgetful: BTreeSet::new(),
+            amnesiac: BTreeSet::new(),
+            restored: false,
+        }
+    }
+
     /// What is told from here on happens now.
     pub(crate) fn at(&mut self, now: Duration) {
         self.now = now;
@@ -240,6 +267,14 @@ impl Checker {
                 rule: "plan",
                 how: format!("the plan of {run} on {host} cannot be read: {error}"),
             })?;
+            let is_it =
+                plan.run == *run && plan.agent == *host && plan::digest_of(&row.bytes.bytes()) == row.digest;
+            if !is_it {
+                return broken(
+                    "plan",
+                    format!("the plan of {run} on {host} is another one than its row says"),
+                );
+            }
             if let Some(of) = &plan.of {
                 self.chains.follows(*run, of.run);
             }
@@ -249,13 +284,9 @@ impl Checker {
         if let Change::GateClosed { gate, state: GateState::Approved, .. } = change
             && let Some(gate) = self.model.gates.get(gate)
         {
-            if !gate.decisions.iter().any(|decision| decision.approves) {
-                return broken("gate", format!("{} is approved, and nobody approved it", gate.id));
-            }
-            let request = Request::decode(&gate.request.bytes()).map_err(|error| Broken {
-                rule: "gate",
-                how: format!("the request of {} cannot be read: {error}", gate.id),
-            })?;
+            let request = self
+                .agreed(gate)
+                .map_err(|why| Broken { rule: "gate", how: format!("{} is approved, and {why}", gate.id) })?;
             if let Some(again) = request.again {
                 let attempt = |leaf: &Leaf| (leaf.host.clone(), gate.run, again.path.clone(), again.attempt);
                 self.signed_for.extend(gate.leaves.iter().map(attempt));
@@ -293,6 +324,44 @@ impl Checker {
             self.ending(*run, host, how.ending)?;
         }
         Ok(())
+    }
+
+    /// What people have signed for at a gate: its request covers exactly the plans of its row, as many persons of the roster as it
+    /// asks for have approved it, and nobody has denied.
+    fn agreed(&self, gate: &GateRow) -> Result<Request, String> {
+        let bytes = gate.request.bytes();
+        let request =
+            Request::decode(&bytes).map_err(|error| format!("its request cannot be read: {error}"))?;
+        let leaves = gate.leaves.iter().map(|Leaf { host, plan, nonce, .. }| {
+            signed::Leaf { agent: host.clone(), plan: *plan, nonce: nonce.clone() }.hash()
+        });
+        let root = merkle::root(&leaves.collect::<Vec<_>>());
+        if (request.run, request.gate, request.root) != (gate.run, gate.id, root)
+            || request.leaves != gate.leaves.len() as u64
+        {
+            return Err("its request is about something else".to_owned());
+        }
+        let mut approved = BTreeSet::new();
+        for decision in &gate.decisions {
+            let signed = Signed::try_from(v1::Signed::from(&decision.signed));
+            let signed = signed.map_err(|error| format!("a decision cannot be read: {error}"))?;
+            let (approval, person) = Approval::verify(&signed, &self.roster).map_err(|refusal| {
+                format!("the decision of {} counts for nothing: {refusal}", decision.person)
+            })?;
+            if approval.request != Request::digest(&bytes) || person.name != decision.person {
+                return Err(format!("the decision of {} is about something else", decision.person));
+            }
+            if approval.decision != Decision::Approve || gate.excluded.contains_key(&person.name) {
+                return Err(format!("{} has denied, or may not decide", person.name));
+            }
+            approved.insert(&person.name);
+        }
+        // The cast has no groups.
+        let needed = request.factors.iter().map(|factor| factor.need).max().unwrap_or_default().max(1);
+        match u32::try_from(approved.len()).is_ok_and(|persons| persons >= needed) {
+            true => Ok(request),
+            false => Err(format!("only {approved:?} of {needed} have approved it")),
+        }
     }
 
     fn outcome(&self, key: &Attempt, outcome: &str) -> Result<(), Broken> {
@@ -418,11 +487,14 @@ impl Checker {
             (PlannedUndo::Work(work), true) => words(work),
             (PlannedUndo::None | PlannedUndo::Previous, true) => None,
         };
-        if planned.as_ref() != Some(&entry.words) {
-            return broken(
-                "plan",
-                format!("{path} of {run} on {host} ran {:?}, and the plan says {planned:?}", entry.words),
+        let is_planned =
+            |words: &Vec<String>| *words == entry.words && ledger::digest(words, &step.env) == entry.digest;
+        if !planned.as_ref().is_some_and(is_planned) {
+            let how = format!(
+                "{path} of {run} on {host} ran {:?}, and the plan says {planned:?} with {:?}",
+                entry.words, step.env
             );
+            return broken("plan", how);
         }
         let plan = &self.plans[&digest];
         count("rule plan");

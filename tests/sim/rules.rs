@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fettle_controller::model::row::{
-    AgentRow, Blob, DecisionRow, GateRow, GateState, KeptRow, Leaf, Origin, PlanRow, Signature, SignedBlob,
+    AgentRow, Blob, DecisionRow, GateRow, GateState, KeptRow, Leaf, Origin, PlanRow,
 };
 use fettle_controller::model::{Change, StepEnd};
 use fettle_controller::policy::Mode;
 use fettle_controller::run::{Beginning, begin};
 use fettle_controller::store::Record;
 use fettle_controller::world::At;
-use fettle_proto::merkle;
 use fettle_proto::signed::plan as format;
-use fettle_proto::signed::request::{Again, Request};
 use fettle_proto::signed::words::from_ms;
+use fettle_proto::signed::{self, Again, Approval, Decision, Namespace, Request};
+use fettle_proto::{merkle, v1};
 use fettle_runbooks::expr::Scope;
 use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, GateId, Host, RunId};
@@ -25,9 +25,9 @@ use fettle_runbooks::runbook::Risk;
 use libtest_mimic::{Failed, Trial};
 use uuid::Uuid;
 
-use crate::cast::{MEND, MENDS, TEND, WALK};
+use crate::cast::{Cast, MEND, MENDS, TEND, WALK};
 use crate::check::{Broken, Checker, Left};
-use crate::host::{EPOCH_MS, Entry, What};
+use crate::host::{EPOCH_MS, Entry, What, ledger};
 use crate::people::Ack;
 use crate::store;
 
@@ -36,6 +36,7 @@ struct Told {
     checker: Checker,
     broken: Option<Broken>,
     number: u64,
+    cast: Cast,
 }
 
 fn host() -> Host {
@@ -109,7 +110,9 @@ fn planned(runbook: &str, run: RunId) -> (Vec<u8>, Digest) {
 impl Told {
     /// A run has begun and has its plan.
     fn planned() -> Told {
-        let mut told = Told { checker: Checker::default(), broken: None, number: 0 };
+        let cast = Cast::new(Vec::new());
+        let checker = Checker::new(cast.roster.roster.clone());
+        let mut told = Told { checker, broken: None, number: 0, cast };
         let read = fettle_runbooks::read(MEND.as_bytes()).expect("a good runbook");
         let (row, hosts) = begin(Beginning {
             id: run(),
@@ -169,35 +172,52 @@ impl Told {
         self.change(Change::Marked { run: run(), host: host(), machine });
     }
 
-    fn approved(&mut self, by_somebody: bool) {
-        self.asked(by_somebody, None);
+    fn approved(&mut self) {
+        self.asked(None);
     }
 
     fn approves(&mut self, plan: Digest) {
-        self.gate(true, None, plan);
+        self.gate(Asked { plan, covers: plan, ..Asked::default() });
     }
 
-    fn asked(&mut self, by_somebody: bool, again: Option<Again>) {
-        self.gate(by_somebody, again, the_plan().1);
+    fn asked(&mut self, again: Option<Again>) {
+        self.gate(Asked { again, ..Asked::default() });
     }
 
-    fn gate(&mut self, by_somebody: bool, again: Option<Again>, plan: Digest) {
-        let signed = SignedBlob { bytes: Blob::default(), signature: Signature::Missing };
-        let decision = DecisionRow {
-            person: "ana".to_owned(),
-            approves: true,
-            reason: String::new(),
-            at: At(0),
-            signed,
+    /// A gate was opened and counts as approved.
+    fn gate(&mut self, asked: Asked) {
+        let request = the_request(asked.again, asked.covers).encode();
+        let decided = |(person, decision): &(&str, Decision)| {
+            let approval = Approval {
+                request: asked.decided.unwrap_or(Request::digest(&request)),
+                decision: *decision,
+                person: (*person).to_owned(),
+                reason: String::new(),
+                at: from_ms(EPOCH_MS),
+            };
+            let signed = signed::sign(
+                self.cast.key(asked.key.unwrap_or(person)),
+                Namespace::Approval,
+                &approval.encode(),
+            );
+            DecisionRow {
+                person: (*person).to_owned(),
+                approves: true,
+                reason: String::new(),
+                at: At(0),
+                signed: v1::Signed::from(signed.expect("a key signs")).into(),
+            }
         };
-        let leaf = Leaf { host: host(), plan, nonce: String::new(), from: "remediate/purge".to_owned() };
+        let decisions = asked.by.iter().map(decided).collect();
+        let leaf =
+            Leaf { host: host(), plan: asked.plan, nonce: String::new(), from: "remediate/purge".to_owned() };
         self.change(Change::GateOpened(Box::new(GateRow {
             id: gate(),
             run: run(),
             incident: None,
             runbook: "sim/mend".to_owned(),
-            request: Blob::new(the_request(again).encode()),
-            digest: the_plan().1,
+            digest: Request::digest(&request),
+            request: Blob::new(request),
             leaves: vec![leaf],
             factors: Vec::new(),
             excluded: BTreeMap::new(),
@@ -209,7 +229,7 @@ impl Told {
             state: GateState::Open,
             reason: String::new(),
             closed_at: None,
-            decisions: if by_somebody { vec![decision] } else { Vec::new() },
+            decisions,
         })));
         self.change(Change::GateClosed { gate: gate(), state: GateState::Approved, reason: String::new() });
     }
@@ -259,6 +279,20 @@ impl Told {
     }
 
     fn happened_in(&mut self, run: RunId, step: &str, attempt: u32, words: &[&str], what: What) {
+        self.happened_with(run, step, attempt, words, &[], what);
+    }
+
+    fn happened_with(
+        &mut self,
+        run: RunId,
+        step: &str,
+        attempt: u32,
+        words: &[&str],
+        env: &[(&str, &str)],
+        what: What,
+    ) {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let env = env.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let outcome = self.checker.entry(&Entry {
             at: Duration::from_secs(10),
             host: host(),
@@ -268,8 +302,8 @@ impl Told {
             path: format!("remediate/{step}"),
             attempt,
             acts: true,
-            words: words.iter().map(|word| (*word).to_owned()).collect(),
-            digest: the_plan().1,
+            digest: ledger::digest(&words, &env),
+            words,
             what,
         });
         self.broken = self.broken.take().or(outcome.err());
@@ -294,12 +328,34 @@ impl Told {
     }
 }
 
+/// What is asked at a gate, and answered.
+struct Asked {
+    again: Option<Again>,
+    /// What its row says is approved.
+    plan: Digest,
+    /// What the request that people sign says.
+    covers: Digest,
+    by: &'static [(&'static str, Decision)],
+    /// Whose key it is, if it is another's.
+    key: Option<&'static str>,
+    /// What they decide about, if that is another request.
+    decided: Option<Digest>,
+}
+
+impl Default for Asked {
+    fn default() -> Asked {
+        let plan = the_plan().1;
+        Asked { again: None, plan, covers: plan, by: &[("ana", Decision::Approve)], key: None, decided: None }
+    }
+}
+
 /// What people are asked whether a step may run once more after this attempt.
 fn once_more(attempt: u32) -> Again {
     Again { path: "remediate/purge".to_owned(), attempt, boot: "boot".to_owned() }
 }
 
-fn the_request(again: Option<Again>) -> Request {
+fn the_request(again: Option<Again>, plan: Digest) -> Request {
+    let leaf = signed::Leaf { agent: host(), plan, nonce: String::new() };
     Request {
         run: run(),
         gate: gate(),
@@ -310,7 +366,7 @@ fn the_request(again: Option<Again>) -> Request {
         factors: Vec::new(),
         decide_by: from_ms(EPOCH_MS),
         start_by: from_ms(EPOCH_MS),
-        root: merkle::root(&[]),
+        root: merkle::root(&[leaf.hash()]),
         leaves: 1,
         risk: Risk::High,
         again,
@@ -326,7 +382,7 @@ const STORIES: &[Story] = &[
         told.vacuum(1);
         told.happened("vacuum", 1, &[], What::Done { code: 0 });
         told.step_ended("remediate/vacuum", "succeeded");
-        told.approved(true);
+        told.approved();
         told.purge(1);
         told.happened("purge", 1, &[], What::Done { code: 0 });
         told.step_ended("remediate/purge", "succeeded");
@@ -340,25 +396,25 @@ const STORIES: &[Story] = &[
         told.vacuum(1);
     }),
     ("a_step_that_must_not_repeat_and_does_is_seen", Some("again"), |told| {
-        told.approved(true);
+        told.approved();
         told.purge(1);
         told.purge(2);
     }),
     ("a_step_that_people_signed_for_may_start_again", None, |told| {
-        told.approved(true);
+        told.approved();
         told.purge(1);
-        told.asked(true, Some(once_more(1)));
+        told.asked(Some(once_more(1)));
         told.purge(2);
     }),
     ("a_step_that_people_signed_for_once_may_not_start_twice_again", Some("again"), |told| {
-        told.approved(true);
+        told.approved();
         told.purge(1);
-        told.asked(true, Some(once_more(1)));
+        told.asked(Some(once_more(1)));
         told.purge(2);
         told.purge(3);
     }),
     ("a_word_that_a_step_did_not_run_is_no_signature_to_run_it_again", Some("again"), |told| {
-        told.approved(true);
+        told.approved();
         told.purge(1);
         let (path, by) = ("remediate/purge".to_owned(), "ana".to_owned());
         told.change(Change::Resolved {
@@ -372,7 +428,7 @@ const STORIES: &[Story] = &[
         told.purge(2);
     }),
     ("a_step_that_went_with_its_host_and_runs_again_in_a_retry_is_seen", Some("again"), |told| {
-        told.approved(true);
+        told.approved();
         told.purge(1);
         told.happened("purge", 1, &[], What::Died);
         told.followed(FollowUp::Retry, "");
@@ -381,7 +437,7 @@ const STORIES: &[Story] = &[
     ("a_retry_of_what_failed_breaks_no_rule", None, |told| {
         told.vacuum(1);
         told.happened("vacuum", 1, &[], What::Done { code: 0 });
-        told.approved(true);
+        told.approved();
         told.purge(1);
         told.happened("purge", 1, &[], What::Done { code: 1 });
         told.followed(FollowUp::Retry, "remediate/vacuum");
@@ -395,7 +451,7 @@ const STORIES: &[Story] = &[
         told.happened_in(later(), "vacuum", 1, &["sim", "lower=/var:4"], What::Begun);
     }),
     ("a_step_that_was_done_and_that_no_plan_remembers_is_seen", Some("done"), |told| {
-        told.approved(true);
+        told.approved();
         told.purge(1);
         told.happened("purge", 1, &[], What::Done { code: 0 });
         told.followed(FollowUp::Retry, "");
@@ -443,11 +499,36 @@ const STORIES: &[Story] = &[
     }),
     ("a_step_without_risk_before_a_gate_that_nobody_approved_breaks_no_rule", None, |told| {
         told.plans(later(), planned(WALK, later()));
-        told.happened_in(later(), "two", 1, &["sim", "two"], What::Begun);
+        told.happened_with(later(), "two", 1, &["sim", "two"], &[("STEP", "two")], What::Begun);
     }),
-    ("a_gate_that_counts_as_approved_without_an_approval_is_seen", Some("gate"), |told| told.approved(false)),
+    ("a_gate_that_counts_as_approved_without_an_approval_is_seen", Some("gate"), |told| {
+        told.gate(Asked { by: &[], ..Asked::default() });
+    }),
+    ("a_gate_whose_request_covers_another_plan_is_seen", Some("gate"), |told| {
+        told.gate(Asked { covers: the_plan_after(FollowUp::Retry, "").1, ..Asked::default() });
+    }),
+    ("a_gate_that_counts_as_approved_beside_a_denial_is_seen", Some("gate"), |told| {
+        told.gate(Asked { by: &[("ana", Decision::Approve), ("ben", Decision::Deny)], ..Asked::default() });
+    }),
+    ("a_gate_that_is_approved_with_the_key_of_another_person_is_seen", Some("gate"), |told| {
+        told.gate(Asked { key: Some("ben"), ..Asked::default() });
+    }),
+    ("a_gate_that_is_approved_by_somebody_who_may_not_is_seen", Some("gate"), |told| {
+        told.gate(Asked { by: &[("rosa", Decision::Approve)], ..Asked::default() });
+    }),
+    ("a_gate_that_is_approved_by_words_about_another_is_seen", Some("gate"), |told| {
+        told.gate(Asked { decided: Some(the_plan().1), ..Asked::default() });
+    }),
     ("other_words_than_those_of_the_plan_are_seen", Some("plan"), |told| {
         told.happened("vacuum", 1, &["sim", "lower=/var:99"], What::Begun);
+    }),
+    ("a_plan_whose_row_names_another_is_seen", Some("plan"), |told| {
+        let (bytes, _) = the_plan();
+        told.plans(run(), (bytes, the_plan_after(FollowUp::Retry, "").1));
+    }),
+    ("another_environment_than_that_of_the_plan_is_seen", Some("plan"), |told| {
+        told.plans(later(), planned(WALK, later()));
+        told.happened_with(later(), "two", 1, &["sim", "two"], &[("STEP", "three")], What::Begun);
     }),
     ("a_step_that_is_in_no_plan_is_seen", Some("plan"), |told| {
         told.happened("other", 1, &["sim"], What::Begun);

@@ -141,6 +141,7 @@ impl Stage {
             })
             .collect();
         let acks = Acks::default();
+        let checker = Checker::new(cast.roster.roster.clone());
         let desk = Rc::new(Desk {
             cast,
             hosts: hosts.clone(),
@@ -176,7 +177,7 @@ impl Stage {
             ledger,
             heard: 0,
             acks,
-            checker: Checker::default(),
+            checker,
             plan,
             images: BTreeMap::new(),
             back: None,

@@ -1,5 +1,6 @@
 //! What really happened: written down by the simulated world itself, out of reach of every fault.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,11 @@ pub(crate) enum What {
         /// Why, as a stable word.
         code: String,
     },
+}
+
+/// Of words and environment.
+pub(crate) fn digest(words: &[String], env: &BTreeMap<String, String>) -> Digest {
+    Digest::of("simulated", 1, format!("{words:?} {env:?}").as_bytes())
 }
 
 impl Ledger {

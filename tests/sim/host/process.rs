@@ -8,6 +8,7 @@ use fettle_agent::works::output::Kept;
 use fettle_agent::works::record::AttemptKey;
 use fettle_runbooks::id::{Digest, RunId};
 
+use super::ledger;
 use crate::chance::Chance;
 
 /// How processes behave where their words do not say.
@@ -130,8 +131,7 @@ impl Process {
     }
 
     pub(super) fn digest(&self) -> Digest {
-        let env: Vec<_> = self.spec.env.iter().collect();
-        Digest::of("simulated", 1, format!("{:?} {env:?}", self.words()).as_bytes())
+        ledger::digest(&self.words(), &self.spec.env)
     }
 
     /// Its process begins: when it will end, and whether by itself.
