@@ -15,7 +15,7 @@
 //! | plan | what runs is what the plan says, word for word, and so is its environment |
 //! | truth | an outcome is what really happened; `verified` needs the symptom to have been away |
 //! | unknown | a run does not end while a step's outcome is unknown |
-//! | ended | what has ended never changes |
+//! | ended | what has ended never changes: a run on a host, a gate, an attempt but for one whose outcome was unknown |
 //! | kept | what was acknowledged is in the history |
 //! | epoch | an epoch is given once, and what a lower one says commits nothing |
 //! | cause | what has not ended has something that will move it |
@@ -28,14 +28,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fettle_controller::model::row::{GateRow, GateState, Leaf};
-use fettle_controller::model::{Change, Model};
+use fettle_controller::model::{Change, Model, StepEnd};
 use fettle_controller::store::Record;
 use fettle_proto::signed::{self, Approval, Decision, Request, Roster, Signed, Start, plan};
 use fettle_proto::{merkle, v1};
 use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, Host, RunId};
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
-use fettle_runbooks::run::{Ending, State, Wait};
+use fettle_runbooks::run::{Ending, Final, State, Wait};
 use fettle_runbooks::runbook::{Repeat, Risk};
 
 use crate::cast::MENDS;
@@ -82,7 +82,7 @@ pub(crate) struct Checker {
     model: Model,
     /// What happened, by attempt.
     truth: BTreeMap<Attempt, Truth>,
-    /// When each host last did something for a run, and when its symptom was last away.
+    /// When each host last did something for a run, or when that began, and when its symptom was last away.
     acted: BTreeMap<(RunId, Host), Duration>,
     away: BTreeMap<Host, Duration>,
     /// Plans ever reported, by digest; gates ever approved, as the plans they approve.
@@ -94,6 +94,8 @@ pub(crate) struct Checker {
     /// A person signed, in a start that goes on from another run, that this step did not run in that one.
     said_not: BTreeSet<(Host, RunId, String)>,
     chains: Chains,
+    /// How host runs have ended.
+    over: BTreeMap<(RunId, Host), Final>,
     /// Since when a host has known that a run is paused.
     paused: BTreeMap<(RunId, Host), Duration>,
     /// The time of what is told now.
@@ -104,6 +106,8 @@ pub(crate) struct Checker {
     forgetful: BTreeSet<Host>,
     /// Hosts whose whole disk was put back or copied: they cannot know what they did.
     amnesiac: BTreeSet<Host>,
+    /// Hosts on which something happened after which nobody can say what became of a step.
+    struck: BTreeSet<Host>,
     /// A backup was put back: what came after it is known to hosts alone.
     restored: bool,
 }
@@ -169,12 +173,14 @@ impl Checker {
             signed_for: BTreeSet::new(),
             said_not: BTreeSet::new(),
             chains: Chains::default(),
+            over: BTreeMap::new(),
             paused: BTreeMap::new(),
             now: Duration::ZERO,
             epochs: BTreeMap::new(),
             acks: Vec::new(),
             forgetful: BTreeSet::new(),
             amnesiac: BTreeSet::new(),
+            struck: BTreeSet::new(),
             restored: false,
         }
     }
@@ -187,6 +193,12 @@ impl Checker {
     /// This host's disk was put back to what it was, or there are two of it.
     pub(crate) fn forgets(&mut self, host: Host) {
         self.amnesiac.insert(host);
+    }
+
+    /// What becomes of steps on this host may not be known from now on: its power fails, a supervisor is killed, or its disk
+    /// refuses a write.
+    pub(crate) fn strikes(&mut self, host: Host) {
+        self.struck.insert(host);
     }
 
     /// This host's journal was deleted.
@@ -216,6 +228,10 @@ impl Checker {
         for record in &self.history {
             self.model.apply(record.number, record.at, &record.change);
         }
+        let open = |key: &(RunId, Host)| {
+            self.model.host_runs.get(key).is_none_or(|row| row.machine.ended().is_none())
+        };
+        self.over.retain(|key, _| !open(key));
         self.acks.retain(|(number, _)| *number <= last);
         self.restored = true;
     }
@@ -238,17 +254,35 @@ impl Checker {
     }
 
     fn before(&mut self, change: &Change) -> Result<(), Broken> {
-        if let Change::Moved { run, host, machine, .. } = change {
-            let was = self.model.host_runs.get(&(*run, host.clone())).map(|row| &row.machine.state);
-            if let Some(State::Ended(how)) = was
-                && machine.state != State::Ended(how.clone())
-            {
-                return broken(
-                    "ended",
-                    format!("{run} on {host} was {} and is {:?}", how.ending.word(), machine.state),
-                );
-            }
+        if let Change::GateClosed { gate, state, .. } = change
+            && let Some(row) = self.model.gates.get(gate)
+            && row.state != GateState::Open
+        {
+            return broken("ended", format!("{gate} was {} and is {}", row.state.word(), state.word()));
         }
+        if let Change::StepStarted { run, host, path, attempt, .. } = change {
+            self.goes_on_as(&(*run, host.clone(), path.clone(), *attempt), "running")?;
+        }
+        if let Change::StepEnded(end) = change {
+            self.goes_on_as(&(end.run, end.host.clone(), end.path.clone(), end.attempt), &end.outcome)?;
+        }
+        self.epochs(change)
+    }
+
+    /// An attempt that is over stays what it was, if that was known. What only reads is read again in a later segment.
+    fn goes_on_as(&self, attempt: &(RunId, Host, String, u32), told: &str) -> Result<(), Broken> {
+        let was = self.model.steps.get(attempt).map(|row| row.state.as_str());
+        let (run, host, path, attempt) = attempt;
+        match was.filter(|_| path.starts_with("remediate/")) {
+            Some(was) if was != told && !matches!(was, "running" | "unknown") && !self.forgot(host) => {
+                let how = format!("attempt {attempt} of {path} of {run} on {host} was {was} and is {told}");
+                broken("ended", how)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn epochs(&mut self, change: &Change) -> Result<(), Broken> {
         if let Change::AgentConnected(row) = change {
             let highest = self.epochs.entry(row.host.clone()).or_default();
             let excused = self.amnesiac.contains(&row.host) || self.restored;
@@ -293,6 +327,12 @@ impl Checker {
             }
             self.approved.extend(gate.leaves.iter().map(|leaf| leaf.plan));
         }
+        if let Change::RunCreated { run, .. } = change {
+            // Before it was there, it has changed nothing.
+            for host in &run.hosts {
+                self.acted.entry((run.id, host.clone())).or_insert(self.now);
+            }
+        }
         if let Change::RunCreated { run, .. } = change
             && let Some(start) = &run.start
             && let Ok(start) = Start::decode(&start.bytes.bytes())
@@ -316,14 +356,35 @@ impl Checker {
             && end.path.starts_with("remediate/")
         {
             let key = (end.host.clone(), end.run, end.path.clone(), end.attempt);
-            self.outcome(&key, &end.outcome)?;
+            self.outcome(&key, end)?;
         }
-        if let Change::Moved { run, host, machine, .. } = change
-            && let State::Ended(how) = &machine.state
-        {
-            self.ending(*run, host, how.ending)?;
+        if let Change::Moved { run, host, .. } | Change::Marked { run, host, .. } = change {
+            self.is_over(*run, host)?;
+        }
+        if let Change::RunCreated { run, .. } = change {
+            run.hosts.iter().try_for_each(|host| self.is_over(run.id, host))?;
         }
         Ok(())
+    }
+
+    /// What has ended is what it was, whatever has replaced its row; what ends now does so rightly.
+    fn is_over(&mut self, run: RunId, host: &Host) -> Result<(), Broken> {
+        let key = (run, host.clone());
+        let Some(machine) = self.model.host_runs.get(&key).map(|row| &row.machine) else { return Ok(()) };
+        let ended = machine.ended();
+        match self.over.get(&key) {
+            Some(how) if ended == Some(how) => Ok(()),
+            Some(how) => broken(
+                "ended",
+                format!("{run} on {host} was {} and is {:?}", how.ending.word(), machine.state),
+            ),
+            None => {
+                let Some(how) = ended.cloned() else { return Ok(()) };
+                let ending = how.ending;
+                self.over.insert(key, how);
+                self.ending(run, host, ending)
+            }
+        }
     }
 
     /// What people have signed for at a gate: its request covers exactly the plans of its row, as many persons of the roster as it
@@ -364,21 +425,25 @@ impl Checker {
         }
     }
 
-    fn outcome(&self, key: &Attempt, outcome: &str) -> Result<(), Broken> {
+    fn outcome(&self, key: &Attempt, end: &StepEnd) -> Result<(), Broken> {
         let (host, run, path, attempt) = key;
         if self.amnesiac.contains(host) {
             return Ok(());
         }
         let nothing = Truth::default();
         let truth = self.truth.get(key).unwrap_or(&nothing);
+        let outcome = end.outcome.as_str();
         count(format!("rule truth: {outcome}"));
         let right = match outcome {
-            "succeeded" => truth.done == Some(0) || self.probed(*run, host, path),
+            "succeeded" if end.exit_code.is_none() && self.probed(*run, host, path) => true,
+            "succeeded" => truth.done == Some(0),
             "failed" => truth.done.is_some_and(|code| code != 0) || truth.begun == 0,
             "timed-out" | "killed" => truth.killed,
             "not-started" => truth.begun == 0,
-            _ => true,
+            "unknown" => self.struck.contains(host),
+            _ => false,
         };
+        let right = right && (end.exit_code.is_none() || end.exit_code == truth.done);
         match right {
             true => Ok(()),
             false => broken(
@@ -393,7 +458,7 @@ impl Checker {
     /// Whether a probe may have decided that this step took effect.
     fn probed(&self, run: RunId, host: &Host, path: &str) -> bool {
         let plan = self.of_run.get(&(run, host.clone())).and_then(|digest| self.plans.get(digest));
-        plan.and_then(|plan| step(plan, path)).is_some_and(|(step, _)| step.check.is_some())
+        plan.and_then(|plan| step(plan, path)).is_some_and(|(step, undo)| step.check.is_some() && !undo)
     }
 
     fn ending(&self, run: RunId, host: &Host, ending: Ending) -> Result<(), Broken> {
@@ -409,6 +474,9 @@ impl Checker {
                     format!("{run} on {host} is verified, and its symptom was never away since {acted:?}"),
                 );
             }
+        }
+        if !self.amnesiac.contains(host) {
+            self.did_what_it_says(run, host, ending)?;
         }
         let mut last: BTreeMap<&str, (u32, &str)> = BTreeMap::new();
         for ((_, _, path, attempt), row) in self.model.steps.range((run, host.clone(), String::new(), 0)..) {
@@ -436,6 +504,47 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// A run that failed has a step that was not done; one that succeeded has none; of what is undone nothing is left.
+    fn did_what_it_says(&self, run: RunId, host: &Host, ending: Ending) -> Result<(), Broken> {
+        let plan = self.of_run.get(&(run, host.clone())).and_then(|digest| self.plans.get(digest));
+        let Some(plan) = plan else { return Ok(()) };
+        let retries = plan.of.as_ref().is_some_and(|of| of.how == FollowUp::Retry);
+        let is_done = |step: &PlannedStep| {
+            let done = |(_, truth): (&Attempt, &Truth)| truth.done == Some(0);
+            let first = (host.clone(), run, step.path.clone(), 0);
+            let last = (host.clone(), run, step.path.clone(), u32::MAX);
+            retries && step.done_in.is_some() || self.truth.range(first..=last).any(done)
+        };
+        let left = |step: &PlannedStep| {
+            matches!(step.undo, PlannedUndo::Work(_))
+                && self.chains.became(run, host, &step.path, |of, _| of == run) == Became::Done
+        };
+        let wrong = match ending {
+            Ending::Failed => {
+                count("rule truth: failed");
+                plan.steps.iter().all(is_done).then(|| "every step of it is done".to_owned())
+            }
+            Ending::Undone => {
+                count("rule truth: undone");
+                plan.steps.iter().find(|step| left(step)).map(|step| format!("{} is still done", step.path))
+            }
+            Ending::Succeeded => {
+                count("rule truth: succeeded without a look");
+                plan.steps.iter().find(|step| !is_done(step)).map(|step| format!("{} is not done", step.path))
+            }
+            Ending::Verified
+            | Ending::Unverified
+            | Ending::Rejected
+            | Ending::Expired
+            | Ending::Cancelled
+            | Ending::Refused => None,
+        };
+        match wrong {
+            None => Ok(()),
+            Some(why) => broken("truth", format!("{run} on {host} is {}, and {why}", ending.word())),
+        }
     }
 
     /// Something really happened.
@@ -506,6 +615,19 @@ impl Checker {
                 let how = format!("{path} of {run} on {host} was started, and nobody has approved {digest}");
                 return broken("gate", how);
             }
+        }
+        let known = attempt.checked_sub(1).filter(|_| step.repeat != Repeat::Safe).and_then(|before| {
+            let row = self.model.steps.get(&(*run, host.clone(), path.clone(), before))?;
+            let known = matches!(row.state.as_str(), "succeeded" | "failed" | "timed-out" | "killed");
+            let signed = self.signed_for.contains(&(host.clone(), *run, path.clone(), before));
+            (known && !signed).then_some(row)
+        });
+        if let Some(row) = known {
+            let how = format!(
+                "{path} of {run} on {host} must not repeat, attempt {} is {}, and attempt {attempt} was started",
+                row.attempt, row.state
+            );
+            return broken("again", how);
         }
         let repeats = step.repeat == Repeat::Safe || step.check.is_some();
         let attempt_before = (1..*attempt).rev().find_map(|before| {

@@ -113,12 +113,20 @@ impl Told {
         let cast = Cast::new(Vec::new());
         let checker = Checker::new(cast.roster.roster.clone());
         let mut told = Told { checker, broken: None, number: 0, cast };
-        let read = fettle_runbooks::read(MEND.as_bytes()).expect("a good runbook");
+        told.begins(run(), MEND);
+        told.plans(run(), the_plan());
+        told.moved(State::Remediating);
+        told
+    }
+
+    /// A run is created.
+    fn begins(&mut self, run: RunId, runbook: &'static str) {
+        let read = fettle_runbooks::read(runbook.as_bytes()).expect("a good runbook");
         let (row, hosts) = begin(Beginning {
-            id: run(),
+            id: run,
             runbook: read.runbook.name(),
             digest: read.runbook.digest(),
-            bytes: MEND.into(),
+            bytes: runbook.into(),
             certificates: &[],
             certified: true,
             inputs: BTreeMap::new(),
@@ -131,10 +139,7 @@ impl Told {
             of: None,
             now: At(0),
         });
-        told.change(Change::RunCreated { run: Box::new(row), hosts });
-        told.plans(run(), the_plan());
-        told.moved(State::Remediating);
-        told
+        self.change(Change::RunCreated { run: Box::new(row), hosts });
     }
 
     fn change(&mut self, change: Change) {
@@ -145,12 +150,20 @@ impl Told {
     }
 
     fn moved(&mut self, state: State) {
+        self.moves(run(), state);
+    }
+
+    fn moves(&mut self, run: RunId, state: State) {
         let machine = HostRun { state, segment: 2, effects: true, ..HostRun::new(Until::End) };
-        self.change(Change::Moved { run: run(), host: host(), machine, reason: String::new() });
+        self.change(Change::Moved { run, host: host(), machine, reason: String::new() });
     }
 
     fn ended(&mut self, ending: Ending) {
-        self.moved(State::Ended(Final { ending, reason: String::new() }));
+        self.ends(run(), ending);
+    }
+
+    fn ends(&mut self, run: RunId, ending: Ending) {
+        self.moves(run, State::Ended(Final { ending, reason: String::new() }));
     }
 
     /// Another run goes on from the first, and has its plan.
@@ -258,14 +271,18 @@ impl Told {
     }
 
     fn step_ended(&mut self, path: &str, outcome: &str) {
+        self.ended_in(run(), path, 1, outcome, None);
+    }
+
+    fn ended_in(&mut self, run: RunId, path: &str, attempt: u32, outcome: &str, exit_code: Option<i32>) {
         self.change(Change::StepEnded(Box::new(StepEnd {
-            run: run(),
+            run,
             host: host(),
             path: path.to_owned(),
-            attempt: 1,
+            attempt,
             outcome: outcome.to_owned(),
             message: String::new(),
-            exit_code: None,
+            exit_code,
             outputs: BTreeMap::new(),
             stdout: KeptRow::default(),
             stderr: KeptRow::default(),
@@ -315,6 +332,19 @@ impl Told {
 
     fn purge(&mut self, attempt: u32) {
         self.happened("purge", attempt, &["sim", "lower=/var:40"], What::Begun);
+    }
+
+    /// Another run is of the runbook whose steps are behind a gate, and people have signed for it.
+    fn tends(&mut self) {
+        let (bytes, digest) = planned(TEND, later());
+        self.begins(later(), TEND);
+        self.plans(later(), (bytes, digest));
+        self.approves(digest);
+    }
+
+    /// The step of it that looks whether it is done.
+    fn probed(&mut self, attempt: u32, what: What) {
+        self.happened_in(later(), "probed", attempt, &["sim", "lower=/var:30"], what);
     }
 
     /// In the run that goes on from the first.
@@ -399,6 +429,25 @@ const STORIES: &[Story] = &[
         told.approved();
         told.purge(1);
         told.purge(2);
+    }),
+    (
+        "a_step_with_a_check_that_starts_again_although_it_is_known_to_have_failed_is_seen",
+        Some("again"),
+        |told| {
+            told.tends();
+            told.probed(1, What::Begun);
+            told.probed(1, What::Done { code: 1 });
+            told.ended_in(later(), "remediate/probed", 1, "failed", Some(1));
+            told.probed(2, What::Begun);
+        },
+    ),
+    ("a_step_with_a_check_that_starts_again_after_nobody_could_tell_breaks_no_rule", None, |told| {
+        told.checker.strikes(host());
+        told.tends();
+        told.probed(1, What::Begun);
+        told.probed(1, What::Died);
+        told.ended_in(later(), "remediate/probed", 1, "unknown", None);
+        told.probed(2, What::Begun);
     }),
     ("a_step_that_people_signed_for_may_start_again", None, |told| {
         told.approved();
@@ -538,6 +587,61 @@ const STORIES: &[Story] = &[
         told.happened("vacuum", 1, &[], What::Done { code: 1 });
         told.step_ended("remediate/vacuum", "succeeded");
     }),
+    ("an_outcome_that_nobody_can_tell_although_nothing_struck_its_host_is_seen", Some("truth"), |told| {
+        told.vacuum(1);
+        told.step_ended("remediate/vacuum", "unknown");
+    }),
+    ("an_outcome_without_a_meaning_is_seen", Some("truth"), |told| {
+        told.vacuum(1);
+        told.step_ended("remediate/vacuum", "lost");
+    }),
+    ("a_success_of_an_undo_whose_step_has_a_check_is_seen_when_it_was_none", Some("truth"), |told| {
+        told.tends();
+        let undo = |told: &mut Told, what| {
+            told.happened_in(later(), "probed/undo", 1, &["sim", "raise=/var:30"], what);
+        };
+        told.probed(1, What::Begun);
+        told.probed(1, What::Done { code: 0 });
+        undo(told, What::Begun);
+        undo(told, What::Done { code: 1 });
+        told.ended_in(later(), "remediate/probed/undo", 1, "succeeded", None);
+    }),
+    ("a_success_with_an_exit_code_that_says_otherwise_is_seen", Some("truth"), |told| {
+        told.tends();
+        told.probed(1, What::Begun);
+        told.probed(1, What::Done { code: 1 });
+        told.ended_in(later(), "remediate/probed", 1, "succeeded", Some(1));
+    }),
+    ("another_exit_code_than_that_of_the_process_is_seen", Some("truth"), |told| {
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 1 });
+        told.ended_in(run(), "remediate/vacuum", 1, "failed", Some(2));
+    }),
+    ("a_run_that_is_verified_by_what_was_before_it_is_seen", Some("truth"), |told| {
+        told.checker.at(Duration::from_secs(3));
+        told.checker.away(&host(), Duration::from_secs(2));
+        told.begins(later(), MEND);
+        told.ends(later(), Ending::Verified);
+    }),
+    ("a_run_that_failed_although_all_of_it_was_done_is_seen", Some("truth"), |told| {
+        told.approved();
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
+        told.purge(1);
+        told.happened("purge", 1, &[], What::Done { code: 0 });
+        told.ended(Ending::Failed);
+    }),
+    ("a_run_that_is_undone_although_a_step_of_it_is_done_is_seen", Some("truth"), |told| {
+        told.tends();
+        told.probed(1, What::Begun);
+        told.probed(1, What::Done { code: 0 });
+        told.ends(later(), Ending::Undone);
+    }),
+    ("a_run_that_succeeded_although_a_step_of_it_was_not_done_is_seen", Some("truth"), |told| {
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 1 });
+        told.ended(Ending::Succeeded);
+    }),
     ("a_step_that_ran_and_is_told_not_to_have_started_is_seen", Some("truth"), |told| {
         told.vacuum(1);
         told.step_ended("remediate/vacuum", "not-started");
@@ -548,6 +652,7 @@ const STORIES: &[Story] = &[
         told.ended(Ending::Verified);
     }),
     ("a_run_that_ends_over_an_unknown_outcome_is_seen", Some("unknown"), |told| {
+        told.checker.strikes(host());
         told.vacuum(1);
         told.step_ended("remediate/vacuum", "unknown");
         told.ended(Ending::Failed);
@@ -555,6 +660,32 @@ const STORIES: &[Story] = &[
     ("an_end_that_changes_is_seen", Some("ended"), |told| {
         told.ended(Ending::Failed);
         told.ended(Ending::Cancelled);
+    }),
+    ("an_end_that_is_replaced_without_a_move_is_seen", Some("ended"), |told| {
+        told.ended(Ending::Failed);
+        let machine = HostRun { state: State::Remediating, ..HostRun::new(Until::End) };
+        told.change(Change::Marked { run: run(), host: host(), machine });
+    }),
+    ("an_end_that_is_created_anew_is_seen", Some("ended"), |told| {
+        told.ended(Ending::Failed);
+        told.begins(run(), MEND);
+    }),
+    ("an_approved_gate_that_expires_is_seen", Some("ended"), |told| {
+        told.approved();
+        told.change(Change::GateClosed { gate: gate(), state: GateState::Expired, reason: String::new() });
+    }),
+    ("an_outcome_that_changes_is_seen", Some("ended"), |told| {
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 1 });
+        told.step_ended("remediate/vacuum", "failed");
+        told.step_ended("remediate/vacuum", "unknown");
+    }),
+    ("an_outcome_that_was_unknown_and_is_known_breaks_no_rule", None, |told| {
+        told.checker.strikes(host());
+        told.vacuum(1);
+        told.step_ended("remediate/vacuum", "unknown");
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
+        told.step_ended("remediate/vacuum", "succeeded");
     }),
     ("an_acknowledgement_of_what_is_not_there_is_seen", Some("kept"), |told| {
         told.heard(Ack::Cancelled(run()));

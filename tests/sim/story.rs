@@ -319,6 +319,14 @@ impl Stage {
         let said = format!("{fault:?}");
         count(format!("fault {}", said.split([' ', '(']).next().unwrap_or_default()));
         let now = self.sim.elapsed();
+        if let Fault::HostOff(host)
+        | Fault::HostPutBack(host)
+        | Fault::ShimsDie(host)
+        | Fault::Twin(host)
+        | Fault::HostSyncFails(host) = &fault
+        {
+            self.checker.strikes(self.names[*host].clone());
+        }
         match fault {
             Fault::Aimed(_, fault) => self.do_wrong(*fault),
             Fault::Fills(host) => self.hosts[host].set_used("/var", 95.0),
