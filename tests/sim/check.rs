@@ -15,13 +15,13 @@
 //! | plan | what runs is what the plan says, word for word, and so is its environment |
 //! | truth | an outcome is what really happened; `verified` needs the symptom to have been away |
 //! | unknown | a run does not end while a step's outcome is unknown |
-//! | ended | what has ended never changes: a run on a host, a gate, an attempt but for one whose outcome was unknown |
-//! | kept | what was acknowledged is in the history |
-//! | epoch | an epoch is given once, and what a lower one says commits nothing |
+//! | ended | what has ended never changes: a run on a host, a gate, an attempt that was born and whose outcome was known |
+//! | kept | what was acknowledged is in the history, as often as it was acknowledged |
+//! | epoch | an epoch is given once, as far as a host or the controller can know; what a lower one says, and its end, commit nothing |
 //! | cause | what has not ended has something that will move it |
 //! | liveness | when nothing goes wrong any more, everything ends |
 //! | fold | the tables are what the events make |
-//! | agent | no agent goes down by itself, but for a disk that failed |
+//! | agent | no agent goes down by itself, but once for each fsync that failed |
 //! | alive | when everything has ended, nothing that acts lives on |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +49,9 @@ use chain::{Became, Chains};
 
 /// What is under way on a host when it confirms a pause may still begin: a shim has taken its lock and says so in milliseconds.
 const UNDER_WAY: Duration = Duration::from_millis(100);
+
+/// What an attempt may be and become something else: its process may yet be born, or what it did be heard.
+const OPEN: [&str; 3] = ["running", "unknown", "not-started"];
 
 /// A rule that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,18 +85,22 @@ pub(crate) struct Checker {
     model: Model,
     /// What happened, by attempt.
     truth: BTreeMap<Attempt, Truth>,
+    /// How often an attempt began on a machine, where there are two of one host.
+    begun_on: BTreeMap<(String, RunId, String, u32), u32>,
     /// When each host last did something for a run, or when that began, and when its symptom was last away.
     acted: BTreeMap<(RunId, Host), Duration>,
     away: BTreeMap<Host, Duration>,
     /// Plans ever reported, by digest; gates ever approved, as the plans they approve.
     plans: BTreeMap<Digest, Plan>,
     approved: BTreeSet<Digest>,
-    of_run: BTreeMap<(RunId, Host), Digest>,
+    of_run: BTreeMap<(RunId, Host), Vec<Digest>>,
     /// After this attempt people signed for another one.
     signed_for: BTreeSet<Attempt>,
     /// A person signed, in a start that goes on from another run, that this step did not run in that one.
     said_not: BTreeSet<(Host, RunId, String)>,
     chains: Chains,
+    /// Every run that there ever was.
+    created: BTreeSet<RunId>,
     /// How host runs have ended.
     over: BTreeMap<(RunId, Host), Final>,
     /// Since when a host has known that a run is paused.
@@ -104,12 +111,14 @@ pub(crate) struct Checker {
     acks: Vec<(u64, Ack)>,
     /// Hosts whose journal was deleted.
     forgetful: BTreeSet<Host>,
-    /// Hosts whose whole disk was put back or copied: they cannot know what they did.
-    amnesiac: BTreeSet<Host>,
+    /// Runs that a host may not remember, for its whole disk was put back when they were there.
+    forgotten: BTreeSet<(Host, RunId)>,
+    /// Hosts of which there were two from some moment on: one does not know what the other did.
+    twins: BTreeSet<Host>,
     /// Hosts on which something happened after which nobody can say what became of a step.
     struck: BTreeSet<Host>,
-    /// A backup was put back: what came after it is known to hosts alone.
-    restored: bool,
+    /// How often a host was told that what it wrote could not be synced.
+    bad_syncs: BTreeMap<Host, usize>,
 }
 
 /// What is found on a host when everything is over.
@@ -165,6 +174,7 @@ impl Checker {
             history: Vec::new(),
             model: Model::default(),
             truth: BTreeMap::new(),
+            begun_on: BTreeMap::new(),
             acted: BTreeMap::new(),
             away: BTreeMap::new(),
             plans: BTreeMap::new(),
@@ -173,15 +183,17 @@ impl Checker {
             signed_for: BTreeSet::new(),
             said_not: BTreeSet::new(),
             chains: Chains::default(),
+            created: BTreeSet::new(),
             over: BTreeMap::new(),
             paused: BTreeMap::new(),
             now: Duration::ZERO,
             epochs: BTreeMap::new(),
             acks: Vec::new(),
             forgetful: BTreeSet::new(),
-            amnesiac: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            twins: BTreeSet::new(),
             struck: BTreeSet::new(),
-            restored: false,
+            bad_syncs: BTreeMap::new(),
         }
     }
 
@@ -190,9 +202,23 @@ impl Checker {
         self.now = now;
     }
 
-    /// This host's disk was put back to what it was, or there are two of it.
-    pub(crate) fn forgets(&mut self, host: Host) {
-        self.amnesiac.insert(host);
+    /// This host's disk was put back to what it was: it may have forgotten every run that there is, and it is told anew which
+    /// are paused. What it has seen of epochs is what the controller has given, or less.
+    pub(crate) fn forgets(&mut self, host: &Host) {
+        self.forgotten.extend(self.created.iter().map(|run| (host.clone(), *run)));
+        self.paused.retain(|(_, of), _| of != host);
+        let given = self.model.agents.get(host).map_or(0, |row| row.epoch);
+        self.epochs.insert(host.clone(), given);
+    }
+
+    /// There are two of this host from now on.
+    pub(crate) fn has_twin(&mut self, host: Host) {
+        self.twins.insert(host);
+    }
+
+    /// The next fsync of this host's agent fails.
+    pub(crate) fn fails_to_sync(&mut self, host: Host) {
+        *self.bad_syncs.entry(host).or_default() += 1;
     }
 
     /// What becomes of steps on this host may not be known from now on: its power fails, a supervisor is killed, or its disk
@@ -206,9 +232,16 @@ impl Checker {
         self.forgetful.insert(host);
     }
 
-    /// Whether a host cannot know what it did.
-    pub(crate) fn forgot(&self, host: &Host) -> bool {
-        self.amnesiac.contains(host)
+    /// Whether a host cannot know what it did in a run, or in one that this goes on from.
+    fn forgot(&self, host: &Host, run: RunId) -> bool {
+        let is_forgotten =
+            |(of, forgotten): &(Host, RunId)| of == host && self.chains.is_one(run, *forgotten);
+        self.twins.contains(host) || self.forgotten.iter().any(is_forgotten)
+    }
+
+    /// Whether the whole disk of a host was put back when this run was there.
+    fn was_put_back(&self, host: &Host, run: RunId) -> bool {
+        self.forgotten.contains(&(host.clone(), run))
     }
 
     /// The highest epoch ever given to a host.
@@ -221,8 +254,9 @@ impl Checker {
         self.away.insert(host.clone(), at);
     }
 
-    /// The controller has been put back to what its store was after this record.
-    pub(crate) fn restored(&mut self, last: u64) {
+    /// The controller has been put back to what its store was after this record. `seen`: the epochs on hosts' disks, which it must
+    /// not give again.
+    pub(crate) fn restored(&mut self, last: u64, seen: impl IntoIterator<Item = (Host, u64)>) {
         self.history.truncate(usize::try_from(last).unwrap_or(usize::MAX));
         self.model = Model::default();
         for record in &self.history {
@@ -233,7 +267,10 @@ impl Checker {
         };
         self.over.retain(|key, _| !open(key));
         self.acks.retain(|(number, _)| *number <= last);
-        self.restored = true;
+        for (host, seen) in seen {
+            let given = self.model.agents.get(&host).map_or(0, |row| row.epoch);
+            self.epochs.insert(host, seen.max(given));
+        }
     }
 
     /// The model that the history makes.
@@ -266,15 +303,15 @@ impl Checker {
         if let Change::StepEnded(end) = change {
             self.goes_on_as(&(end.run, end.host.clone(), end.path.clone(), end.attempt), &end.outcome)?;
         }
-        self.epochs(change)
+        self.gives_epochs(change)
     }
 
-    /// An attempt that is over stays what it was, if that was known. What only reads is read again in a later segment.
+    /// An attempt that is over stays what it was, if it was born and that was known. What only reads is read again in a later segment.
     fn goes_on_as(&self, attempt: &(RunId, Host, String, u32), told: &str) -> Result<(), Broken> {
         let was = self.model.steps.get(attempt).map(|row| row.state.as_str());
         let (run, host, path, attempt) = attempt;
         match was.filter(|_| path.starts_with("remediate/")) {
-            Some(was) if was != told && !matches!(was, "running" | "unknown") && !self.forgot(host) => {
+            Some(was) if was != told && !OPEN.contains(&was) && !self.forgot(host, *run) => {
                 let how = format!("attempt {attempt} of {path} of {run} on {host} was {was} and is {told}");
                 broken("ended", how)
             }
@@ -282,15 +319,20 @@ impl Checker {
         }
     }
 
-    fn epochs(&mut self, change: &Change) -> Result<(), Broken> {
+    fn gives_epochs(&mut self, change: &Change) -> Result<(), Broken> {
         if let Change::AgentConnected(row) = change {
             let highest = self.epochs.entry(row.host.clone()).or_default();
-            let excused = self.amnesiac.contains(&row.host) || self.restored;
             count("rule epoch: an epoch is given");
-            if row.epoch <= *highest && !excused {
+            if row.epoch <= *highest {
                 return broken("epoch", format!("{} gets epoch {} after {highest}", row.host, row.epoch));
             }
-            *highest = row.epoch.max(*highest);
+            *highest = row.epoch;
+        }
+        if let Change::AgentGone { host, epoch, .. } = change {
+            let given = self.model.agents.get(host).map_or(0, |row| row.epoch);
+            if *epoch != given {
+                return broken("epoch", format!("{host} of epoch {epoch} is gone, and has {given}"));
+            }
         }
         Ok(())
     }
@@ -313,7 +355,7 @@ impl Checker {
                 self.chains.follows(*run, of.run);
             }
             self.plans.insert(row.digest, plan);
-            self.of_run.insert((*run, host.clone()), row.digest);
+            self.of_run.entry((*run, host.clone())).or_default().push(row.digest);
         }
         if let Change::GateClosed { gate, state: GateState::Approved, .. } = change
             && let Some(gate) = self.model.gates.get(gate)
@@ -329,6 +371,7 @@ impl Checker {
         }
         if let Change::RunCreated { run, .. } = change {
             // Before it was there, it has changed nothing.
+            self.created.insert(run.id);
             for host in &run.hosts {
                 self.acted.entry((run.id, host.clone())).or_insert(self.now);
             }
@@ -427,7 +470,7 @@ impl Checker {
 
     fn outcome(&self, key: &Attempt, end: &StepEnd) -> Result<(), Broken> {
         let (host, run, path, attempt) = key;
-        if self.amnesiac.contains(host) {
+        if self.forgot(host, *run) {
             return Ok(());
         }
         let nothing = Truth::default();
@@ -457,14 +500,21 @@ impl Checker {
 
     /// Whether a probe may have decided that this step took effect.
     fn probed(&self, run: RunId, host: &Host, path: &str) -> bool {
-        let plan = self.of_run.get(&(run, host.clone())).and_then(|digest| self.plans.get(digest));
-        plan.and_then(|plan| step(plan, path)).is_some_and(|(step, undo)| step.check.is_some() && !undo)
+        self.plan(run, host)
+            .and_then(|plan| step(plan, path))
+            .is_some_and(|(step, undo)| step.check.is_some() && !undo)
+    }
+
+    /// The plan of a run on a host, as it was reported last.
+    fn plan(&self, run: RunId, host: &Host) -> Option<&Plan> {
+        let reported = self.of_run.get(&(run, host.clone()))?;
+        self.plans.get(reported.last()?)
     }
 
     fn ending(&self, run: RunId, host: &Host, ending: Ending) -> Result<(), Broken> {
         count("rule ended");
         let mends = self.model.runs.get(&run).is_some_and(|run| run.runbook == MENDS);
-        if ending == Ending::Verified && mends && !self.amnesiac.contains(host) {
+        if ending == Ending::Verified && mends && !self.forgot(host, run) {
             count("rule truth: verified");
             let acted = self.acted.get(&(run, host.clone())).copied().unwrap_or_default();
             let away = self.away.get(host).copied();
@@ -475,7 +525,7 @@ impl Checker {
                 );
             }
         }
-        if !self.amnesiac.contains(host) {
+        if !self.forgot(host, run) {
             self.did_what_it_says(run, host, ending)?;
         }
         let mut last: BTreeMap<&str, (u32, &str)> = BTreeMap::new();
@@ -485,8 +535,13 @@ impl Checker {
             }
             last.insert(path, (*attempt, &row.state));
         }
-        let resolved = |path: &str| {
-            self.history.iter().any(|record| {
+        // Somebody has looked since it was told that nobody knows.
+        let resolved = |path: &str, attempt: u32| {
+            let told = self.history.iter().skip_while(|record| {
+                !matches!(&record.change, Change::StepEnded(end) if end.run == run && end.host == *host
+                    && end.path == path && end.attempt == attempt && end.outcome == "unknown")
+            });
+            told.into_iter().any(|record| {
                 matches!(&record.change, Change::Resolved { run: of, host: on, path: what, .. }
                     if *of == run && on == host && what == path)
             })
@@ -495,7 +550,7 @@ impl Checker {
             if state == "unknown" && path.starts_with("remediate/") {
                 count("rule unknown");
             }
-            if state == "unknown" && path.starts_with("remediate/") && !resolved(path) {
+            if state == "unknown" && path.starts_with("remediate/") && !resolved(path, attempt) {
                 let how = format!(
                     "{run} on {host} ended {}, and the outcome of attempt {attempt} of {path} is unknown",
                     ending.word()
@@ -508,8 +563,7 @@ impl Checker {
 
     /// A run that failed has a step that was not done; one that succeeded has none; of what is undone nothing is left.
     fn did_what_it_says(&self, run: RunId, host: &Host, ending: Ending) -> Result<(), Broken> {
-        let plan = self.of_run.get(&(run, host.clone())).and_then(|digest| self.plans.get(digest));
-        let Some(plan) = plan else { return Ok(()) };
+        let Some(plan) = self.plan(run, host) else { return Ok(()) };
         let retries = plan.of.as_ref().is_some_and(|of| of.how == FollowUp::Retry);
         let is_done = |step: &PlannedStep| {
             let done = |(_, truth): (&Attempt, &Truth)| truth.done == Some(0);
@@ -569,52 +623,57 @@ impl Checker {
         if entry.acts {
             self.chains.entry(entry);
         }
-        if !entry.acts || !matches!(entry.what, What::Begun) || self.amnesiac.contains(&entry.host) {
+        if !entry.acts || !matches!(entry.what, What::Begun) {
             return Ok(());
         }
         count("rule once");
         self.acted.insert((entry.run, entry.host.clone()), entry.at);
-        let Entry { host, run, path, attempt, .. } = entry;
-        if begun > 1 {
+        let Entry { host, run, path, attempt, machine, .. } = entry;
+        let key = (machine.clone(), *run, path.clone(), *attempt);
+        let on_this = *self.begun_on.entry(key).and_modify(|begun| *begun += 1).or_insert(1);
+        let forgot = self.forgot(host, *run);
+        let begun = if self.twins.contains(host) { on_this } else { begun };
+        if begun > 1 && !self.was_put_back(host, *run) {
             return broken(
                 "once",
                 format!("attempt {attempt} of {path} of {run} on {host} was started {begun} times"),
             );
         }
-        // The plan is reported before a segment carries it back: the history has it, unless it was put back since.
-        let Some(digest) = self.of_run.get(&(*run, host.clone())).copied() else {
+        // The plan is reported before a segment carries it back: the history has it, unless it was put back since. A host that
+        // forgot may go by any plan that it ever reported.
+        let reported = self.of_run.get(&(*run, host.clone())).map_or(&[][..], Vec::as_slice);
+        let allowed = if forgot { reported } else { &reported[reported.len().saturating_sub(1)..] };
+        if allowed.is_empty() {
             return broken(
                 "plan",
                 format!("{path} of {run} on {host} was started, and nobody knows its plan"),
             );
-        };
-        let Some((step, undo)) = self.plans.get(&digest).and_then(|plan| step(plan, path)) else {
-            return broken("plan", format!("{path} of {run} on {host} was started, and is not in its plan"));
-        };
-        let planned = match (&step.undo, undo) {
-            (_, false) => words(&step.work),
-            (PlannedUndo::Work(work), true) => words(work),
-            (PlannedUndo::None | PlannedUndo::Previous, true) => None,
-        };
-        let is_planned =
-            |words: &Vec<String>| *words == entry.words && ledger::digest(words, &step.env) == entry.digest;
-        if !planned.as_ref().is_some_and(is_planned) {
-            let how = format!(
-                "{path} of {run} on {host} ran {:?}, and the plan says {planned:?} with {:?}",
-                entry.words, step.env
-            );
-            return broken("plan", how);
         }
-        let plan = &self.plans[&digest];
+        let right = || allowed.iter().filter(|digest| self.says(digest, entry));
+        let Some(digest) = right().find(|digest| self.approved.contains(digest)).or_else(|| right().next())
+        else {
+            let how =
+                format!("{path} of {run} on {host} ran {:?}, and {allowed:?} do not say so", entry.words);
+            return broken("plan", how);
+        };
+        let plan = &self.plans[digest];
+        let Some((step, _)) = step(plan, path) else { return Ok(()) };
         count("rule plan");
-        self.is_paused(entry)?;
-        self.goes_on(entry, plan, step, was)?;
+        if !self.twins.contains(host) {
+            self.is_paused(entry)?;
+        }
+        if !forgot {
+            self.goes_on(entry, plan, step, was)?;
+        }
         if behind_a_gate(plan, step) {
             count("rule gate");
-            if !self.approved.contains(&digest) {
+            if !self.approved.contains(digest) {
                 let how = format!("{path} of {run} on {host} was started, and nobody has approved {digest}");
                 return broken("gate", how);
             }
+        }
+        if forgot {
+            return Ok(());
         }
         let known = attempt.checked_sub(1).filter(|_| step.repeat != Repeat::Safe).and_then(|before| {
             let row = self.model.steps.get(&(*run, host.clone(), path.clone(), before))?;
@@ -622,6 +681,9 @@ impl Checker {
             let signed = self.signed_for.contains(&(host.clone(), *run, path.clone(), before));
             (known && !signed).then_some(row)
         });
+        if *attempt > 1 && step.repeat != Repeat::Safe {
+            count("rule again: after what is known");
+        }
         if let Some(row) = known {
             let how = format!(
                 "{path} of {run} on {host} must not repeat, attempt {} is {}, and attempt {attempt} was started",
@@ -647,6 +709,19 @@ impl Checker {
             );
         }
         Ok(())
+    }
+
+    /// Whether a plan has the step, with these words and this environment.
+    fn says(&self, digest: &Digest, entry: &Entry) -> bool {
+        let Some((step, undo)) = self.plans.get(digest).and_then(|plan| step(plan, &entry.path)) else {
+            return false;
+        };
+        let planned = match (&step.undo, undo) {
+            (_, false) => words(&step.work),
+            (PlannedUndo::Work(work), true) => words(work),
+            (PlannedUndo::None | PlannedUndo::Previous, true) => None,
+        };
+        planned.is_some_and(|words| words == entry.words && ledger::digest(&words, &step.env) == entry.digest)
     }
 
     /// Nothing that acts begins once its host has confirmed a pause.
@@ -713,31 +788,50 @@ impl Checker {
 
     /// Somebody was told that something is done. It is in the history already, and stays there.
     pub(crate) fn ack(&mut self, ack: Ack) -> Result<(), Broken> {
-        self.holds(&ack)?;
+        if let Ack::Paused(run, whether) = &ack {
+            let asked = self.history.iter().rev().find_map(|record| {
+                let Change::PauseAsked { run: of, on, .. } = &record.change else { return None };
+                (of == run).then_some(*on)
+            });
+            if asked != Some(*whether) {
+                return broken(
+                    "kept",
+                    format!("acknowledged, and what was asked last is {asked:?}: {ack:?}"),
+                );
+            }
+        }
         count(format!("rule kept: {}", ack.word()));
-        self.acks.push((self.model.last_event, ack));
-        Ok(())
+        self.acks.push((self.model.last_event, ack.clone()));
+        self.holds(&ack)
     }
 
+    /// What was acknowledged is there, as often as it was acknowledged.
     fn holds(&self, ack: &Ack) -> Result<(), Broken> {
+        let acks = self.acks.iter().filter(|(_, it)| it == ack).count();
+        let often = |stands: &dyn Fn(&Change) -> bool| {
+            self.history.iter().filter(|record| stands(&record.change)).count() >= acks
+        };
         let there = match ack {
             Ack::Started(run) => self.model.runs.contains_key(run),
             Ack::Decided(gate, person, decision) => self.model.gates.get(gate).is_some_and(|gate| {
                 let approves = *decision == Decision::Approve;
                 gate.decisions.iter().any(|it| it.person == *person && it.approves == approves)
             }),
+            // Once is enough: what is asked to stop is not asked again.
             Ack::Cancelled(run) => {
-                self.history.iter().any(|it| matches!(&it.change, Change::CancelAsked { run: of, .. } if of == run))
+                let asked =
+                    |it: &Record| matches!(&it.change, Change::CancelAsked { run: of, .. } if of == run);
+                self.history.iter().any(asked)
             }
-            Ack::Resolved(run, host, path) => self.history.iter().any(|it| {
-                matches!(&it.change, Change::Resolved { run: of, host: on, path: what, .. } if of == run && on == host && what == path)
-            }),
-            Ack::Paused(run, whether) => self.history.iter().any(|it| {
-                matches!(&it.change, Change::PauseAsked { run: of, on, .. } if of == run && on == whether)
-            }),
-            Ack::AskedAgain(run, host, path) => self.history.iter().any(|it| {
-                matches!(&it.change, Change::AgainAsked { run: of, host: on, path: what, .. } if of == run && on == host && what == path)
-            }),
+            Ack::Resolved(run, host, path) => often(
+                &|change| matches!(change, Change::Resolved { run: of, host: on, path: what, .. } if of == run && on == host && what == path),
+            ),
+            Ack::Paused(run, whether) => often(
+                &|change| matches!(change, Change::PauseAsked { run: of, on, .. } if of == run && on == whether),
+            ),
+            Ack::AskedAgain(run, host, path) => often(
+                &|change| matches!(change, Change::AgainAsked { run: of, host: on, path: what, .. } if of == run && on == host && what == path),
+            ),
             Ack::Signalled(signal) => self.model.signals.contains_key(signal),
         };
         if there { Ok(()) } else { broken("kept", format!("acknowledged, and not there: {ack:?}")) }
@@ -791,20 +885,20 @@ impl Checker {
 
     /// When everything has ended: what lives on a host, why its agents went down, and the epoch that it keeps.
     pub(crate) fn left(&self, host: &Host, left: &Left) -> Result<(), Broken> {
-        // A journal that breaks, or cannot be opened, for an fsync that failed.
-        let excused =
+        // A journal that breaks, or cannot be opened, for an fsync that failed: once for each of these.
+        let by_sync =
             |why: &&String| why.contains("its works have ended") || why.contains("input/output error");
-        let unasked: Vec<&String> = left.why_down.iter().filter(|why| !excused(why)).collect();
+        let (by_sync, unasked): (Vec<&String>, Vec<&String>) = left.why_down.iter().partition(by_sync);
+        let failed = self.bad_syncs.get(host).copied().unwrap_or_default();
         count("rule agent");
-        if !unasked.is_empty() {
-            return broken("agent", format!("{host} went down by itself: {unasked:?}"));
+        if !unasked.is_empty() || by_sync.len() > failed {
+            let how = format!("{host} went down by itself: {:?}; {failed} fsyncs failed", left.why_down);
+            return broken("agent", how);
         }
         count("rule alive");
-        if !left.alive.is_empty() && !self.forgot(host) {
-            return broken(
-                "alive",
-                format!("everything has ended, and on {host} there still is {:?}", left.alive),
-            );
+        let lives = left.alive.iter().find(|(run, ..)| !self.forgot(host, *run));
+        if let Some(lives) = lives {
+            return broken("alive", format!("everything has ended, and on {host} there still is {lives:?}"));
         }
         if left.epoch > self.epoch(host) {
             return broken("epoch", format!("{host} keeps {}, which nobody gave it", left.epoch));

@@ -37,6 +37,7 @@ struct Told {
     broken: Option<Broken>,
     number: u64,
     cast: Cast,
+    machine: &'static str,
 }
 
 fn host() -> Host {
@@ -112,7 +113,7 @@ impl Told {
     fn planned() -> Told {
         let cast = Cast::new(Vec::new());
         let checker = Checker::new(cast.roster.roster.clone());
-        let mut told = Told { checker, broken: None, number: 0, cast };
+        let mut told = Told { checker, broken: None, number: 0, cast, machine: "web-1" };
         told.begins(run(), MEND);
         told.plans(run(), the_plan());
         told.moved(State::Remediating);
@@ -183,6 +184,12 @@ impl Told {
         let pause = Pause { on, reason: "ana: look".to_owned(), asked: 1, confirmed: 0 };
         let machine = HostRun { state: State::Remediating, pause, ..HostRun::new(Until::End) };
         self.change(Change::Marked { run: run(), host: host(), machine });
+    }
+
+    /// Somebody says that a step did not run.
+    fn resolved(&mut self, path: &str) {
+        let (path, by, reason) = (path.to_owned(), "ana".to_owned(), String::new());
+        self.change(Change::Resolved { run: run(), host: host(), path, ran: false, by, reason });
     }
 
     fn approved(&mut self) {
@@ -313,7 +320,7 @@ impl Told {
         let outcome = self.checker.entry(&Entry {
             at: Duration::from_secs(10),
             host: host(),
-            machine: "web-1".to_owned(),
+            machine: self.machine.to_owned(),
             boot: 1,
             run,
             path: format!("remediate/{step}"),
@@ -324,6 +331,19 @@ impl Told {
             what,
         });
         self.broken = self.broken.take().or(outcome.err());
+    }
+
+    /// It happens on another machine.
+    fn on(&mut self, machine: &'static str, what: impl FnOnce(&mut Told)) {
+        let own = std::mem::replace(&mut self.machine, machine);
+        what(self);
+        self.machine = own;
+    }
+
+    /// The controller is put back to before its last record; the host has seen this epoch.
+    fn restored(&mut self, seen: u64) {
+        self.number -= 1;
+        self.checker.restored(self.number, [(host(), seen)]);
     }
 
     fn vacuum(&mut self, attempt: u32) {
@@ -465,15 +485,7 @@ const STORIES: &[Story] = &[
     ("a_word_that_a_step_did_not_run_is_no_signature_to_run_it_again", Some("again"), |told| {
         told.approved();
         told.purge(1);
-        let (path, by) = ("remediate/purge".to_owned(), "ana".to_owned());
-        told.change(Change::Resolved {
-            run: run(),
-            host: host(),
-            path,
-            ran: false,
-            by,
-            reason: String::new(),
-        });
+        told.resolved("remediate/purge");
         told.purge(2);
     }),
     ("a_step_that_went_with_its_host_and_runs_again_in_a_retry_is_seen", Some("again"), |told| {
@@ -657,6 +669,22 @@ const STORIES: &[Story] = &[
         told.step_ended("remediate/vacuum", "unknown");
         told.ended(Ending::Failed);
     }),
+    ("a_word_about_an_earlier_attempt_does_not_tell_of_a_later_one", Some("unknown"), |told| {
+        told.checker.strikes(host());
+        told.vacuum(1);
+        told.step_ended("remediate/vacuum", "unknown");
+        told.resolved("remediate/vacuum");
+        told.vacuum(2);
+        told.ended_in(run(), "remediate/vacuum", 2, "unknown", None);
+        told.ended(Ending::Failed);
+    }),
+    ("a_run_that_ends_when_somebody_has_looked_breaks_no_rule", None, |told| {
+        told.checker.strikes(host());
+        told.vacuum(1);
+        told.step_ended("remediate/vacuum", "unknown");
+        told.resolved("remediate/vacuum");
+        told.ended(Ending::Failed);
+    }),
     ("an_end_that_changes_is_seen", Some("ended"), |told| {
         told.ended(Ending::Failed);
         told.ended(Ending::Cancelled);
@@ -687,12 +715,113 @@ const STORIES: &[Story] = &[
         told.happened("vacuum", 1, &[], What::Done { code: 0 });
         told.step_ended("remediate/vacuum", "succeeded");
     }),
+    ("an_attempt_that_was_not_born_and_is_born_later_breaks_no_rule", None, |told| {
+        told.step_ended("remediate/vacuum", "not-started");
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
+        told.step_ended("remediate/vacuum", "succeeded");
+    }),
     ("an_acknowledgement_of_what_is_not_there_is_seen", Some("kept"), |told| {
         told.heard(Ack::Cancelled(run()));
+    }),
+    ("a_pause_that_is_acknowledged_when_the_run_has_gone_on_is_seen", Some("kept"), |told| {
+        told.paused(true);
+        told.paused(false);
+        told.heard(Ack::Paused(run(), true));
+    }),
+    ("a_second_pause_that_only_the_first_stands_for_is_seen", Some("kept"), |told| {
+        told.paused(true);
+        told.heard(Ack::Paused(run(), true));
+        told.heard(Ack::Paused(run(), true));
+    }),
+    ("a_second_word_about_a_step_that_only_the_first_stands_for_is_seen", Some("kept"), |told| {
+        told.resolved("remediate/purge");
+        told.heard(Ack::Resolved(run(), host(), "remediate/purge".to_owned()));
+        told.heard(Ack::Resolved(run(), host(), "remediate/purge".to_owned()));
+    }),
+    ("words_that_are_kept_break_no_rule", None, |told| {
+        told.paused(true);
+        told.heard(Ack::Paused(run(), true));
+        told.paused(false);
+        told.heard(Ack::Paused(run(), false));
+        told.resolved("remediate/purge");
+        told.heard(Ack::Resolved(run(), host(), "remediate/purge".to_owned()));
+        told.broken = told.broken.take().or(told.checker.all_kept().err());
     }),
     ("a_gap_in_the_history_is_seen", Some("kept"), |told| {
         told.number += 1;
         told.moved(State::Remediating);
+    }),
+    ("an_epoch_that_is_given_twice_to_a_host_whose_disk_was_put_back_is_seen", Some("epoch"), |told| {
+        told.connected(3);
+        told.checker.forgets(&host());
+        told.connected(3);
+    }),
+    (
+        "an_epoch_that_a_host_has_seen_and_that_a_restored_controller_gives_again_is_seen",
+        Some("epoch"),
+        |told| {
+            told.connected(3);
+            told.restored(3);
+            told.connected(3);
+        },
+    ),
+    ("an_epoch_that_no_host_has_seen_may_be_given_again_by_a_restored_controller", None, |told| {
+        told.connected(3);
+        told.restored(2);
+        told.connected(3);
+    }),
+    ("an_epoch_that_a_restored_controller_gives_twice_is_seen", Some("epoch"), |told| {
+        told.connected(3);
+        told.restored(2);
+        told.connected(4);
+        told.connected(4);
+    }),
+    ("a_connection_that_is_gone_although_another_has_come_after_it_is_seen", Some("epoch"), |told| {
+        told.connected(3);
+        told.connected(4);
+        told.change(Change::AgentGone { host: host(), epoch: 3, reason: String::new() });
+    }),
+    ("what_a_host_forgot_with_its_disk_may_start_again", None, |told| {
+        told.vacuum(1);
+        told.checker.forgets(&host());
+        told.vacuum(1);
+    }),
+    ("a_host_whose_disk_was_put_back_knows_what_came_later", Some("once"), |told| {
+        told.checker.forgets(&host());
+        told.begins(later(), WALK);
+        told.plans(later(), planned(WALK, later()));
+        let one = |told: &mut Told| told.happened_in(later(), "one", 1, &["sim", "one"], What::Begun);
+        one(told);
+        one(told);
+    }),
+    ("a_host_whose_disk_was_put_back_starts_nothing_that_is_not_approved", Some("gate"), |told| {
+        told.checker.forgets(&host());
+        told.purge(1);
+    }),
+    ("a_host_whose_disk_was_put_back_starts_nothing_that_is_not_planned", Some("plan"), |told| {
+        told.checker.forgets(&host());
+        told.happened("vacuum", 1, &["sim", "lower=/var:99"], What::Begun);
+    }),
+    (
+        "a_host_whose_disk_was_put_back_and_that_knows_of_a_pause_again_starts_nothing",
+        Some("paused"),
+        |told| {
+            told.checker.forgets(&host());
+            told.paused(true);
+            told.change(Change::PauseConfirmed { run: run(), host: host(), on: true });
+            told.vacuum(1);
+        },
+    ),
+    ("a_step_that_each_of_two_hosts_with_one_name_starts_once_breaks_no_rule", None, |told| {
+        told.checker.has_twin(host());
+        told.vacuum(1);
+        told.on("twin-0", |told| told.vacuum(1));
+    }),
+    ("a_step_that_one_of_two_hosts_with_one_name_starts_twice_is_seen", Some("once"), |told| {
+        told.checker.has_twin(host());
+        told.on("twin-0", |told| told.vacuum(1));
+        told.on("twin-0", |told| told.vacuum(1));
     }),
     ("an_epoch_that_is_given_twice_is_seen", Some("epoch"), |told| {
         told.connected(3);
@@ -706,6 +835,15 @@ const STORIES: &[Story] = &[
     }),
     ("an_agent_that_goes_down_by_itself_is_seen", Some("agent"), |told| {
         let why_down = vec!["12s: its link has lost its works".to_owned()];
+        told.broken = told.checker.left(&host(), &Left { why_down, ..Left::default() }).err();
+    }),
+    ("an_agent_whose_works_end_although_no_fsync_failed_is_seen", Some("agent"), |told| {
+        let why_down = vec!["12s: its works have ended".to_owned()];
+        told.broken = told.checker.left(&host(), &Left { why_down, ..Left::default() }).err();
+    }),
+    ("an_agent_that_goes_down_once_for_each_fsync_that_failed_breaks_no_rule", None, |told| {
+        told.checker.fails_to_sync(host());
+        let why_down = vec!["12s: its works have ended".to_owned()];
         told.broken = told.checker.left(&host(), &Left { why_down, ..Left::default() }).err();
     }),
     ("a_step_that_outlives_everything_is_seen", Some("alive"), |told| {

@@ -308,7 +308,8 @@ impl Stage {
             self.back = None;
             if on_backup && let Some(last) = self.controller.disk.restore() {
                 self.trace.say(format_args!("the controller is put back to record {last}"));
-                self.checker.restored(last);
+                let seen = self.hosts.iter().map(SimHost::epoch);
+                self.checker.restored(last, self.names.iter().cloned().zip(seen));
             }
             self.sim.bounce(controller::NAME);
         }
@@ -367,7 +368,10 @@ impl Stage {
             }
             Fault::HostFull(host) => self.hosts[host].fill_disk(true),
             Fault::HostRoom(host) => self.hosts[host].fill_disk(false),
-            Fault::HostSyncFails(host) => self.hosts[host].fail_next_sync(),
+            Fault::HostSyncFails(host) => {
+                self.checker.fails_to_sync(self.names[host].clone());
+                self.hosts[host].fail_next_sync();
+            }
             Fault::HostSlow(host, by) => self.hosts[host].slow_disk(by),
             Fault::HostClock(host, by) => self.hosts[host].jump_wall_clock(by),
             Fault::JournalLost(host) => {
@@ -377,7 +381,7 @@ impl Stage {
             Fault::HostCopied(host) => drop(self.images.insert(host, self.hosts[host].snapshot())),
             Fault::HostPutBack(host) => {
                 if let Some(image) = self.images.get(&host) {
-                    self.checker.forgets(self.names[host].clone());
+                    self.checker.forgets(&self.names[host]);
                     self.hosts[host].roll_back(image);
                 }
             }
@@ -387,7 +391,7 @@ impl Stage {
                     return;
                 }
                 self.twins |= 1 << host;
-                self.checker.forgets(self.names[host].clone());
+                self.checker.has_twin(self.names[host].clone());
                 let machine = format!("twin-{host}");
                 let twin = self.hosts[host].copy(&machine, self.seed);
                 self.sim.host(machine, move || twin.clone().boot());

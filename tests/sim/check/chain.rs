@@ -62,6 +62,11 @@ impl Chains {
         self.first.get(&run).copied().unwrap_or(run)
     }
 
+    /// Whether two runs are of one chain.
+    pub(super) fn is_one(&self, run: RunId, other: RunId) -> bool {
+        self.first_of(run) == self.first_of(other)
+    }
+
     /// Something that acts happened.
     pub(super) fn entry(&mut self, entry: &Entry) {
         let key = (self.first_of(entry.run), entry.host.clone());
