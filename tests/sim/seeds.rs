@@ -110,8 +110,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(format!("seed_{seed}_{}", what.replace(' ', "_")), move || pass(*seed))
     });
     let again = Trial::test("a_seed_tells_the_same_story_twice", || {
-        // Long ones, with many faults.
-        for seed in [3, 11, 17] {
+        // With a controller on an old backup, a host on an old disk, two of one host, power that fails, disks that are full and
+        // syncs that fail.
+        for seed in [11, 18, 31, 115] {
             let (once, twice) = (told(seed)?, told(seed)?);
             if once.stdout != twice.stdout {
                 let both = [once, twice].map(|it| String::from_utf8_lossy(&it.stdout).into_owned());

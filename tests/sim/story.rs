@@ -23,6 +23,10 @@ use crate::trace::{self, Tally, Trace, count};
 
 /// Things go wrong for so long.
 const TROUBLE: Duration = Duration::from_secs(120);
+/// For so long at most a host is off whose power fails while a step acts.
+const OFF: Duration = Duration::from_secs(15);
+/// Until then, what was held back on its way may still arrive.
+const LATEST: Duration = Duration::from_secs(30);
 /// When nothing goes wrong any more, everything has ended after so long.
 const SETTLED: Duration = Duration::from_secs(15 * 60);
 
@@ -69,6 +73,8 @@ struct Stage {
     heard: usize,
     acks: Acks,
     checker: Checker,
+    /// What the disk of a controller that died had wrong.
+    wrong: Option<Broken>,
     plan: Plan,
     images: BTreeMap<usize, DiskImage>,
     /// When the controller is to be started again, and on what.
@@ -178,6 +184,7 @@ impl Stage {
             heard: 0,
             acks,
             checker,
+            wrong: None,
             plan,
             images: BTreeMap::new(),
             back: None,
@@ -202,7 +209,7 @@ impl Stage {
                 self.heal();
                 now
             });
-            if now > since + Duration::from_secs(10) && self.is_settled() {
+            if now > since + LATEST && self.is_settled() {
                 break;
             }
             if now > since + SETTLED {
@@ -252,7 +259,7 @@ impl Stage {
                 self.checker.away(&self.names[number], now);
             }
         }
-        if let Some(broken) = self.controller.wrong() {
+        if let Some(broken) = self.wrong.take().or_else(|| self.controller.wrong()) {
             return Err(told(broken));
         }
         let records = self.controller.disk.news();
@@ -329,7 +336,13 @@ impl Stage {
             self.checker.strikes(self.names[*host].clone());
         }
         match fault {
-            Fault::Aimed(_, fault) => self.do_wrong(*fault),
+            Fault::Aimed(_, fault) => {
+                // The moment in which its power was to come back may be over.
+                if let Fault::HostOff(host) = *fault {
+                    self.plan.insert((now + OFF, usize::MAX), Fault::HostOn(host));
+                }
+                self.do_wrong(*fault);
+            }
             Fault::Fills(host) => self.hosts[host].set_used("/var", 95.0),
             Fault::Cut(host) => self.sim.partition(name(host), controller::NAME),
             Fault::CutOneWay(host, up) => match up {
@@ -428,9 +441,7 @@ impl Stage {
             self.controller.died();
             self.controller.disk.crash();
             // What a dead controller had promised is durable; its tables are what its history says.
-            if let Err(broken) = self.controller.disk.check() {
-                panic!("{}", told(broken));
-            }
+            self.wrong = self.wrong.take().or(self.controller.disk.check().err());
         }
         self.back = Some((self.sim.elapsed() + down, on_backup || self.back.is_some_and(|(_, on)| on)));
     }
