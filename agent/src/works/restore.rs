@@ -274,6 +274,13 @@ impl Driver {
         found
     }
 
+    /// An attempt whose end nobody saw: it may have changed something, and may still.
+    fn under_way(&mut self, run: RunId) -> Option<AttemptKey> {
+        let found = self.look(run);
+        let here = self.runs.get(&run)?;
+        found.into_iter().map(|(key, _)| key).find(|key| here.unknown_attempt(&key.path) == Some(key.attempt))
+    }
+
     fn take_up(&mut self, key: AttemptKey, segment: u32, found: Found) {
         match found {
             Found::Exit(_) | Found::NotStarted => {}
@@ -288,16 +295,18 @@ impl Driver {
         }
     }
 
-    /// A segment that cannot be gone on with is ended and reported.
+    /// A segment that cannot be gone on with is ended and reported. Whether an attempt that was under way had its effect, nobody
+    /// will see any more: then a person must look.
     fn give_up(&mut self, run: RunId, segment: u32, reason: String) {
         tracing::error!(%run, segment, reason, "A segment cannot be gone on with.");
         let effects = self.runs.get(&run).is_some_and(|here| !here.attempts.is_empty());
-        let outcome = Outcome {
-            how: How::Stopped { reason },
-            verification: Verification::NotRun,
-            effects,
-            undoing: Undoing::None,
+        let how = match self.under_way(run) {
+            Some(AttemptKey { path, attempt, .. }) => {
+                How::Unknown { path, attempt, reason: format!("it was under way, and {reason}") }
+            }
+            None => How::Stopped { reason },
         };
+        let outcome = Outcome { how, verification: Verification::NotRun, effects, undoing: Undoing::None };
         let at_ms = self.now_ms();
         let what = v1::report::What::SegmentEnded(ended_message(&outcome));
         let report = self.report(run, segment, at_ms, what);

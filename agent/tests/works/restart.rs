@@ -1,8 +1,12 @@
 //! The works end and begin again; the connection ends and begins again. Nothing is lost and nothing runs twice.
 
+use fettle_proto::signed::{Tag, digest};
 use fettle_proto::v1;
+use fettle_proto::v1::segment_ended::How::Done;
 
 use fettle_agent::message::ToWorks;
+use fettle_agent::works::journal::Journal;
+use fettle_agent::works::record::Record;
 
 use crate::bench::{self, Bench, content, diagnose, remediate};
 use crate::carry::runbook;
@@ -33,6 +37,45 @@ fn a_step_outlives_the_works_and_its_result_is_reported_by_the_next() {
         bench.transcript()
     );
     assert_eq!(bench.written("marker"), "low\n");
+}
+
+#[test]
+fn of_a_step_under_way_that_cannot_be_gone_on_with_nobody_says_that_it_failed() {
+    let mut bench = Bench::new();
+    let text = runbook(&bench);
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done\n", bench.file("go").display());
+    std::fs::write(bench.file("leave.sh"), wait).unwrap();
+    let plan = bench.plan(&text);
+    bench.order(&content(&bench, 2, &text, remediate(&plan, "remediate/easy", None)));
+    bench.until(
+        "start of the step",
+        |what| matches!(what, v1::report::What::StepStarted(step) if step.path == "remediate/easy"),
+    );
+    bench.stop();
+    // As of another version, whose orders this one does not read.
+    let order = Record::Accepted {
+        run: bench.run,
+        segment: 3,
+        digest: digest(Tag::Order, b"?"),
+        content: b"?".to_vec(),
+        nonce_consumed: None,
+        boot: String::new(),
+    };
+    let journal = Journal::open(&bench.file("state/journal")).unwrap().journal;
+    journal.append(&[order]).wait().unwrap();
+    drop(journal);
+    bench.start();
+    bench.connect(0);
+    bench.until(
+        "end",
+        |what| matches!(what, v1::report::What::SegmentEnded(ended) if !matches!(ended.how, Some(Done(_)))),
+    );
+    assert!(
+        bench.transcript().ends_with("end: unknown remediate/easy, not verified"),
+        "{}",
+        bench.transcript()
+    );
+    std::fs::write(bench.file("go"), "").unwrap();
 }
 
 #[test]
