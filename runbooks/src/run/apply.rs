@@ -65,6 +65,8 @@ impl HostRun {
     fn catch_up(&mut self, segment: u32) -> Vec<Effect> {
         self.segment = segment;
         let effects = self.close_gate("the host has gone on");
+        // From where a person is asked the host goes on only because people let the step run again.
+        self.again = self.unclear();
         match &self.state {
             State::Created if segment == 1 => self.state = State::Diagnosing,
             State::Created

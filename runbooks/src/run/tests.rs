@@ -589,6 +589,14 @@ fn only_a_new_attempt_of_that_very_step_makes_an_unknown_outcome_history() {
             assert_eq!(asked.again, None, "people may be asked again whether it runs again");
         }
     }
+    // A controller that was restored to where a person was asked, and hears that people let the step run again.
+    for end in &ends {
+        let there = |run: HostRun, event: &Event| run.apply(event).expect("legal").0;
+        let restored = again[..again.len() - 2].iter().fold(HostRun::new(Until::End), there);
+        let (asked, effects) = restored.apply(end).expect("legal");
+        assert_eq!(format!("{}: {}", asked.state, told(&effects)), format!("waiting (resolve): {asks}"));
+        assert_eq!(asked.unclear(), Some(Unclear { path: because("remediate/purge"), attempt: 1 }));
+    }
     // The host stops before it has begun, or says that it did not come to that.
     let stop = Event::CancelAsked { reason: because("ana stopped it") };
     for interrupted in [None, Some(because("remediate/purge"))] {
