@@ -857,7 +857,14 @@ impl Checker {
                 State::Waiting(Wait::Wave { .. } | Wait::Window { .. }) => {
                     self.model.taken_by(host).is_some_and(|by| by != *run)
                 }
-                State::Waiting(Wait::Resolve { .. }) => true,
+                // A person is asked about what nobody knows or told the end of, or what was stopped midway.
+                State::Waiting(Wait::Resolve { path, cancelled, .. }) => {
+                    let last = self.last_attempt(*run, host, path);
+                    let open = |state: &str| {
+                        matches!(state, "unknown" | "running") || *cancelled && state != "succeeded"
+                    };
+                    last.is_some_and(open)
+                }
             };
             // A person has paused it, and is named.
             let waits = row.machine.pause.on && !row.machine.pause.reason.is_empty();
@@ -869,6 +876,12 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// How the last attempt of a step stands.
+    fn last_attempt(&self, run: RunId, host: &Host, path: &str) -> Option<&str> {
+        let of = |attempt| (run, host.clone(), path.to_owned(), attempt);
+        self.model.steps.range(of(1)..=of(u32::MAX)).next_back().map(|(_, row)| row.state.as_str())
     }
 
     /// Nothing has gone wrong for so long that everything must have ended.

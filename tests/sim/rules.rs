@@ -20,7 +20,7 @@ use fettle_runbooks::expr::Scope;
 use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, GateId, Host, RunId};
 use fettle_runbooks::plan::{self, Plan, PlannedUndo};
-use fettle_runbooks::run::{Ending, Final, HostRun, Pause, State, Until};
+use fettle_runbooks::run::{Ending, Final, HostRun, Pause, State, Until, Wait};
 use fettle_runbooks::runbook::Risk;
 use libtest_mimic::{Failed, Trial};
 use uuid::Uuid;
@@ -190,6 +190,12 @@ impl Told {
     fn resolved(&mut self, path: &str) {
         let (path, by, reason) = (path.to_owned(), "ana".to_owned(), String::new());
         self.change(Change::Resolved { run: run(), host: host(), path, ran: false, by, reason });
+    }
+
+    /// The run waits for somebody to look.
+    fn asks_about(&mut self, path: &str) {
+        self.moved(State::Waiting(Wait::Resolve { path: path.to_owned(), attempt: 1, cancelled: false }));
+        self.broken = self.broken.take().or(self.checker.at_rest().err());
     }
 
     fn approved(&mut self) {
@@ -829,6 +835,18 @@ const STORIES: &[Story] = &[
     }),
     ("a_run_that_nothing_will_move_is_seen", Some("cause"), |told| {
         told.broken = told.checker.at_rest().err();
+    }),
+    ("a_question_about_a_step_that_is_known_is_seen", Some("cause"), |told| {
+        told.vacuum(1);
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
+        told.step_ended("remediate/vacuum", "succeeded");
+        told.asks_about("remediate/vacuum");
+    }),
+    ("a_question_about_a_step_that_nobody_knows_breaks_no_rule", None, |told| {
+        told.checker.strikes(host());
+        told.vacuum(1);
+        told.step_ended("remediate/vacuum", "unknown");
+        told.asks_about("remediate/vacuum");
     }),
     ("a_run_that_does_not_end_is_seen", Some("liveness"), |told| {
         told.broken = told.checker.must_be_over(Duration::from_secs(900)).err();
