@@ -863,7 +863,8 @@ impl Checker {
                     let open = |state: &str| {
                         matches!(state, "unknown" | "running") || *cancelled && state != "succeeded"
                     };
-                    last.is_some_and(open)
+                    // What a host forgot, it asks about again.
+                    self.forgot(host, *run) || last.is_some_and(open)
                 }
             };
             // A person has paused it, and is named.
