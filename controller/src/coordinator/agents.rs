@@ -8,7 +8,7 @@ use fettle_proto::signed::{Scope, words};
 use fettle_proto::v1;
 use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::run::{Event, State};
-use fettle_runbooks::segment::StepResult;
+use fettle_runbooks::segment::{How, Outcome, StepResult, Undoing, Verification};
 use tokio::sync::mpsc;
 
 use super::desk::{Desk, Effect};
@@ -17,8 +17,8 @@ use super::handle::{AgentCertificate, Enrolment, Gone, RosterInForce, Session};
 use super::moves::cancel;
 use super::people::hash;
 use crate::dispatch;
-use crate::model::Change;
-use crate::model::row::{AgentRow, Ahead, RunRow, StepRow, TokenRow};
+use crate::model::row::{AgentRow, Ahead, KeptRow, RunRow, StepRow, TokenRow};
+use crate::model::{Change, StepEnd};
 use crate::outcome::{About, hear};
 use crate::problem::Problem;
 use crate::world::At;
@@ -301,6 +301,7 @@ impl Desk<'_> {
         }
         let about = About { run, host, runbook: row.runbook_digest };
         let segment = report.segment;
+        let at = At(report.at_ms);
         let ended = matches!(report.what, Some(v1::report::What::SegmentEnded(_)));
         let heard = hear(about, report);
         for change in heard.changes {
@@ -333,11 +334,52 @@ impl Desk<'_> {
             if let (Event::Planned { .. }, Some(incident)) = (&event, incident) {
                 self.investigated(incident);
             }
+            let event = self.refused_midway(run, host, at, event);
             self.host_event(run, host, event);
         }
         if ended {
             self.send_later(run, host, segment);
         }
+    }
+
+    /// A host that refuses to go on with a segment of which it has begun a step has lost its journal: it will never tell what became
+    /// of that step, so a person must look.
+    fn refused_midway(&mut self, run: RunId, host: &Host, at: At, event: Event) -> Event {
+        let Event::Refused { segment, code, message } = &event else { return event };
+        let current = self.model.host_runs.get(&(run, host.clone())).map(|row| row.machine.segment);
+        let Some((path, attempt)) = self.under_way(run, host).filter(|_| current == Some(*segment)) else {
+            return event;
+        };
+        let reason = format!("it had begun, and its host does not know of it any more: {code}: {message}");
+        self.change(Change::StepEnded(Box::new(StepEnd {
+            run,
+            host: host.clone(),
+            path: path.clone(),
+            attempt,
+            outcome: "unknown".to_owned(),
+            message: reason.clone(),
+            exit_code: None,
+            outputs: BTreeMap::new(),
+            stdout: KeptRow::default(),
+            stderr: KeptRow::default(),
+            at,
+            began_at: at,
+        })));
+        let outcome = Outcome {
+            how: How::Unknown { path, attempt, reason },
+            verification: Verification::NotRun,
+            effects: true,
+            undoing: Undoing::None,
+        };
+        Event::SegmentEnded { segment: *segment, outcome }
+    }
+
+    /// The step that acts on a host and has not ended, as far as the host has told.
+    fn under_way(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
+        let all = self.model.steps.range((run, host.clone(), String::new(), 0)..);
+        let mut here = all.take_while(|((of, on, _, _), _)| *of == run && on == host).map(|(_, row)| row);
+        let row = here.find(|row| row.state == "running" && row.path.starts_with("remediate/"))?;
+        Some((row.path.clone(), row.attempt))
     }
 
     /// A host that ends a segment only now has not begun a later one that its copy took on: it is sent that, now that it can.

@@ -73,6 +73,27 @@ async fn an_unknown_outcome_waits_for_a_person_who_looks() {
 }
 
 #[tokio::test]
+async fn of_a_step_that_a_host_began_and_lost_with_its_journal_nobody_says_that_it_was_refused() {
+    let (bench, mut agent, run, order) = remediating().await;
+    let started = v1::StepStarted { path: "remediate/vacuum".into(), attempt: 1 };
+    agent.report(&bench, &order, v1::report::What::StepStarted(started)).await;
+    let refused = v1::Refused { code: "plan-mismatch".into(), message: "no plan was made".into() };
+    agent.report(&bench, &order, v1::report::What::Refused(refused)).await;
+    bench.until("waiting resolve").await;
+    let shown = bench.run().await.hosts.remove(0);
+    let why = "it had begun, and its host does not know of it any more: plan-mismatch: no plan was made";
+    assert_eq!((shown.resolve.as_str(), shown.reason.as_str()), ("remediate/vacuum", why));
+    let step = shown.steps.iter().find(|step| step.path == "remediate/vacuum").expect("it is shown");
+    assert_eq!((step.state.as_str(), step.message.as_str()), ("unknown", why));
+    resolve(&bench, "ben", run, looked(Found::Ran)).await.unwrap();
+    let order = agent.order().await;
+    let refused = v1::Refused { code: "plan-mismatch".into(), message: "no plan was made".into() };
+    agent.report(&bench, &order, v1::report::What::Refused(refused)).await;
+    bench.until("ended unverified").await;
+    bench.check().await;
+}
+
+#[tokio::test]
 async fn a_step_that_did_not_run_is_a_failure_unless_the_symptom_is_gone() {
     let (bench, mut agent, run, order) = remediating().await;
     let unknown =
