@@ -111,6 +111,8 @@ pub(crate) struct Checker {
     acks: Vec<(u64, Ack)>,
     /// Hosts whose journal was deleted.
     forgetful: BTreeSet<Host>,
+    /// Runs that were there then: what a host began of them and does not know of any more ends by its own time limit.
+    orphans: BTreeSet<(Host, RunId)>,
     /// Runs that a host may not remember, for its whole disk was put back when they were there.
     forgotten: BTreeSet<(Host, RunId)>,
     /// Hosts of which there were two from some moment on: one does not know what the other did.
@@ -190,6 +192,7 @@ impl Checker {
             epochs: BTreeMap::new(),
             acks: Vec::new(),
             forgetful: BTreeSet::new(),
+            orphans: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             twins: BTreeSet::new(),
             struck: BTreeSet::new(),
@@ -221,14 +224,16 @@ impl Checker {
         *self.bad_syncs.entry(host).or_default() += 1;
     }
 
-    /// What becomes of steps on this host may not be known from now on: its power fails, a supervisor is killed, or its disk
-    /// refuses a write.
+    /// What becomes of steps on this host may not be known from now on: its power fails, a supervisor is killed, its disk
+    /// refuses a write, or its journal is deleted.
     pub(crate) fn strikes(&mut self, host: Host) {
         self.struck.insert(host);
     }
 
     /// This host's journal was deleted.
     pub(crate) fn loses_journal(&mut self, host: Host) {
+        self.strikes(host.clone());
+        self.orphans.extend(self.model.runs.keys().map(|run| (host.clone(), *run)));
         self.forgetful.insert(host);
     }
 
@@ -910,7 +915,8 @@ impl Checker {
             return broken("agent", how);
         }
         count("rule alive");
-        let lives = left.alive.iter().find(|(run, ..)| !self.forgot(host, *run));
+        let ends_by_itself = |run: RunId| self.orphans.contains(&(host.clone(), run));
+        let lives = left.alive.iter().find(|(run, ..)| !self.forgot(host, *run) && !ends_by_itself(*run));
         if let Some(lives) = lives {
             return broken("alive", format!("everything has ended, and on {host} there still is {lives:?}"));
         }
