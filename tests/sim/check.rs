@@ -27,23 +27,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use fettle_controller::model::row::{GateRow, GateState, Leaf};
-use fettle_controller::model::{Change, Model, StepEnd};
+use fettle_controller::model::row::{GateState, Leaf};
+use fettle_controller::model::{Change, Model};
 use fettle_controller::store::Record;
-use fettle_proto::signed::{self, Approval, Decision, Request, Roster, Signed, Start, plan};
-use fettle_proto::{merkle, v1};
+use fettle_proto::signed::{Decision, Roster, Start, plan};
 use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, Host, RunId};
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo, PlannedWork};
-use fettle_runbooks::run::{Ending, Final, State, Wait};
+use fettle_runbooks::run::{Final, State, Wait};
 use fettle_runbooks::runbook::{Repeat, Risk};
 
-use crate::cast::MENDS;
 use crate::host::{Entry, What, ledger};
 use crate::people::Ack;
 use crate::trace::count;
 
+mod approved; // what people signed for at a gate
 mod chain; // what became of a step over all its runs
+mod outcomes; // what steps and runs say of themselves, and what really happened
 
 use chain::{Became, Chains};
 
@@ -432,177 +432,6 @@ impl Checker {
                 self.over.insert(key, how);
                 self.ending(run, host, ending)
             }
-        }
-    }
-
-    /// What people have signed for at a gate: its request covers exactly the plans of its row, as many persons of the roster as it
-    /// asks for have approved it, and nobody has denied.
-    fn agreed(&self, gate: &GateRow) -> Result<Request, String> {
-        let bytes = gate.request.bytes();
-        let request =
-            Request::decode(&bytes).map_err(|error| format!("its request cannot be read: {error}"))?;
-        let leaves = gate.leaves.iter().map(|Leaf { host, plan, nonce, .. }| {
-            signed::Leaf { agent: host.clone(), plan: *plan, nonce: nonce.clone() }.hash()
-        });
-        let root = merkle::root(&leaves.collect::<Vec<_>>());
-        if (request.run, request.gate, request.root) != (gate.run, gate.id, root)
-            || request.leaves != gate.leaves.len() as u64
-        {
-            return Err("its request is about something else".to_owned());
-        }
-        let mut approved = BTreeSet::new();
-        for decision in &gate.decisions {
-            let signed = Signed::try_from(v1::Signed::from(&decision.signed));
-            let signed = signed.map_err(|error| format!("a decision cannot be read: {error}"))?;
-            let (approval, person) = Approval::verify(&signed, &self.roster).map_err(|refusal| {
-                format!("the decision of {} counts for nothing: {refusal}", decision.person)
-            })?;
-            if approval.request != Request::digest(&bytes) || person.name != decision.person {
-                return Err(format!("the decision of {} is about something else", decision.person));
-            }
-            if approval.decision != Decision::Approve || gate.excluded.contains_key(&person.name) {
-                return Err(format!("{} has denied, or may not decide", person.name));
-            }
-            approved.insert(&person.name);
-        }
-        // The cast has no groups.
-        let needed = request.factors.iter().map(|factor| factor.need).max().unwrap_or_default().max(1);
-        match u32::try_from(approved.len()).is_ok_and(|persons| persons >= needed) {
-            true => Ok(request),
-            false => Err(format!("only {approved:?} of {needed} have approved it")),
-        }
-    }
-
-    fn outcome(&self, key: &Attempt, end: &StepEnd) -> Result<(), Broken> {
-        let (host, run, path, attempt) = key;
-        if self.forgot(host, *run) {
-            return Ok(());
-        }
-        let nothing = Truth::default();
-        let truth = self.truth.get(key).unwrap_or(&nothing);
-        let outcome = end.outcome.as_str();
-        count(format!("rule truth: {outcome}"));
-        let right = match outcome {
-            "succeeded" if end.exit_code.is_none() && self.probed(*run, host, path) => true,
-            "succeeded" => truth.done == Some(0),
-            "failed" => truth.done.is_some_and(|code| code != 0) || truth.begun == 0,
-            "timed-out" | "killed" => truth.killed,
-            "not-started" => truth.begun == 0,
-            "unknown" => self.struck.contains(host),
-            _ => false,
-        };
-        let right = right && (end.exit_code.is_none() || end.exit_code == truth.done);
-        match right {
-            true => Ok(()),
-            false => broken(
-                "truth",
-                format!(
-                    "attempt {attempt} of {path} of {run} on {host} is told to be {outcome}, and really {truth:?}"
-                ),
-            ),
-        }
-    }
-
-    /// Whether a probe may have decided that this step took effect.
-    fn probed(&self, run: RunId, host: &Host, path: &str) -> bool {
-        self.plan(run, host)
-            .and_then(|plan| step(plan, path))
-            .is_some_and(|(step, undo)| step.check.is_some() && !undo)
-    }
-
-    /// The plan of a run on a host, as it was reported last.
-    fn plan(&self, run: RunId, host: &Host) -> Option<&Plan> {
-        let reported = self.of_run.get(&(run, host.clone()))?;
-        self.plans.get(reported.last()?)
-    }
-
-    fn ending(&self, run: RunId, host: &Host, ending: Ending) -> Result<(), Broken> {
-        count("rule ended");
-        let mends = self.model.runs.get(&run).is_some_and(|run| run.runbook == MENDS);
-        if ending == Ending::Verified && mends && !self.forgot(host, run) {
-            count("rule truth: verified");
-            let acted = self.acted.get(&(run, host.clone())).copied().unwrap_or_default();
-            let away = self.away.get(host).copied();
-            if away.is_none_or(|away| away < acted) {
-                return broken(
-                    "truth",
-                    format!("{run} on {host} is verified, and its symptom was never away since {acted:?}"),
-                );
-            }
-        }
-        if !self.forgot(host, run) {
-            self.did_what_it_says(run, host, ending)?;
-        }
-        let mut last: BTreeMap<&str, (u32, &str)> = BTreeMap::new();
-        for ((_, _, path, attempt), row) in self.model.steps.range((run, host.clone(), String::new(), 0)..) {
-            if row.run != run || row.host != *host {
-                break;
-            }
-            last.insert(path, (*attempt, &row.state));
-        }
-        // Somebody has looked since it was told that nobody knows.
-        let resolved = |path: &str, attempt: u32| {
-            let told = self.history.iter().skip_while(|record| {
-                !matches!(&record.change, Change::StepEnded(end) if end.run == run && end.host == *host
-                    && end.path == path && end.attempt == attempt && end.outcome == "unknown")
-            });
-            told.into_iter().any(|record| {
-                matches!(&record.change, Change::Resolved { run: of, host: on, path: what, .. }
-                    if *of == run && on == host && what == path)
-            })
-        };
-        for (path, (attempt, state)) in last {
-            if state == "unknown" && path.starts_with("remediate/") {
-                count("rule unknown");
-            }
-            if state == "unknown" && path.starts_with("remediate/") && !resolved(path, attempt) {
-                let how = format!(
-                    "{run} on {host} ended {}, and the outcome of attempt {attempt} of {path} is unknown",
-                    ending.word()
-                );
-                return broken("unknown", how);
-            }
-        }
-        Ok(())
-    }
-
-    /// A run that failed has a step that was not done; one that succeeded has none; of what is undone nothing is left.
-    fn did_what_it_says(&self, run: RunId, host: &Host, ending: Ending) -> Result<(), Broken> {
-        let Some(plan) = self.plan(run, host) else { return Ok(()) };
-        let retries = plan.of.as_ref().is_some_and(|of| of.how == FollowUp::Retry);
-        let is_done = |step: &PlannedStep| {
-            let done = |(_, truth): (&Attempt, &Truth)| truth.done == Some(0);
-            let first = (host.clone(), run, step.path.clone(), 0);
-            let last = (host.clone(), run, step.path.clone(), u32::MAX);
-            retries && step.done_in.is_some() || self.truth.range(first..=last).any(done)
-        };
-        let left = |step: &PlannedStep| {
-            matches!(step.undo, PlannedUndo::Work(_))
-                && self.chains.became(run, host, &step.path, |of, _| of == run) == Became::Done
-        };
-        let wrong = match ending {
-            Ending::Failed => {
-                count("rule truth: failed");
-                plan.steps.iter().all(is_done).then(|| "every step of it is done".to_owned())
-            }
-            Ending::Undone => {
-                count("rule truth: undone");
-                plan.steps.iter().find(|step| left(step)).map(|step| format!("{} is still done", step.path))
-            }
-            Ending::Succeeded => {
-                count("rule truth: succeeded without a look");
-                plan.steps.iter().find(|step| !is_done(step)).map(|step| format!("{} is not done", step.path))
-            }
-            Ending::Verified
-            | Ending::Unverified
-            | Ending::Rejected
-            | Ending::Expired
-            | Ending::Cancelled
-            | Ending::Refused => None,
-        };
-        match wrong {
-            None => Ok(()),
-            Some(why) => broken("truth", format!("{run} on {host} is {}, and {why}", ending.word())),
         }
     }
 
