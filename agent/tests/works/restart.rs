@@ -11,12 +11,11 @@ use fettle_agent::works::record::Record;
 use crate::bench::{self, Bench, content, diagnose, remediate};
 use crate::carry::runbook;
 
-#[test]
-fn a_step_outlives_the_works_and_its_result_is_reported_by_the_next() {
+/// Works that have stopped while a step goes on, until there is a file `go`.
+fn stopped_in_a_step() -> Bench {
     let mut bench = Bench::new();
     let text = runbook(&bench);
-    let go = bench.file("go");
-    let wait = format!("echo $1 >> $2\nuntil [ -e {} ]; do sleep 0.02; done\n", go.display());
+    let wait = format!("echo $1 >> $2\nuntil [ -e {} ]; do sleep 0.02; done\n", bench.file("go").display());
     std::fs::write(bench.file("leave.sh"), wait).unwrap();
     let plan = bench.plan(&text);
     bench.order(&content(&bench, 2, &text, remediate(&plan, "remediate/easy", None)));
@@ -25,7 +24,13 @@ fn a_step_outlives_the_works_and_its_result_is_reported_by_the_next() {
         |what| matches!(what, v1::report::What::StepStarted(step) if step.path == "remediate/easy"),
     );
     bench.stop();
-    std::fs::write(&go, "").unwrap();
+    bench
+}
+
+#[test]
+fn a_step_outlives_the_works_and_its_result_is_reported_by_the_next() {
+    let mut bench = stopped_in_a_step();
+    std::fs::write(bench.file("go"), "").unwrap();
     bench.start();
     bench.connect(0);
     // Segment 1, sent again from the spool, then segment 2.
@@ -41,17 +46,7 @@ fn a_step_outlives_the_works_and_its_result_is_reported_by_the_next() {
 
 #[test]
 fn of_a_step_under_way_that_cannot_be_gone_on_with_nobody_says_that_it_failed() {
-    let mut bench = Bench::new();
-    let text = runbook(&bench);
-    let wait = format!("until [ -e {} ]; do sleep 0.02; done\n", bench.file("go").display());
-    std::fs::write(bench.file("leave.sh"), wait).unwrap();
-    let plan = bench.plan(&text);
-    bench.order(&content(&bench, 2, &text, remediate(&plan, "remediate/easy", None)));
-    bench.until(
-        "start of the step",
-        |what| matches!(what, v1::report::What::StepStarted(step) if step.path == "remediate/easy"),
-    );
-    bench.stop();
+    let mut bench = stopped_in_a_step();
     // As of another version, whose orders this one does not read.
     let order = Record::Accepted {
         run: bench.run,
