@@ -11,11 +11,13 @@ use fettle_agent::crash::POINTS;
 use fettle_agent::works::journal::Journal;
 use fettle_agent::works::record::Record;
 
-/// Not a test: what the tests kill. Appends numbers and compacts now and then, and writes down what it was told.
+/// Appends numbers and compacts now and then, and writes down what it was told. It is also what other tests kill, in a process of
+/// its own.
 #[test]
-#[ignore = "only run by other tests, in a process of its own"]
-fn writer() {
-    let Some(dir) = std::env::var_os("FETTLE_TEST_STATE").map(PathBuf::from) else { return };
+fn whoever_lives_finds_the_last_number_it_was_told_to_be_durable() {
+    let others = std::env::var_os("FETTLE_TEST_STATE").map(PathBuf::from);
+    let own = tempfile::tempdir().unwrap();
+    let dir = others.clone().unwrap_or_else(|| own.path().to_owned());
     let mut told = std::fs::File::create(dir.join("told")).unwrap();
     let opened = Journal::open(&dir.join("journal")).unwrap();
     for upto in 1..=40 {
@@ -25,12 +27,17 @@ fn writer() {
             opened.journal.compact(&[Record::Acked { upto }]).wait().unwrap();
         }
     }
+    if others.is_none() {
+        drop(opened);
+        let last = Journal::open(&dir.join("journal")).unwrap().records.pop();
+        assert_eq!(last, Some(Record::Acked { upto: 40 }));
+    }
 }
 
 /// Runs the writer until it dies at a point, and gives back the last number it was told to be durable.
 fn die(dir: &Path, point: &str) -> u64 {
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "writer", "--ignored"])
+        .args(["--exact", "whoever_lives_finds_the_last_number_it_was_told_to_be_durable"])
         .env("FETTLE_TEST_STATE", dir)
         .env("FETTLE_CRASH_AT", point)
         .stdout(Stdio::null())

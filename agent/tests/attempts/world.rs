@@ -67,7 +67,7 @@ impl World {
         std::fs::write(self.file("spec.json"), serde_json::to_vec(spec).unwrap()).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", "world::starter", "--ignored", "--nocapture"])
+            .args(["--exact", "world::an_effect_is_told_to_its_end", "--nocapture"])
             .env("FETTLE_TEST_STATE", self.dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -78,15 +78,22 @@ impl World {
     }
 }
 
-/// Not a test: what [`World::starter`] runs.
+/// Starts an effect and waits for its end: also what [`World::starter`] runs, in a process of its own.
 #[test]
-#[ignore = "only run by other tests, in a process of its own"]
-fn starter() {
-    let Some(state) = std::env::var_os("FETTLE_TEST_STATE").map(PathBuf::from) else { return };
+fn an_effect_is_told_to_its_end() {
+    let own = tempfile::tempdir().unwrap();
+    let others = std::env::var_os("FETTLE_TEST_STATE").map(PathBuf::from);
+    let state = others.unwrap_or_else(|| {
+        let nothing = step(Work::Argv(vec!["true".to_owned()]));
+        std::fs::write(own.path().join("spec.json"), serde_json::to_vec(&nothing).unwrap()).unwrap();
+        own.path().to_owned()
+    });
     let spec: Spec = serde_json::from_slice(&std::fs::read(state.join("spec.json")).unwrap()).unwrap();
     let (observer, told) = observer();
     attempts(&state).start_effect(&spec, &soon(), observer).unwrap();
-    while let Ok(Told::Output(..)) = told.recv_timeout(LIMIT) {}
+    let last =
+        std::iter::repeat_with(|| told.recv_timeout(LIMIT)).find(|it| !matches!(it, Ok(Told::Output(..))));
+    assert!(matches!(last, Some(Ok(Told::Ended(_)))), "it has an end");
 }
 
 fn attempts(state: &Path) -> Attempts {
