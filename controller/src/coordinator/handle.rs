@@ -178,7 +178,10 @@ pub(crate) enum Command {
         request: v1::StartRunRequest,
         /// The run that the start names.
         earlier: Option<Box<Earlier>>,
-        reply: Reply<v1::StartRunReply>,
+        /// The run that it starts, and the number of an event that was durable before the store was asked about it.
+        asked: Option<(RunId, u64)>,
+        /// None where what the store said no longer holds.
+        reply: Reply<Option<v1::StartRunReply>>,
     },
     Decide {
         session: Session,
@@ -309,23 +312,32 @@ impl Handle {
         session: Session,
         request: v1::StartRunRequest,
     ) -> Result<v1::StartRunReply, Problem> {
-        // The coordinator remembers only runs that have not ended.
         let signed = request.start.as_ref();
         let start = signed.and_then(|signed| fettle_proto::signed::Start::decode(&signed.bytes).ok());
-        if let Some(start) = &start
-            && start.person == session.person
-            && let Some(known) = self.parts(start.run).await?
-        {
-            return match same_start(known.run.start.as_ref(), signed) {
-                true => Ok(v1::StartRunReply { run: start.run.to_string(), created: false }),
-                false => Err(taken(start.run)),
+        loop {
+            let upto = self.durable.load(Ordering::Acquire);
+            // The coordinator remembers only runs that have not ended.
+            if let Some(start) = &start
+                && start.person == session.person
+                && let Some(known) = self.parts(start.run).await?
+            {
+                return match same_start(known.run.start.as_ref(), request.start.as_ref()) {
+                    true => Ok(v1::StartRunReply { run: start.run.to_string(), created: false }),
+                    false => Err(taken(start.run)),
+                };
+            }
+            let earlier = match start.as_ref().and_then(|start| start.of.as_ref()) {
+                Some(of) => Some(Box::new(self.earlier(of.run).await?)),
+                None => None,
             };
+            let asked = start.as_ref().map(|start| (start.run, upto));
+            let (session, request) = (session.clone(), request.clone());
+            let started =
+                self.ask(|reply| Command::Start { session, request, earlier, asked, reply }).await?;
+            if let Some(started) = started {
+                return Ok(started);
+            }
         }
-        let earlier = match start.and_then(|start| start.of) {
-            Some(of) => Some(Box::new(self.earlier(of.run).await?)),
-            None => None,
-        };
-        self.ask(|reply| Command::Start { session, request, earlier, reply }).await
     }
 
     /// Records one person's signed decision and returns the gate as it then stands.

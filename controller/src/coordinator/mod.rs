@@ -495,11 +495,15 @@ impl Coordinator {
         }
     }
 
-    /// Whether a host tells of a run that may have ended since the store was asked about it, after this event.
-    fn is_outdated(&self, report: &v1::Report, upto: u64) -> bool {
+    /// Whether a run may have ended since the store was asked about it, after this event.
+    fn is_outdated(&self, run: RunId, upto: u64) -> bool {
+        !self.model.runs.contains_key(&run) && self.lately.may_have_ended(run, upto)
+    }
+
+    /// Whether a host tells of such a run.
+    fn tells_outdated(&self, report: &v1::Report, upto: u64) -> bool {
         let Some(v1::report::What::ToldAgain(_)) = report.what else { return false };
-        let run = report.run.parse::<RunId>();
-        run.is_ok_and(|run| !self.model.runs.contains_key(&run) && self.lately.may_have_ended(run, upto))
+        report.run.parse().is_ok_and(|run| self.is_outdated(run, upto))
     }
 
     fn handle(&mut self, command: Command) {
@@ -512,10 +516,16 @@ impl Coordinator {
                 let tested = signals.into_iter().map(|signal| desk.test_signal(signal)).collect();
                 desk.reply(reply, Ok(tested));
             }),
-            Command::Start { session, request, earlier, reply } => self.decide(|desk| {
-                let answer = desk.start(&session, request, earlier.as_deref());
-                desk.reply(reply, answer);
-            }),
+            Command::Start { session, request, earlier, asked, reply } => {
+                let outdated = asked.is_some_and(|(run, upto)| self.is_outdated(run, upto));
+                self.decide(|desk| {
+                    let answer = match outdated {
+                        true => Ok(None),
+                        false => desk.start(&session, request, earlier.as_deref()).map(Some),
+                    };
+                    desk.reply(reply, answer);
+                });
+            }
             Command::Decide { session, request, reply } => self.decide(|desk| {
                 let answer = desk.decide(&session, request);
                 desk.reply(reply, answer);
@@ -567,7 +577,7 @@ impl Coordinator {
             }),
             Command::Gone { host, epoch, how } => self.decide(|desk| desk.gone(&host, epoch, how)),
             Command::Reports { host, epoch, reports, asked, reply } => {
-                let outdated = reports.iter().any(|report| self.is_outdated(report, asked.upto));
+                let outdated = reports.iter().any(|report| self.tells_outdated(report, asked.upto));
                 self.decide(|desk| {
                     let answer = match outdated {
                         // Told once everything up to here is durable, and so in the store.

@@ -336,6 +336,31 @@ async fn a_host_that_may_not_have_missed_anything_is_not_stopped_by_another() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_sent_twice_starts_one_run_though_that_ends_before_the_second_is_heard() {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let start = start_on(&bench, &["web-1"]);
+    let signed = signed::sign(&key("ana"), Namespace::Start, &start.encode()).unwrap();
+    let request = v1::StartRunRequest { start: Some(signed.into()), runbook: Default::default() };
+    let slow = Arc::new(Slow::of(Arc::clone(&bench.handle.world)));
+    let handle = Handle { world: Arc::clone(&slow) as Arc<dyn World>, ..bench.handle.clone() };
+    let first = async {
+        slow.has_read.notified().await;
+        assert!(bench.handle.start(bench.session("ana"), request.clone()).await.unwrap().created);
+        let order = agent.order().await;
+        let refused = v1::Refused { code: "vetoed".into(), message: "not here".into() };
+        agent.report(&bench, &order, What::Refused(refused)).await;
+        until(&bench, start.run, &["web-1 ended refused"]).await;
+        slow.go_on.add_permits(1);
+    };
+    let (second, ()) = tokio::join!(handle.start(bench.session("ana"), request.clone()), first);
+    assert!(!second.unwrap().created, "it was started, and is over");
+    drop(handle);
+    until(&bench, start.run, &["web-1 ended refused"]).await;
+    bench.check().await;
+}
+
+#[tokio::test]
 async fn a_host_has_no_part_in_a_run_that_does_not_name_it() {
     let bench = Bench::new(Mode::Auto).await;
     let mut agent = FakeAgent::join(&bench).await;
