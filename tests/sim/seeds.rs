@@ -25,7 +25,7 @@ const TALLY: &str = "FETTLE_SIM_TALLY";
 const LOG: &str = "FETTLE_SIM_LOG";
 
 /// The seeds that every change must pass.
-const ALWAYS: Range<u64> = 0..200;
+const ALWAYS: Range<u64> = 0..500;
 /// Seeds of one test.
 const GROUP: u64 = 10;
 /// Seeds that once found something, with what it was.

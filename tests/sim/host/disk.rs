@@ -60,7 +60,8 @@ impl Write {
     fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
             Write::At(at, new) => put(bytes, *at, new),
-            Write::Size(size) => bytes.resize(*size, 0),
+            Write::Size(size) if *size < bytes.len() => bytes.truncate(*size),
+            Write::Size(size) => grow(bytes, *size),
         }
     }
 
@@ -82,10 +83,13 @@ impl Write {
     }
 }
 
+/// Makes it at least as long, with zeros: at once, where `resize` goes byte by byte in a build that is not optimised.
+fn grow(bytes: &mut Vec<u8>, size: usize) {
+    bytes.extend_from_slice(&vec![0; size.saturating_sub(bytes.len())]);
+}
+
 fn put(bytes: &mut Vec<u8>, at: usize, new: &[u8]) {
-    if bytes.len() < at + new.len() {
-        bytes.resize(at + new.len(), 0);
-    }
+    grow(bytes, at + new.len());
     bytes[at..at + new.len()].copy_from_slice(new);
 }
 
