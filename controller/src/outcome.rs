@@ -12,8 +12,12 @@ use crate::world::At;
 
 /// Bytes of a path beyond which it is none.
 const LONGEST_PATH: usize = 1024;
-/// Bytes of what a host says for people that are kept.
+/// Bytes of what a host says for people of a step that are kept.
 const LONGEST_MESSAGE: usize = 16 * 1024;
+/// Bytes of what it says for people of a segment: it stays with the run's machine, which is kept anew with each of its changes.
+const LONGEST_REASON: usize = 2048;
+/// Bytes of a code.
+const LONGEST_CODE: usize = 128;
 /// Bytes of an attempt's outputs beyond which none is kept.
 const LARGEST_OUTPUTS: usize = 256 * 1024;
 
@@ -49,14 +53,15 @@ pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
         return noted("the host sent a report that this controller does not know".to_owned());
     };
     let path = match &what {
+        v1::report::What::SegmentEnded(v1::SegmentEnded { how, .. }) => stopped_at(how.as_ref()),
+        v1::report::What::Cancelled(cancelled) => cancelled.interrupted.as_str(),
+
         v1::report::What::StepStarted(step) => step.path.as_str(),
         v1::report::What::StepEnded(step) => step.path.as_str(),
         v1::report::What::StepSkipped(step) => step.path.as_str(),
         v1::report::What::Accepted(_)
         | v1::report::What::Refused(_)
         | v1::report::What::Planned(_)
-        | v1::report::What::SegmentEnded(_)
-        | v1::report::What::Cancelled(_)
         | v1::report::What::ToldAgain(_)
         | v1::report::What::Paused(_) => "",
     };
@@ -68,15 +73,15 @@ pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
             vec![Change::OrderAccepted { run, host: host.clone(), segment }],
             Some(Event::Accepted { segment }),
         ),
-        v1::report::What::Refused(v1::Refused { code, message }) => Heard {
-            changes: vec![Change::Noted {
-                run,
-                host: host.clone(),
-                text: format!("the host refused segment {segment}: {code}: {message}"),
-            }],
-            event: Some(Event::Refused { segment, code, message }),
-            closes: true,
-        },
+        v1::report::What::Refused(v1::Refused { code, message }) => {
+            let (code, message) = (short(code, LONGEST_CODE), short(message, LONGEST_REASON));
+            let text = format!("the host refused segment {segment}: {code}: {message}");
+            Heard {
+                changes: vec![Change::Noted { run, host: host.clone(), text }],
+                event: Some(Event::Refused { segment, code, message }),
+                closes: true,
+            }
+        }
         v1::report::What::Planned(planned) => match plan(about, planned) {
             Ok((plan, first)) => heard(
                 plan.into_iter().map(|plan| Change::Planned { run, host: host.clone(), plan }).collect(),
@@ -95,6 +100,7 @@ pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
         }
         v1::report::What::StepEnded(ended) => heard(vec![step_ended(run, host, at, ended)], None),
         v1::report::What::StepSkipped(v1::StepSkipped { path, reason }) => {
+            let reason = short(reason, LONGEST_MESSAGE);
             heard(vec![Change::StepSkipped { run, host: host.clone(), path, reason, at }], None)
         }
         v1::report::What::SegmentEnded(ended) => match outcome(ended) {
@@ -142,8 +148,7 @@ fn plan(about: About<'_>, planned: v1::Planned) -> Result<(Option<PlanRow>, Opti
 
 fn step_ended(run: RunId, host: &Host, at: At, ended: v1::StepEnded) -> Change {
     let took = std::time::Duration::from_millis(ended.took_ms);
-    let mut message = ended.message;
-    message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+    let mut message = short(ended.message, LONGEST_MESSAGE);
     let mut outputs = ended.outputs;
     if outputs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > LARGEST_OUTPUTS {
         outputs.clear();
@@ -165,6 +170,22 @@ fn step_ended(run: RunId, host: &Host, at: At, ended: v1::StepEnded) -> Change {
     }))
 }
 
+/// The beginning of what a host says.
+fn short(mut text: String, longest: usize) -> String {
+    text.truncate(text.floor_char_boundary(longest));
+    text
+}
+
+/// The step that the end of a segment names, if it names one.
+fn stopped_at(how: Option<&v1::segment_ended::How>) -> &str {
+    match how {
+        Some(v1::segment_ended::How::Gate(gate)) => &gate.path,
+        Some(v1::segment_ended::How::Failed(failed)) => &failed.path,
+        Some(v1::segment_ended::How::Unknown(unknown)) => &unknown.path,
+        Some(v1::segment_ended::How::Done(_) | v1::segment_ended::How::Stopped(_)) | None => "",
+    }
+}
+
 fn outcome(ended: v1::SegmentEnded) -> Option<Outcome> {
     let verification = match ended.verification() {
         v1::Verification::NotRun => Verification::NotRun,
@@ -179,11 +200,15 @@ fn outcome(ended: v1::SegmentEnded) -> Option<Outcome> {
     let how = match ended.how? {
         v1::segment_ended::How::Done(v1::SegmentDone {}) => How::Done,
         v1::segment_ended::How::Gate(v1::GateReached { path }) => How::Gate { path },
-        v1::segment_ended::How::Failed(v1::SegmentFailed { path, reason }) => How::Failed { path, reason },
-        v1::segment_ended::How::Unknown(v1::SegmentUnknown { path, attempt, reason }) => {
-            How::Unknown { path, attempt, reason }
+        v1::segment_ended::How::Failed(v1::SegmentFailed { path, reason }) => {
+            How::Failed { path, reason: short(reason, LONGEST_REASON) }
         }
-        v1::segment_ended::How::Stopped(v1::SegmentStopped { reason }) => How::Stopped { reason },
+        v1::segment_ended::How::Unknown(v1::SegmentUnknown { path, attempt, reason }) => {
+            How::Unknown { path, attempt, reason: short(reason, LONGEST_REASON) }
+        }
+        v1::segment_ended::How::Stopped(v1::SegmentStopped { reason }) => {
+            How::Stopped { reason: short(reason, LONGEST_REASON) }
+        }
     };
     Some(Outcome { how, verification, effects: ended.effects, undoing })
 }

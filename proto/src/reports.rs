@@ -4,7 +4,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::DecodeError;
-use prost::encoding::{DecodeContext, WireType, bytes as blob, decode_key, message, skip_field};
+use prost::encoding::{DecodeContext, WireType, bytes as blob, decode_key, message, skip_field, uint32};
 
 use crate::v1::Report;
 use crate::v1::report::What;
@@ -65,14 +65,17 @@ pub struct ToldAgain {
     pub order: Bytes,
     /// What happened, in order, each with `seq` 0. Of steps only those that may have changed something.
     pub reports: Vec<Report>,
+    /// The segments that only looked whether the symptom is gone, so that their ends are not taken for that of a remediation.
+    pub looks: Vec<u32>,
 }
 
 /// Where a report has it.
 const TOLD_AGAIN: u32 = 13;
 
-/// Its two fields.
+/// Its fields.
 const ORDER: u32 = 1;
 const TOLD: u32 = 2;
+const LOOKS: u32 = 3;
 
 impl prost::Message for ToldAgain {
     fn encode_raw(&self, buf: &mut impl BufMut) {
@@ -80,6 +83,7 @@ impl prost::Message for ToldAgain {
             blob::encode(ORDER, &self.order, buf);
         }
         message::encode_repeated(TOLD, &self.reports, buf);
+        uint32::encode_packed(LOOKS, &self.looks, buf);
     }
 
     fn merge_field(
@@ -101,13 +105,19 @@ impl prost::Message for ToldAgain {
                 self.reports.push(Report::decode(report)?);
                 Ok(())
             }
+            LOOKS => {
+                uint32::merge_repeated(wire_type, &mut self.looks, buf, context)?;
+                if self.looks.len() > MOST_TOLD { Err(too_many()) } else { Ok(()) }
+            }
             _ => skip_field(wire_type, tag, buf, context),
         }
     }
 
     fn encoded_len(&self) -> usize {
         let order = if self.order.is_empty() { 0 } else { blob::encoded_len(ORDER, &self.order) };
-        order + message::encoded_len_repeated(TOLD, &self.reports)
+        order
+            + message::encoded_len_repeated(TOLD, &self.reports)
+            + uint32::encoded_len_packed(LOOKS, &self.looks)
     }
 
     fn clear(&mut self) {
@@ -167,7 +177,7 @@ mod tests {
     }
 
     fn again(reports: Vec<Report>) -> Report {
-        let told = ToldAgain { order: Bytes::from_static(b"order"), reports };
+        let told = ToldAgain { order: Bytes::from_static(b"order"), reports, looks: Vec::new() };
         Report { what: Some(What::ToldAgain(told)), ..Report::default() }
     }
 
@@ -179,6 +189,12 @@ mod tests {
         assert_eq!(bytes[..4], [0x6a, 11, 0x0a, 5], "field 13, in it field 1");
         assert_eq!(bytes[9..], [0x12, 2, 0x18, 7], "field 2, in it field 3");
         assert_eq!(Report::decode(bytes.as_slice()), Ok(report));
+        let told = ToldAgain { looks: vec![3, 300], ..ToldAgain::default() };
+        assert_eq!(told.encode_to_vec(), [0x1a, 3, 3, 0xac, 2], "field 3, packed");
+        assert_eq!(ToldAgain::decode(told.encode_to_vec().as_slice()), Ok(told));
+        let many = ToldAgain { looks: vec![1; MOST_TOLD + 1], ..ToldAgain::default() };
+        let refused = ToldAgain::decode(many.encode_to_vec().as_slice()).expect_err("too many");
+        assert!(refused.to_string().contains("more reports"), "{refused}");
         let empty = Report { what: Some(What::ToldAgain(ToldAgain::default())), ..Report::default() };
         assert_eq!(empty.encode_to_vec(), [0x6a, 0]);
     }

@@ -11,11 +11,11 @@
 //! | done | what a plan says was done in an earlier run is not done again, and what was done is said to be |
 //! | undo | an undo is of something that is done, and not undone since |
 //! | paused | when a host has confirmed a pause, nothing that acts begins until the run goes on |
-//! | gate | neither a risky step nor what comes after it starts before people have signed for its plan |
+//! | gate | neither a risky step nor what comes after it starts before people have signed for its plan, or in another boot |
 //! | plan | what runs is what the plan says, word for word, and so is its environment |
 //! | truth | an outcome is what really happened; `verified` needs the symptom to have been away |
 //! | unknown | a run does not end while a step's outcome is unknown |
-//! | ended | what has ended never changes: a run on a host, a gate, an attempt that was born and whose outcome was known |
+//! | ended | what has ended never changes, and nothing of it begins: a run on a host, a gate, an attempt that was born and whose outcome was known |
 //! | kept | what was acknowledged is in the history, as often as it was acknowledged |
 //! | epoch | an epoch is given once, as far as a host or the controller can know; what a lower one says, and its end, commit nothing |
 //! | cause | what has not ended has something that will move it |
@@ -42,10 +42,13 @@ use crate::people::Ack;
 use crate::trace::count;
 
 mod approved; // what people signed for at a gate
+mod begins; // what begins, begins while it may
 mod chain; // what became of a step over all its runs
+mod end; // what must hold when everything is over
 mod outcomes; // what steps and runs say of themselves, and what really happened
 
 use chain::{Became, Chains};
+pub(crate) use end::Left;
 
 /// What is under way on a host when it confirms a pause may still begin: a shim has taken its lock and says so in milliseconds.
 const UNDER_WAY: Duration = Duration::from_millis(100);
@@ -82,6 +85,8 @@ pub(crate) struct Checker {
     /// Whose signatures count.
     roster: Roster,
     history: Vec<Record>,
+    /// The next record need not follow on the last.
+    gap: bool,
     model: Model,
     /// What happened, by attempt.
     truth: BTreeMap<Attempt, Truth>,
@@ -96,13 +101,19 @@ pub(crate) struct Checker {
     of_run: BTreeMap<(RunId, Host), Vec<Digest>>,
     /// After this attempt people signed for another one.
     signed_for: BTreeSet<Attempt>,
+    /// The boots in which they did.
+    boots: BTreeSet<(Host, RunId, String)>,
+    /// Since when it has been known how an attempt ended.
+    known: BTreeMap<Attempt, Duration>,
     /// A person signed, in a start that goes on from another run, that this step did not run in that one.
     said_not: BTreeSet<(Host, RunId, String)>,
     chains: Chains,
     /// Every run that there ever was.
     created: BTreeSet<RunId>,
-    /// How host runs have ended.
-    over: BTreeMap<(RunId, Host), Final>,
+    /// How host runs have ended, and when.
+    over: BTreeMap<(RunId, Host), (Final, Duration)>,
+    /// What was open when the controller was put back: what it ends of that may have gone on before, as its host will tell.
+    unheard: BTreeSet<(RunId, Host)>,
     /// Since when a host has known that a run is paused.
     paused: BTreeMap<(RunId, Host), Duration>,
     /// The time of what is told now.
@@ -121,17 +132,6 @@ pub(crate) struct Checker {
     struck: BTreeSet<Host>,
     /// How often a host was told that what it wrote could not be synced.
     bad_syncs: BTreeMap<Host, usize>,
-}
-
-/// What is found on a host when everything is over.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Left {
-    /// What acts and lives.
-    pub(crate) alive: Vec<(RunId, String, u32)>,
-    /// Why agents went down that nobody had asked to.
-    pub(crate) why_down: Vec<String>,
-    /// The epoch on its disk.
-    pub(crate) epoch: u64,
 }
 
 /// The step of a plan that a path names, and whether it is its undo. In the plan of an undo, undos are steps.
@@ -174,6 +174,7 @@ impl Checker {
         Checker {
             roster,
             history: Vec::new(),
+            gap: false,
             model: Model::default(),
             truth: BTreeMap::new(),
             begun_on: BTreeMap::new(),
@@ -183,10 +184,13 @@ impl Checker {
             approved: BTreeSet::new(),
             of_run: BTreeMap::new(),
             signed_for: BTreeSet::new(),
+            boots: BTreeSet::new(),
+            known: BTreeMap::new(),
             said_not: BTreeSet::new(),
             chains: Chains::default(),
             created: BTreeSet::new(),
             over: BTreeMap::new(),
+            unheard: BTreeSet::new(),
             paused: BTreeMap::new(),
             now: Duration::ZERO,
             epochs: BTreeMap::new(),
@@ -262,7 +266,8 @@ impl Checker {
     /// The controller has been put back to what its store was after this record. `seen`: the epochs on hosts' disks, which it must
     /// not give again.
     pub(crate) fn restored(&mut self, last: u64, seen: impl IntoIterator<Item = (Host, u64)>) {
-        self.history.truncate(usize::try_from(last).unwrap_or(usize::MAX));
+        self.history.retain(|record| record.number <= last);
+        self.gap = true;
         self.model = Model::default();
         for record in &self.history {
             self.model.apply(record.number, record.at, &record.change);
@@ -271,6 +276,8 @@ impl Checker {
             self.model.host_runs.get(key).is_none_or(|row| row.machine.ended().is_none())
         };
         self.over.retain(|key, _| !open(key));
+        let hosts = self.model.host_runs.keys();
+        self.unheard = hosts.filter(|key| !self.over.contains_key(*key)).cloned().collect();
         self.acks.retain(|(number, _)| *number <= last);
         for (host, seen) in seen {
             let given = self.model.agents.get(&host).map_or(0, |row| row.epoch);
@@ -286,7 +293,9 @@ impl Checker {
     /// Something became durable.
     pub(crate) fn record(&mut self, record: &Record) -> Result<(), Broken> {
         let next = self.model.last_event + 1;
-        if record.number != next {
+        // A store that was put back leaves a gap.
+        let gap = std::mem::take(&mut self.gap) && record.number > next;
+        if record.number != next && !gap {
             return broken("kept", format!("record {} follows on {}", record.number, next - 1));
         }
         self.before(&record.change)?;
@@ -371,6 +380,8 @@ impl Checker {
             if let Some(again) = request.again {
                 let attempt = |leaf: &Leaf| (leaf.host.clone(), gate.run, again.path.clone(), again.attempt);
                 self.signed_for.extend(gate.leaves.iter().map(attempt));
+                let boot = |leaf: &Leaf| (leaf.host.clone(), gate.run, again.boot.clone());
+                self.boots.extend(gate.leaves.iter().map(boot));
             }
             self.approved.extend(gate.leaves.iter().map(|leaf| leaf.plan));
         }
@@ -405,12 +416,23 @@ impl Checker {
         {
             let key = (end.host.clone(), end.run, end.path.clone(), end.attempt);
             self.outcome(&key, end)?;
+            if !OPEN.contains(&end.outcome.as_str()) {
+                self.known.entry(key).or_insert(self.now);
+            }
         }
         if let Change::Moved { run, host, .. } | Change::Marked { run, host, .. } = change {
             self.is_over(*run, host)?;
         }
         if let Change::RunCreated { run, .. } = change {
-            run.hosts.iter().try_for_each(|host| self.is_over(run.id, host))?;
+            for host in &run.hosts {
+                let key = (run.id, host.clone());
+                let open = self.model.host_runs.get(&key).is_some_and(|row| row.machine.ended().is_none());
+                if open && self.over.contains_key(&key) && self.unheard.remove(&key) {
+                    count("a run that a restored controller ended is open again");
+                    self.over.remove(&key);
+                }
+                self.is_over(run.id, host)?;
+            }
         }
         Ok(())
     }
@@ -421,15 +443,15 @@ impl Checker {
         let Some(machine) = self.model.host_runs.get(&key).map(|row| &row.machine) else { return Ok(()) };
         let ended = machine.ended();
         match self.over.get(&key) {
-            Some(how) if ended == Some(how) => Ok(()),
-            Some(how) => broken(
+            Some((how, _)) if ended == Some(how) => Ok(()),
+            Some((how, _)) => broken(
                 "ended",
                 format!("{run} on {host} was {} and is {:?}", how.ending.word(), machine.state),
             ),
             None => {
                 let Some(how) = ended.cloned() else { return Ok(()) };
                 let ending = how.ending;
-                self.over.insert(key, how);
+                self.over.insert(key, (how, self.now));
                 self.ending(run, host, ending)
             }
         }
@@ -473,6 +495,7 @@ impl Checker {
                 format!("attempt {attempt} of {path} of {run} on {host} was started {begun} times"),
             );
         }
+        self.begins_in_time(entry)?;
         // The plan is reported before a segment carries it back: the history has it, unless it was put back since. A host that
         // forgot may go by any plan that it ever reported.
         let reported = self.of_run.get(&(*run, host.clone())).map_or(&[][..], Vec::as_slice);
@@ -504,6 +527,9 @@ impl Checker {
             if !self.approved.contains(digest) {
                 let how = format!("{path} of {run} on {host} was started, and nobody has approved {digest}");
                 return broken("gate", how);
+            }
+            if !forgot {
+                self.begins_in_its_boot(entry, plan)?;
             }
         }
         if forgot {
@@ -717,62 +743,5 @@ impl Checker {
     fn last_attempt(&self, run: RunId, host: &Host, path: &str) -> Option<&str> {
         let of = |attempt| (run, host.clone(), path.to_owned(), attempt);
         self.model.steps.range(of(1)..=of(u32::MAX)).next_back().map(|(_, row)| row.state.as_str())
-    }
-
-    /// Nothing has gone wrong for so long that everything must have ended.
-    pub(crate) fn must_be_over(&self, after: Duration) -> Result<(), Broken> {
-        count("rule liveness");
-        match self.unfinished() {
-            open if open.is_empty() => Ok(()),
-            open => broken(
-                "liveness",
-                format!("{after:?} after the last fault there still is:\n{}", open.join("\n")),
-            ),
-        }
-    }
-
-    /// When everything has ended: what lives on a host, why its agents went down, and the epoch that it keeps.
-    pub(crate) fn left(&self, host: &Host, left: &Left) -> Result<(), Broken> {
-        // A journal that breaks, or cannot be opened, for an fsync that failed: once for each of these.
-        let by_sync =
-            |why: &&String| why.contains("its works have ended") || why.contains("input/output error");
-        let (by_sync, unasked): (Vec<&String>, Vec<&String>) = left.why_down.iter().partition(by_sync);
-        let failed = self.bad_syncs.get(host).copied().unwrap_or_default();
-        count("rule agent");
-        if !unasked.is_empty() || by_sync.len() > failed {
-            let how = format!("{host} went down by itself: {:?}; {failed} fsyncs failed", left.why_down);
-            return broken("agent", how);
-        }
-        count("rule alive");
-        let ends_by_itself = |run: RunId| self.orphans.contains(&(host.clone(), run));
-        let lives = left.alive.iter().find(|(run, ..)| !self.forgot(host, *run) && !ends_by_itself(*run));
-        if let Some(lives) = lives {
-            return broken("alive", format!("everything has ended, and on {host} there still is {lives:?}"));
-        }
-        if left.epoch > self.epoch(host) {
-            return broken("epoch", format!("{host} keeps {}, which nobody gave it", left.epoch));
-        }
-        Ok(())
-    }
-
-    /// What has not ended, for people.
-    pub(crate) fn unfinished(&self) -> Vec<String> {
-        let open = self.model.host_runs.iter().filter(|(_, row)| row.machine.ended().is_none());
-        open.map(|((run, host), row)| format!("{run} on {host}: {:?}: {}", row.machine.state, row.reason))
-            .collect()
-    }
-
-    /// How host runs ended, so that it is seen what a seed tried.
-    pub(crate) fn endings(&self) -> BTreeMap<&'static str, usize> {
-        let mut endings = BTreeMap::new();
-        for row in self.model.host_runs.values() {
-            *endings.entry(row.machine.ended().map_or("open", |how| how.ending.word())).or_default() += 1;
-        }
-        endings
-    }
-
-    /// At the end of all: everything that was acknowledged is still there.
-    pub(crate) fn all_kept(&self) -> Result<(), Broken> {
-        self.acks.iter().try_for_each(|(_, ack)| self.holds(ack))
     }
 }

@@ -152,11 +152,12 @@ impl Person {
             self.session = Some(answer(self.login()).await?);
         }
         if self.desk_is_busy() && self.name == "ana" && self.chance.happens(0.06) {
-            let host = self.chance.one(&self.desk.names).clone();
+            let several = if self.chance.happens(0.3) { 3 } else { 1 };
+            let hosts = (0..several).map(|_| self.chance.one(&self.desk.names).clone()).collect();
             let entry = &self.desk.cast.library.entries[*self.chance.one(&["sim/tend", "sim/walk"])];
             let (runbook, digest) =
                 (entry.runbook.name().to_owned(), signed::digest(Tag::Runbook, &entry.bytes));
-            self.start(runbook, digest, [host].into(), None).await?;
+            self.start(runbook, digest, hosts, None).await?;
         }
         self.decide().await?;
         if self.name == "ana" {
@@ -304,7 +305,7 @@ impl Person {
             let mine = gate.decisions.iter().any(|decision| decision.person == self.name);
             let own =
                 String::from_utf8_lossy(&gate.request).contains(&format!("\"requester\":\"{}\"", self.name));
-            if (mind < 8 && self.desk_is_busy()) || mine || own {
+            if mind < 8 || mine || own {
                 continue;
             }
             let decision = if mind < 18 { Decision::Deny } else { Decision::Approve };
@@ -377,7 +378,7 @@ impl Person {
             // Where people are asked already whether it runs again, nobody is asked what it did.
             for host in run.hosts.iter().filter(|host| host.waiting_for == "resolve" && !host.again) {
                 let Ok(name) = host.host.parse::<Host>() else { continue };
-                let again = self.desk_is_busy() && self.chance.happens(0.5);
+                let again = self.chance.happens(0.5);
                 let found = match self.ran(id, &name, &host.resolve) {
                     _ if again => v1::Found::RunAgain,
                     true => v1::Found::Ran,

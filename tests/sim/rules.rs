@@ -40,6 +40,7 @@ struct Told {
     number: u64,
     cast: Cast,
     machine: &'static str,
+    boot: &'static str,
 }
 
 fn host() -> Host {
@@ -115,7 +116,7 @@ impl Told {
     fn planned() -> Told {
         let cast = Cast::new(Vec::new());
         let checker = Checker::new(cast.roster.roster.clone());
-        let mut told = Told { checker, broken: None, number: 0, cast, machine: "web-1" };
+        let mut told = Told { checker, broken: None, number: 0, cast, machine: "web-1", boot: "boot" };
         told.begins(run(), MEND);
         told.plans(run(), the_plan());
         told.moved(State::Remediating);
@@ -330,6 +331,7 @@ impl Told {
             host: host(),
             machine: self.machine.to_owned(),
             boot: 1,
+            boot_id: self.boot.to_owned(),
             run,
             path: format!("remediate/{step}"),
             attempt,
@@ -409,7 +411,12 @@ impl Default for Asked {
 
 /// What people are asked whether a step may run once more after this attempt.
 fn once_more(attempt: u32) -> Again {
-    Again { path: "remediate/purge".to_owned(), attempt, boot: "boot".to_owned() }
+    in_boot("boot", attempt)
+}
+
+/// The same, after a reboot.
+fn in_boot(boot: &str, attempt: u32) -> Again {
+    Again { path: "remediate/purge".to_owned(), attempt, boot: boot.to_owned() }
 }
 
 fn the_request(again: Option<Again>, plan: Digest) -> Request {

@@ -1,5 +1,6 @@
 //! One process for each seed: they share nothing, so that each tells its story as it would alone.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ops::Range;
 use std::process::{Command, ExitCode, Output};
@@ -26,6 +27,8 @@ const LOG: &str = "FETTLE_SIM_LOG";
 
 /// The seeds that every change must pass.
 const ALWAYS: Range<u64> = 0..500;
+/// Others, with which it is held that every fault strikes and every rule is asked.
+const TALLIED: Range<u64> = 1000..1060;
 /// Seeds of one test.
 const GROUP: u64 = 10;
 /// Seeds that once found something, with what it was.
@@ -113,7 +116,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         // With a controller on an old backup, a host on an old disk, two of one host, power that fails, disks that are full and
         // syncs that fail.
         for seed in [11, 18, 31, 115] {
-            let (once, twice) = (told(seed)?, told(seed)?);
+            let (once, twice) = (command(seed)?.output()?, command(seed)?.output()?);
             if once.stdout != twice.stdout {
                 let both = [once, twice].map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
                 return Err(Failed::from(both.join("\n")));
@@ -121,19 +124,73 @@ pub(crate) fn trials() -> Vec<Trial> {
         }
         Ok(())
     });
-    groups.chain(found).chain([again]).collect()
+    let tried = Trial::test("every_fault_strikes_and_every_rule_is_asked", everything_is_tried);
+    groups.chain(found).chain([again, tried]).collect()
 }
 
-fn told(seed: u64) -> Result<Output, Failed> {
-    let own = env::current_exe()?;
-    Ok(Command::new(own).env(SEED, seed.to_string()).env(BRIEF, "1").output()?)
+/// What may be counted: every fault, and every rule where it is held. Where a name has a brace, something is put in as it is counted.
+fn countable() -> BTreeSet<String> {
+    let faults =
+        include_str!("faults.rs").split_once("enum Fault {").and_then(|(_, rest)| rest.split_once("\n}"));
+    let faults = faults.expect("there is one").0.lines().map(str::trim_start);
+    let faults = faults.filter(|line| line.starts_with(|first: char| first.is_ascii_uppercase()));
+    let faults = faults.filter_map(|line| line.split(['(', ',']).next()).map(|name| format!("fault {name}"));
+    let told = [
+        include_str!("check.rs"),
+        include_str!("check/approved.rs"),
+        include_str!("check/begins.rs"),
+        include_str!("check/end.rs"),
+        include_str!("check/outcomes.rs"),
+        include_str!("store.rs"),
+    ];
+    let rules = told.into_iter().flat_map(|source| source.split("count(").skip(1));
+    let rules =
+        rules.filter_map(|rest| rest.trim_start_matches("format!(").strip_prefix('"')?.split('"').next());
+    let rules = rules.filter(|name| name.starts_with("rule "));
+    faults.chain(rules.map(str::to_owned)).collect()
+}
+
+/// Rules that never come to be asked, and faults that never strike, prove nothing.
+fn everything_is_tried() -> Result<(), Failed> {
+    let mut tallied = BTreeSet::new();
+    for seed in TALLIED {
+        let output = heard(seed, command(seed)?.env(TALLY, "1").output()?)?;
+        let lines = output.lines().filter_map(|line| line.strip_prefix("tally ")?.split_once(' '));
+        tallied.extend(lines.map(|(_, what)| what.to_owned()));
+    }
+    let wanted = countable();
+    let is_it = |name: &str, what: &str| match name.split_once('{') {
+        Some((begin, _)) => what.starts_with(begin),
+        None => what == name,
+    };
+    let missing: Vec<&String> =
+        wanted.iter().filter(|name| !tallied.iter().any(|what| is_it(name, what))).collect();
+    match (wanted.len() > 50, missing.is_empty()) {
+        (true, true) => Ok(()),
+        (enough, _) => {
+            Err(Failed::from(format!("enough: {enough}; never counted: {missing:?} of {tallied:?}")))
+        }
+    }
+}
+
+fn command(seed: u64) -> Result<Command, Failed> {
+    let mut command = Command::new(env::current_exe()?);
+    command.env(SEED, seed.to_string()).env(BRIEF, "1");
+    Ok(command)
+}
+
+/// What it said, if it went well.
+fn heard(seed: u64, output: Output) -> Result<String, Failed> {
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(said(&output.stdout)),
+        false => {
+            let (errors, lines) = (said(&output.stderr), said(&output.stdout));
+            Err(Failed::from(format!("{errors}\n{lines}\nseed {seed}: {}", output.status)))
+        }
+    }
 }
 
 fn pass(seed: u64) -> Result<(), Failed> {
-    let output = told(seed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stderr, output.stdout].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    Err(Failed::from(format!("{}\n{}\nseed {seed}: {}", said[0], said[1], output.status)))
+    heard(seed, command(seed)?.output()?).map(drop)
 }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use fettle_controller::model::row::{AgentRow, GateRow, IncidentRow, SignalRow};
 use fettle_controller::model::{Change, Model, Row};
 use fettle_controller::store::{
-    Of, Record, RunFilter, RunParts, Sqlite, Store, Ticket, Transaction, Unavailable, check_fold,
+    Of, Record, RunFilter, RunParts, Sqlite, Store, Ticket, Transaction, Unavailable, backup, check_fold,
+    restore,
 };
 use fettle_controller::world::At;
 use fettle_runbooks::id::{GateId, Host, IncidentId, RunId, SignalId};
@@ -156,7 +157,10 @@ impl Disk {
             inner.apply();
         }
         inner.under_way.clear();
-        inner.health = Health::Good;
+        // A full disk is still full.
+        if inner.health != Health::Full {
+            inner.health = Health::Good;
+        }
         inner
             .trace
             .say(format_args!("the controller's disk keeps {kept} of what was under way and loses {lost}"));
@@ -189,36 +193,31 @@ impl Disk {
     pub(crate) fn back_up(&self) {
         let mut inner = self.inner();
         let (from, to) = (inner.directory.path().join("store"), inner.directory.path().join("backup"));
-        copy(&from, &to);
+        let _ = fs::remove_file(&to);
+        backup::backup(&from, &to).expect("a store can be backed up at any time");
         inner.backup = Some((to, inner.last));
     }
 
-    /// Puts the copy back, while no controller lives. Gives back the number of the last record that is there now; nothing if no
-    /// copy was taken.
-    pub(crate) fn restore(&self) -> Option<u64> {
+    /// Puts the copy back, while no controller lives, as people do it. Gives back the number of its last record, which those follow
+    /// that say that it was put back; nothing if no copy was taken.
+    pub(crate) fn restore(&self, now: At) -> Option<u64> {
         let mut inner = self.inner();
         let (from, last) = inner.backup.clone()?;
         let to = inner.directory.path().join("store");
-        fs::remove_dir_all(&to).expect("the store can be removed");
-        copy(&from, &to);
-        inner.last = last;
+        let restored = restore::restore(&to, &from, now, None).expect("a backup can be put back");
+        if let Some(before) = restored.before {
+            fs::remove_file(before).expect("the store before can be removed");
+        }
+        let marks = Sqlite::open(&to).expect("the store opens").history(Of::Everything, last, 1000);
+        let marks = marks.expect("its history can be read");
+        inner.last = marks.last().map_or(last, |mark| mark.number);
+        inner.news.extend(marks);
         Some(last)
     }
 
     /// Everything that became durable since the last call.
     pub(crate) fn news(&self) -> Vec<Record> {
         std::mem::take(&mut self.inner().news)
-    }
-}
-
-/// Copies the files of a store that nobody is writing to.
-fn copy(from: &Path, to: &Path) {
-    let _ = fs::remove_dir_all(to);
-    fs::create_dir_all(to).expect("a folder can be made");
-    for file in ["controller.db", "controller.db-wal"] {
-        if from.join(file).exists() {
-            fs::copy(from.join(file), to.join(file)).expect("a file can be copied");
-        }
     }
 }
 

@@ -30,6 +30,9 @@ const LATEST: Duration = Duration::from_secs(30);
 /// When nothing goes wrong any more, everything has ended after so long.
 const SETTLED: Duration = Duration::from_secs(15 * 60);
 
+/// After so many records tables and history are held against each other.
+const FOLDED: u64 = 150;
+
 /// How a seed went.
 pub(crate) struct Told {
     /// The rule that was broken, or what else was wrong.
@@ -262,6 +265,7 @@ impl Stage {
         if let Some(broken) = self.wrong.take().or_else(|| self.controller.wrong()) {
             return Err(told(broken));
         }
+        let before = self.checker.model().last_event;
         let records = self.controller.disk.news();
         for record in &records {
             self.trace.say(format_args!("durable {}: {:?}", record.number, brief(record)));
@@ -289,6 +293,10 @@ impl Stage {
         if !records.is_empty() {
             self.checker.at_rest().map_err(told)?;
         }
+        // All tables are read: now and then, and whenever a controller dies.
+        if self.checker.model().last_event / FOLDED > before / FOLDED {
+            self.controller.disk.check().map_err(told)?;
+        }
         Ok(())
     }
 
@@ -313,7 +321,8 @@ impl Stage {
             && at <= now
         {
             self.back = None;
-            if on_backup && let Some(last) = self.controller.disk.restore() {
+            let now = At(self.controller.wall.ms());
+            if on_backup && let Some(last) = self.controller.disk.restore(now) {
                 self.trace.say(format_args!("the controller is put back to record {last}"));
                 let seen = self.hosts.iter().map(SimHost::epoch);
                 self.checker.restored(last, self.names.iter().cloned().zip(seen));

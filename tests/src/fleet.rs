@@ -8,10 +8,10 @@ pub mod raw; // one that keeps to nothing
 pub use identity::Mint;
 pub use works::{Pace, Works};
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use fettle_agent::link::{self, Settings, Wires};
+use fettle_agent::link::{self, Dial, DialError, Dialled, Settings, Wires};
 use fettle_runbooks::id::Host;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
@@ -28,10 +28,35 @@ const AT_ONCE: usize = 48;
 /// Hosts that run until this is dropped.
 pub struct Fleet {
     works: Vec<Works>,
+    /// When each has dialled.
+    dials: Vec<Dials>,
     stop: CancellationToken,
     runtime: Option<Runtime>,
     // Last: the connections read it.
     _identities: TempDir,
+}
+
+type Dials = Arc<Mutex<Vec<Instant>>>;
+
+/// Dials as hosts do, and notes when.
+struct Noted {
+    settings: Settings,
+    dials: Dials,
+}
+
+impl Dial for Noted {
+    async fn dial(&self) -> Result<Dialled, DialError> {
+        self.dials.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+        self.settings.dial().await
+    }
+
+    async fn renewed(&self, dialled: &Dialled) {
+        self.settings.renewed(dialled).await;
+    }
+
+    fn chance(&self) -> f64 {
+        self.settings.chance()
+    }
 }
 
 /// Raises the limit of descriptors of this process, and of what it starts from now on; how many there may be.
@@ -72,7 +97,8 @@ impl Fleet {
         let identities = in_memory();
         let states = identities.path().to_owned();
         let works = Vec::with_capacity(count);
-        let mut fleet = Fleet { works, stop, runtime: None, _identities: identities };
+        let dials = Vec::with_capacity(count);
+        let mut fleet = Fleet { works, dials, stop, runtime: None, _identities: identities };
         for number in 1..=count {
             let host: Host = format!("{prefix}-{number}").parse().expect("a host's name");
             let state = states.join(host.as_str());
@@ -81,9 +107,11 @@ impl Fleet {
             let works = Works::new(host, pace, Arc::clone(&readings), runtime.handle().clone(), to_link);
             let (told, (chunks, output)) = (works.clone(), mpsc::channel(1));
             let wires = Wires { to_works: Box::new(move |message| told.told(message)), from_works, output };
-            let (settings, stop) = (Settings { state, now: SystemTime::now }, fleet.stop.clone());
+            let (dials, stop) = (Dials::default(), fleet.stop.clone());
+            fleet.dials.push(Arc::clone(&dials));
+            let by = Noted { settings: Settings { state, now: SystemTime::now }, dials };
             runtime.spawn(async move {
-                link::run(settings, wires, stop).await;
+                link::run(by, wires, stop).await;
                 drop(chunks);
             });
             fleet.works.push(works);
@@ -129,6 +157,17 @@ impl Fleet {
                 owed => Err(format!("{owed} are owed")),
             }
         });
+    }
+
+    /// When each host dialled for the first time since a moment, whether somebody answered or not, the earliest first.
+    pub fn dials(&self, since: Instant) -> Vec<Duration> {
+        let first = |dials: &Dials| {
+            let dials = dials.lock().unwrap_or_else(PoisonError::into_inner);
+            dials.iter().find(|at| **at >= since).map(|at| at.duration_since(since))
+        };
+        let mut dials: Vec<Duration> = self.dials.iter().filter_map(first).collect();
+        dials.sort_unstable();
+        dials
     }
 
     /// When each host was welcomed for the first time since a moment, the earliest first.

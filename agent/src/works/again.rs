@@ -104,7 +104,8 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
         .iter()
         .filter_map(|(number, segment)| Some((*number, v1::Report::decode(segment.ended.as_deref()?).ok()?)))
         .collect();
-    let mut told = v1::ToldAgain::default();
+    let looks = here.segments.iter().filter(|(_, segment)| segment.looks).map(|(number, _)| *number);
+    let mut told = v1::ToldAgain { looks: looks.collect(), ..v1::ToldAgain::default() };
     let (mut newest, mut acted) = (0, None);
     let mut segments = BTreeMap::new();
     for record in &here.records {
@@ -164,6 +165,8 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
 /// Leaves out what is too much: first what steps wrote, then the oldest attempts, then what was between the first segments and
 /// the last. A controller that finds too much in a message refuses it, whenever it comes.
 fn fit(told: &mut v1::ToldAgain) {
+    let older = told.looks.len().saturating_sub(MOST);
+    told.looks.drain(..older);
     let too_much = |told: &v1::ToldAgain| told.reports.len() > MOST || told.encoded_len() > LONGEST;
     if told.encoded_len() > LONGEST {
         told.reports.iter_mut().for_each(leave_out_output);
@@ -268,7 +271,7 @@ mod tests {
     }
 
     fn fits(reports: Vec<v1::Report>) -> v1::ToldAgain {
-        let mut told = v1::ToldAgain { order: b"order".to_vec().into(), reports };
+        let mut told = v1::ToldAgain { order: b"order".to_vec().into(), reports, ..Default::default() };
         fit(&mut told);
         assert!(told.reports.len() <= MOST && told.encoded_len() <= LONGEST, "{}", told.encoded_len());
         told

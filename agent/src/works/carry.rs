@@ -586,27 +586,27 @@ impl Driver {
     ) {
         tracing::info!(%run, segment, how = ?outcome.how, "Segment ended.");
         let at_ms = self.now_ms();
-        let what = v1::report::What::SegmentEnded(ended_message(outcome));
-        let for_later = v1::Report { seq: 0, run: run.to_string(), segment, at_ms, what: Some(what.clone()) };
-        let for_later = for_later.encode_to_vec();
-        let report = self.report(run, segment, at_ms, what);
-        bundle.records.push(report);
-        bundle.records.push(Record::Event { run, segment, event: for_later.clone() });
-        bundle.records.push(Record::Ended { run, segment });
-        let tombstone = self.runs.get_mut(&run).is_some_and(|here| {
-            if let Some(known) = here.segments.get_mut(&segment) {
-                known.ended = Some(for_later);
-                known.is_over = true;
-            }
-            here.tombstone
-        });
-        if tombstone {
+        bundle.records.extend(self.ends(run, segment, at_ms, outcome));
+        if self.runs.get(&run).is_some_and(|here| here.tombstone) {
             let interrupted = interrupted.unwrap_or_default();
             let confirmed = v1::report::What::Cancelled(v1::Cancelled { interrupted });
             let report = self.report(run, segment, at_ms, confirmed);
             bundle.records.push(report);
         }
         bundle.over = true;
+    }
+
+    /// A segment is over: told now, and kept for a controller that will have forgotten it.
+    pub(super) fn ends(&mut self, run: RunId, segment: u32, at_ms: i64, outcome: &Outcome) -> [Record; 3] {
+        let what = v1::report::What::SegmentEnded(ended_message(outcome));
+        let for_later = v1::Report { seq: 0, run: run.to_string(), segment, at_ms, what: Some(what.clone()) };
+        let event = for_later.encode_to_vec();
+        if let Some(known) = self.runs.get_mut(&run).and_then(|here| here.segments.get_mut(&segment)) {
+            known.ended = Some(event.clone());
+            known.is_over = true;
+        }
+        let report = self.report(run, segment, at_ms, what);
+        [report, Record::Event { run, segment, event }, Record::Ended { run, segment }]
     }
 }
 

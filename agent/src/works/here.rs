@@ -56,16 +56,19 @@ pub(super) struct SegmentHere {
     pub(super) ended: Option<Vec<u8>>,
     pub(super) is_over: bool,
     remediates: bool,
+    /// It only looks whether the symptom is gone.
+    pub(super) looks: bool,
 }
 
 impl SegmentHere {
     /// A segment that has just been accepted.
     pub(super) fn of(digest: Digest, order: &v1::OrderContent) -> SegmentHere {
-        let remediates = match &order.work {
-            Some(v1::order_content::Work::Remediate(_)) => true,
-            Some(v1::order_content::Work::Diagnose(_) | v1::order_content::Work::Verify(_)) | None => false,
+        let (remediates, looks) = match &order.work {
+            Some(v1::order_content::Work::Remediate(_)) => (true, false),
+            Some(v1::order_content::Work::Verify(_)) => (false, true),
+            Some(v1::order_content::Work::Diagnose(_)) | None => (false, false),
         };
-        SegmentHere { digest, ended: None, is_over: false, remediates }
+        SegmentHere { digest, ended: None, is_over: false, remediates, looks }
     }
 
     /// The step at which it stopped, for people to approve or to look.

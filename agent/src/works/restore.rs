@@ -17,7 +17,7 @@ use fettle_runbooks::segment::{Event, How, Outcome, Undoing, Verification};
 use prost::Message as _;
 
 use super::again::Telling;
-use super::carry::{Active, acts, ended_message};
+use super::carry::{Active, acts};
 use super::driver::{Driver, kept};
 use super::here::{PausedHere, SegmentHere};
 use super::orders::{self, OwnPlan};
@@ -308,12 +308,8 @@ impl Driver {
         };
         let outcome = Outcome { how, verification: Verification::NotRun, effects, undoing: Undoing::None };
         let at_ms = self.now_ms();
-        let what = v1::report::What::SegmentEnded(ended_message(&outcome));
-        let report = self.report(run, segment, at_ms, what);
-        if let Some(known) = self.runs.get_mut(&run).and_then(|here| here.segments.get_mut(&segment)) {
-            known.is_over = true;
-        }
-        self.commit_of(run, vec![report, Record::Ended { run, segment }], Vec::new());
+        let records = self.ends(run, segment, at_ms, &outcome).to_vec();
+        self.commit_of(run, records, Vec::new());
     }
 }
 

@@ -14,10 +14,12 @@ use tokio::sync::mpsc;
 use super::desk::{Desk, Effect};
 use super::gates::parse;
 use super::handle::{AgentCertificate, Enrolment, Gone, RosterInForce, Session};
+use super::lately::Over;
 use super::moves::cancel;
 use super::people::hash;
+use super::timers::of_order;
 use crate::dispatch;
-use crate::model::row::{AgentRow, Ahead, KeptRow, RunRow, StepRow, TokenRow};
+use crate::model::row::{AgentRow, Ahead, KeptRow, StepRow, TokenRow};
 use crate::model::{Change, StepEnd};
 use crate::outcome::{About, hear};
 use crate::problem::Problem;
@@ -34,6 +36,9 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Reports an agent may have under way: enough to keep a commit busy, few enough to hold in memory for a whole fleet.
 const CREDITS: u32 = 256;
+
+/// Journals of a host of which it is remembered how far they were read. A host has one, and another when that is lost.
+const MOST_JOURNALS: usize = 16;
 
 /// No run ever gets so far: a few segments are what one has.
 pub(super) const SEGMENT_HIGHEST: u32 = 1 << 20;
@@ -168,10 +173,16 @@ impl Desk<'_> {
             ahead.missed = 0;
             acked.remove(&hello.journal);
         }
+        // Of one that is forgotten it only tells again.
+        while acked.len() >= MOST_JOURNALS && !acked.contains_key(&hello.journal) {
+            acked.pop_first();
+        }
         let upto = acked.get(&hello.journal).copied().unwrap_or(0);
         // An epoch is durable before a host hears of it: a host that has seen a higher one has seen what this store has lost.
         let lost = hello.epoch_seen > known.map_or(0, |row| row.epoch);
         let ahead = ahead.or_else(|| lost.then(|| Ahead::from(self.now)));
+        // It is about to tell all that it knows, of pauses too.
+        let tells = ahead.is_some() && upto == 0;
         let row = AgentRow {
             host: host.clone(),
             labels,
@@ -200,7 +211,7 @@ impl Desk<'_> {
             let (on, count) = paused.get(&run).map_or((false, 0), |count| (true, *count));
             // A host that knows more is believed; one whose disk was put back is told again.
             let more = on && pause.asked < count;
-            let less = count < pause.asked && on != pause.on && pause.is_confirmed();
+            let less = !tells && count < pause.asked && on != pause.on && pause.is_confirmed();
             if more || less {
                 self.host_event(run, host, Event::PauseTold { on, count });
             }
@@ -258,7 +269,7 @@ impl Desk<'_> {
         host: &Host,
         epoch: u64,
         reports: Vec<v1::Report>,
-        over: &BTreeMap<RunId, RunRow>,
+        over: &BTreeMap<RunId, Over>,
     ) -> Result<u64, Problem> {
         let Some(agent) = self.model.agents.get(host).filter(|row| row.epoch == epoch) else {
             return Err(Problem::conflict("old-epoch", format!("epoch {epoch} of {host} is history")));
@@ -279,7 +290,7 @@ impl Desk<'_> {
         Ok(upto)
     }
 
-    fn report(&mut self, host: &Host, report: v1::Report, over: &BTreeMap<RunId, RunRow>) {
+    fn report(&mut self, host: &Host, report: v1::Report, over: &BTreeMap<RunId, Over>) {
         let Ok(run) = report.run.parse::<RunId>() else { return };
         if let Some(v1::report::What::ToldAgain(told)) = report.what {
             return self.told_again(run, host, told, over.get(&run));
@@ -374,11 +385,13 @@ impl Desk<'_> {
         Event::SegmentEnded { segment: *segment, outcome }
     }
 
-    /// The step that acts on a host and has not ended, as far as the host has told.
+    /// The step that acts on a host and has not ended, as far as the host has told. An attempt that another one followed is over.
     fn under_way(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
         let all = self.model.steps.range((run, host.clone(), String::new(), 0)..);
-        let mut here = all.take_while(|((of, on, _, _), _)| *of == run && on == host).map(|(_, row)| row);
-        let row = here.find(|row| row.state == "running" && row.path.starts_with("remediate/"))?;
+        let here = all.take_while(|((of, on, _, _), _)| *of == run && on == host).map(|(_, row)| row);
+        let last: BTreeMap<&str, &StepRow> = here.map(|row| (row.path.as_str(), row)).collect();
+        let row =
+            last.into_values().find(|row| row.state == "running" && row.path.starts_with("remediate/"))?;
         Some((row.path.clone(), row.attempt))
     }
 
@@ -423,9 +436,11 @@ impl Desk<'_> {
     fn has_another_order(&self, run: RunId, host: &Host, report: &v1::Report) -> bool {
         let Some(v1::report::What::Refused(refused)) = &report.what else { return false };
         let order = self.model.orders.get(&(run, host.clone(), report.segment));
-        // It was sent one on the word of another host of the run, and is about to tell of its own.
+        // It was sent one on the word of another host of the run, or by a controller that was restored, and is about to tell of its
+        // own.
         let untold =
             self.model.host_runs.get(&(run, host.clone())).is_some_and(|row| row.told == Some(false));
+        let untold = untold || self.may_know_more(host);
         refused.code == fettle_proto::Code::SegmentConflict.as_str()
             && (untold || order.is_some_and(|order| order.accepted_at.is_some()))
     }
@@ -472,7 +487,8 @@ impl Desk<'_> {
     /// A diagnosis nobody took on in time is of no use any more.
     pub(super) fn order_due(&mut self, run: RunId, host: &Host, segment: u32) {
         let Some(order) = self.model.orders.get(&(run, host.clone(), segment)) else { return };
-        if order.accepted_at.is_some() || order.closed_at.is_some() || self.now < order.not_after {
+        if order.accepted_at.is_some() || order.closed_at.is_some() || self.now < of_order(self.model, order)
+        {
             return;
         }
         let diagnosing = self

@@ -8,6 +8,7 @@ use fettle_runbooks::run::{Event, Wait};
 use super::desk::Desk;
 use super::handle::Session;
 use super::notices::Told;
+use super::timers::of_gate;
 use crate::gate::{self, BallotBox};
 use crate::model::Change;
 use crate::model::row::{DecisionRow, GateState, SignedBlob};
@@ -87,7 +88,7 @@ impl Desk<'_> {
         let Some(row) = self.model.gates.get(&id) else { return };
         let (run, hosts): (_, Vec<_>) = (row.run, row.leaves.iter().map(|leaf| leaf.host.clone()).collect());
         match row.state {
-            GateState::Open if self.now >= row.decide_by => {
+            GateState::Open if self.now >= of_gate(self.model, row, row.decide_by) => {
                 let reason = format!("nobody decided by {}", row.decide_by);
                 self.change(Change::GateClosed {
                     gate: id,
@@ -109,7 +110,7 @@ impl Desk<'_> {
                 let (kind, run, gate, host) = ("gate-escalated", Some(run), Some(id), hosts.first());
                 self.notify(Told { kind, title, run, gate, host, to: &to, text: &text, ..Told::default() });
             }
-            GateState::Approved if self.now >= row.start_by => {
+            GateState::Approved if self.now >= of_gate(self.model, row, row.start_by) => {
                 let late = format!("the approved plan did not begin by {}", row.start_by);
                 for host in hosts {
                     let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { continue };

@@ -10,13 +10,15 @@ use fettle_proto::v1;
 use fettle_runbooks::detect::Monitoring;
 use fettle_runbooks::id::{GateId, Host, RunId, SignalId};
 use futures_util::Stream;
+use prost::Message as _;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::follow::Earlier;
 use super::gates::parse;
 use super::halts::Halt;
-use super::lately::Asked;
+use super::lately::{Asked, Over};
 use super::people::{same_start, taken};
+use crate::model::row::HostRunRow;
 use crate::policy::Policy;
 use crate::problem::Problem;
 use crate::signal::Signal;
@@ -263,6 +265,11 @@ pub(crate) enum Command {
     },
 }
 
+/// Whether a host has carried out more of a run than is known of it.
+fn went_on(known: &HostRunRow, told: &v1::ToldAgain) -> bool {
+    v1::OrderContent::decode(&told.order[..]).is_ok_and(|order| order.segment > known.machine.segment)
+}
+
 impl Handle {
     async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
@@ -458,16 +465,18 @@ impl Handle {
     async fn asked(&self, host: &Host, reports: &mut [v1::Report]) -> Result<Asked, Problem> {
         let mut asked = Asked { upto: self.durable.load(Ordering::Acquire), over: BTreeMap::new() };
         for report in reports {
-            if let Some(v1::report::What::ToldAgain(_)) = report.what
+            if let Some(v1::report::What::ToldAgain(told)) = &report.what
                 && let Ok(run) = report.run.parse()
                 && let Some(known) = self.parts(run).await?.filter(|known| known.run.ended_at.is_some())
             {
                 let own = known.hosts.iter().find(|row| row.host == *host);
-                // Only the host knows how its own part ended; that of another host says nothing of it.
-                if own.is_some_and(|row| row.told != Some(false)) {
+                // Only the host knows how its own part ended; that of another host says nothing of it, nor does what was
+                // decided here before the host could tell that it had gone on.
+                if own.is_some_and(|row| row.told != Some(false) && !went_on(row, told)) {
                     report.what = None;
                 } else {
-                    asked.over.insert(run, known.run);
+                    let told = own.is_some_and(|row| row.told != Some(false));
+                    asked.over.insert(run, Over { run: known.run, told });
                 }
             }
         }

@@ -19,7 +19,16 @@ pub(crate) struct Asked {
     /// The number of an event that was durable before the store was asked.
     pub(super) upto: u64,
     /// Those that are over, but for the part of this host.
-    pub(super) over: BTreeMap<RunId, RunRow>,
+    pub(super) over: BTreeMap<RunId, Over>,
+}
+
+/// A run that is over, and of which a host has more to tell.
+#[derive(Debug)]
+pub(crate) struct Over {
+    /// The run.
+    pub(super) run: RunRow,
+    /// The host had told its part; it has gone on since, or the store has lost that.
+    pub(super) told: bool,
 }
 
 /// The runs that ended lately, oldest first.

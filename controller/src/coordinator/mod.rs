@@ -457,8 +457,14 @@ impl Coordinator {
         let now = self.setup.world.now();
         while let Some(key) = self.timers.due(now) {
             match key {
-                RowKey::Gate(id) => self.decide(|desk| desk.gate_due(id)),
-                RowKey::Order(run, host, segment) => self.decide(|desk| desk.order_due(run, &host, segment)),
+                RowKey::Gate(id) => {
+                    self.decide(|desk| desk.gate_due(id));
+                    self.timers.put_off(&self.model, &RowKey::Gate(id), now);
+                }
+                RowKey::Order(run, host, segment) => {
+                    self.decide(|desk| desk.order_due(run, &host, segment));
+                    self.timers.put_off(&self.model, &RowKey::Order(run, host, segment), now);
+                }
                 RowKey::Notification(id) => self.send(id),
                 RowKey::Incident(id) => self.decide(|desk| desk.incident_due(id)),
                 RowKey::Signal(id) => self.decide(|desk| desk.late_due(id)),

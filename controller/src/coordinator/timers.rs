@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use fettle_runbooks::id::Host;
 use fettle_runbooks::run::State;
 
-use crate::model::row::GateState;
+use crate::model::row::{GateRow, GateState, OrderRow};
 use crate::model::{Model, RowKey};
 use crate::signal::Status;
 use crate::world::At;
@@ -26,9 +26,7 @@ fn moment(model: &Model, key: &RowKey) -> Option<At> {
                 GateState::Open => {
                     let escalate =
                         gate.escalate.as_ref().filter(|_| gate.escalated_at.is_none()).map(|(at, _)| *at);
-                    let decide_by =
-                        gate.leaves.iter().map(|leaf| not_before(model, &leaf.host, gate.decide_by)).max();
-                    let decide_by = decide_by.unwrap_or(gate.decide_by);
+                    let decide_by = of_gate(model, gate, gate.decide_by);
                     Some(escalate.map_or(decide_by, |at| at.min(decide_by)))
                 }
                 GateState::Approved => {
@@ -38,7 +36,7 @@ fn moment(model: &Model, key: &RowKey) -> Option<At> {
                             .get(&(gate.run, leaf.host.clone()))
                             .is_some_and(|row| matches!(row.machine.state, State::Waiting(_)))
                     });
-                    waits.then_some(gate.start_by)
+                    waits.then(|| of_gate(model, gate, gate.start_by))
                 }
                 GateState::Denied | GateState::Expired | GateState::Closed => None,
             }
@@ -46,7 +44,7 @@ fn moment(model: &Model, key: &RowKey) -> Option<At> {
         RowKey::Order(run, host, segment) => {
             let order = model.orders.get(&(*run, host.clone(), *segment))?;
             (order.segment == 1 && order.accepted_at.is_none() && order.closed_at.is_none())
-                .then(|| not_before(model, host, order.not_after))
+                .then(|| of_order(model, order))
         }
         RowKey::Notification(id) => model.notifications.get(id)?.next_at,
         RowKey::Incident(id) => model.incidents.get(id)?.look_again_at,
@@ -60,6 +58,16 @@ fn moment(model: &Model, key: &RowKey) -> Option<At> {
         | RowKey::Token(_)
         | RowKey::Session(_) => None,
     }
+}
+
+/// When something of a gate is too late, for all of its hosts.
+pub(super) fn of_gate(model: &Model, gate: &GateRow, due: At) -> At {
+    gate.leaves.iter().map(|leaf| not_before(model, &leaf.host, due)).max().unwrap_or(due)
+}
+
+/// When the order of a diagnosis is too late.
+pub(super) fn of_order(model: &Model, order: &OrderRow) -> At {
+    not_before(model, &order.host, order.not_after)
 }
 
 /// When something of a host is too late. Of a host that may know more than a restored store it is not before it had time to
@@ -101,6 +109,13 @@ impl Timers {
         if let Some(at) = moment(model, key) {
             self.by_key.insert(key.clone(), at);
             self.by_time.insert((at, key.clone()));
+        }
+    }
+
+    /// What it waits for may be later than when it was armed: its host is known to be ahead since.
+    pub(super) fn put_off(&mut self, model: &Model, key: &RowKey, now: At) {
+        if moment(model, key).is_some_and(|at| at > now) {
+            self.arm(model, key);
         }
     }
 

@@ -4,21 +4,24 @@
 //! for on the way, for that was done at the time. Only what it asks for at the end is done now. A run that is not known at all
 //! is *adopted*: the order that the host accepted says what it is, and what a person signed to start it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fettle_proto::signed::words::from_ms;
 use fettle_proto::signed::{Signed, Start, Started, Tag, Until, digest};
 use fettle_proto::v1;
-use fettle_runbooks::id::{Host, RunId};
+use fettle_runbooks::id::{Digest, Host, RunId};
 use fettle_runbooks::run::{Event, HostRun, State, Wait};
+use fettle_runbooks::segment::{How, Outcome};
 use prost::Message as _;
 
 use super::agents::SEGMENT_HIGHEST;
 use super::desk::{Desk, Effect};
+use super::lately::Over;
 use super::moves::look;
 use super::notices::Told as Notice;
 use crate::model::Change;
-use crate::model::row::{Blob, Earlier, GateState, OrderRow, Origin, RunRow};
+use crate::model::row::{Ahead, Blob, Earlier, GateState, HostRunRow, OrderRow, Origin, RunRow};
 use crate::outcome::{About, hear};
 use crate::policy::Mode;
 use crate::run::{Beginning, begin};
@@ -36,7 +39,7 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 /// What a host tells of a run, and what is known of it here.
 struct Told<'a> {
     /// The run, if it is over here.
-    over: Option<&'a RunRow>,
+    over: Option<&'a Over>,
     /// No step of it starts on the host any more.
     cancelled: bool,
 }
@@ -44,6 +47,19 @@ struct Told<'a> {
 /// What a report says of a pause.
 fn pause_of(report: &v1::Report) -> Option<v1::Paused> {
     if let Some(v1::report::What::Paused(paused)) = &report.what { Some(*paused) } else { None }
+}
+
+/// Whether a report says that the run was cancelled.
+fn cancels(report: &v1::Report) -> bool {
+    matches!(report.what, Some(v1::report::What::Cancelled(_)))
+}
+
+/// What people asked for, if a segment ended because they did.
+fn stopped(event: &Event) -> Option<Event> {
+    let Event::SegmentEnded { outcome: Outcome { how: How::Stopped { reason }, .. }, .. } = event else {
+        return None;
+    };
+    Some(Event::CancelAsked { reason: reason.clone() })
 }
 
 /// Whether a host may have a part in a run that is known here without it: only if the same bytes that started it name the host.
@@ -54,6 +70,7 @@ fn joins(known: &RunRow, told: &RunRow, host: &Host, content: &v1::OrderContent)
     let names =
         |start: &v1::Signed| Start::decode(&start.bytes).is_ok_and(|start| start.hosts.contains(host));
     match &content.start {
+        _ if known.hosts.contains(host) && known.start == told.start => Ok(()),
         Some(start) if known.start == told.start && names(start) => Ok(()),
         Some(_) | None => {
             Err("the run is another host's, and what started it does not name this one".to_owned())
@@ -63,7 +80,7 @@ fn joins(known: &RunRow, told: &RunRow, host: &Host, content: &v1::OrderContent)
 
 impl Desk<'_> {
     /// Takes up everything a host knows of one of its runs.
-    pub(super) fn told_again(&mut self, run: RunId, host: &Host, told: v1::ToldAgain, over: Option<&RunRow>) {
+    pub(super) fn told_again(&mut self, run: RunId, host: &Host, told: v1::ToldAgain, over: Option<&Over>) {
         let Ok(content) = v1::OrderContent::decode(&told.order[..]) else {
             return tracing::warn!(%host, %run, "A host told again of a run with an order that cannot be read.");
         };
@@ -73,10 +90,9 @@ impl Desk<'_> {
         {
             return tracing::warn!(%host, %run, "A host told again of a run with the order of another.");
         }
-        let cancels = |report: &v1::Report| matches!(report.what, Some(v1::report::What::Cancelled(_)));
         let cancelled = told.reports.iter().any(cancels);
         let known = self.model.host_runs.get(&(run, host.clone()));
-        if known.is_none_or(|row| row.told == Some(false))
+        if known.is_none_or(|row| row.told == Some(false) || self.ended_unheard(row, content.segment))
             && let Err(why) = self.adopt(run, host, &content, &Told { over, cancelled })
         {
             return tracing::warn!(%host, %run, why, "A run that only its host knows is not taken in.");
@@ -89,10 +105,16 @@ impl Desk<'_> {
         let pause = told.reports.iter().filter_map(pause_of).next_back();
         let (pause, resumption) = (pause.filter(|pause| pause.on), pause.filter(|pause| !pause.on));
         self.hear_pause(run, host, pause);
+        if pause.is_none() && resumption.is_none() && self.machine(run, host).is_some_and(|it| it.pause.on) {
+            self.host_event(run, host, Event::PauseTold { on: false, count: 0 });
+        }
         let Some(before) = self.machine(run, host).filter(|machine| machine.ended().is_none()) else {
             return;
         };
-        let Some(machine) = self.hear_again(run, host, &before, told.reports) else { return };
+        let newest = (content.segment, digest(Tag::Order, &told.order));
+        let Some(machine) = self.hear_again(run, host, &before, newest, told.looks, told.reports) else {
+            return;
+        };
         let (moved, ended) = (machine != before, machine.ended().is_some());
         // An order that the host has not taken on yet is still what a run waits for that has not moved.
         if moved {
@@ -108,6 +130,20 @@ impl Desk<'_> {
             self.cancel_elsewhere(run, host);
         }
         self.hear_pause(run, host, resumption);
+    }
+
+    /// Whether a host run ended here after this controller was restored, and before its host could tell that it had gone on.
+    fn ended_unheard(&self, row: &HostRunRow, segment: u32) -> bool {
+        let ahead = self.model.agents.get(&row.host).and_then(|agent| agent.ahead);
+        let since = |ahead: Ahead| row.ended_at >= Some(ahead.since());
+        row.machine.ended().is_some() && segment > row.machine.segment && ahead.is_some_and(since)
+    }
+
+    /// The step before which people were asked last.
+    fn gate_before(&self, run: RunId, host: &Host) -> Option<String> {
+        let gate = self.model.host_runs.get(&(run, host.clone()))?.gate?;
+        let leaf = self.model.gates.get(&gate)?.leaves.iter().find(|leaf| leaf.host == *host)?;
+        Some(leaf.from.clone())
     }
 
     fn machine(&self, run: RunId, host: &Host) -> Option<HostRun> {
@@ -126,17 +162,33 @@ impl Desk<'_> {
         self.host_event(run, host, Event::PauseTold { on, count });
     }
 
-    /// Lets the machine hear the rest, and keeps what is to be kept.
+    /// Lets the machine hear the rest, and keeps what is to be kept. `newest`: the order that the host accepted last; `looks`: the
+    /// segments that only looked.
     fn hear_again(
         &mut self,
         run: RunId,
         host: &Host,
         before: &HostRun,
+        newest: (u32, Digest),
+        looks: Vec<u32>,
         reports: Vec<v1::Report>,
     ) -> Option<HostRun> {
         let runbook = self.model.runs.get(&run)?.runbook_digest;
+        let cancelled = reports.iter().any(cancels);
+        let looks: BTreeSet<u32> = looks.into_iter().filter(|look| *look <= SEGMENT_HIGHEST).collect();
         let mut machine = before.clone();
+        let (number, digest) = newest;
+        let ours = self.model.orders.get(&(run, host.clone(), number));
+        if number == machine.segment
+            && ours.is_some_and(|ours| ours.digest != digest && ours.accepted_at.is_none())
+        {
+            let from = self.gate_before(run, host).filter(|_| looks.contains(&number));
+            machine = machine.overtaken(from.as_deref());
+        }
         for report in reports {
+            if report.segment > machine.segment && looks.contains(&report.segment) {
+                machine = machine.looks(report.segment);
+            }
             if report.segment > SEGMENT_HIGHEST || report.what.is_none() || pause_of(&report).is_some() {
                 continue;
             }
@@ -147,10 +199,12 @@ impl Desk<'_> {
                     self.change(change);
                 }
             }
-            if let Some(event) = heard.event
-                && let Ok((next, _done_at_the_time)) = machine.apply(&event)
-            {
-                machine = next;
+            // People had asked for it before the host stopped.
+            let asked = heard.event.as_ref().filter(|_| cancelled).and_then(stopped);
+            for event in asked.into_iter().chain(heard.event) {
+                if let Ok((next, _done_at_the_time)) = machine.apply(&event) {
+                    machine = next;
+                }
             }
         }
         Some(machine)
@@ -239,13 +293,13 @@ impl Desk<'_> {
         told: &Told,
     ) -> Result<(), String> {
         let ahead = self.model.agents.get(host).and_then(|row| row.ahead);
-        if ahead.is_none_or(|ahead| ahead.runs == 0) {
+        let Some(ahead) = ahead.filter(|ahead| ahead.runs > 0) else {
             return Err("nothing says that this store has lost any".to_owned());
-        }
+        };
         let before = self.model.host_runs.get(&(run, host.clone())).cloned();
         if before.is_none() && !self.may_adopt(host) {
             // Said once of all that it tells: it may make up as many as it likes.
-            if ahead.is_some_and(|ahead| ahead.missed == 0) {
+            if ahead.missed == 0 {
                 self.change(Change::Missed { run, host: host.clone() });
             }
             self.effect(Effect::Missed);
@@ -292,7 +346,10 @@ impl Desk<'_> {
             of,
             now: self.now,
         });
-        let row = match self.model.runs.get(&run).or(told.over) {
+        if told.over.is_some_and(|over| over.told && over.run.ended_at < Some(ahead.since())) {
+            return Err("it was over before this controller was restored".to_owned());
+        }
+        let row = match self.model.runs.get(&run).or(told.over.map(|over| &over.run)) {
             None => row,
             Some(known) => {
                 joins(known, &row, host, content)?;
@@ -385,7 +442,7 @@ impl Desk<'_> {
         }
     }
 
-    fn may_know_more(&self, host: &Host) -> bool {
+    pub(super) fn may_know_more(&self, host: &Host) -> bool {
         let ahead = self.model.agents.get(host).and_then(|row| row.ahead);
         ahead.is_some_and(|ahead| self.now < ahead.until.plus(REMEMBERED))
     }

@@ -547,6 +547,11 @@ impl Ahead {
     pub fn from(now: At) -> Ahead {
         Ahead { until: now.plus(Ahead::TIME), runs: Ahead::RUNS, missed: 0 }
     }
+
+    /// When it was found to be.
+    pub fn since(&self) -> At {
+        self.until.minus(Ahead::TIME)
+    }
 }
 
 /// How remediations of one runbook on one host went lately: what the breaker goes by, and what people were told.

@@ -21,6 +21,48 @@ impl HostRun {
         }
     }
 
+    /// The host carries out another order than ours under the number of our last, which it will never carry out: it knew more than
+    /// we do. `looked_at`: that order only looked whether the symptom is gone, at the gate before this step.
+    #[must_use]
+    pub fn overtaken(&self, looked_at: Option<&str>) -> HostRun {
+        let mut next = self.clone();
+        match (looked_at, &self.state) {
+            // A diagnosis is one, whoever orders it; what ends anyway, or is being stopped, does so.
+            _ if self.segment < 2 => {}
+            (_, State::Cancelling { .. } | State::Ended(_))
+            | (Some(_), State::Verifying { otherwise: Some(_) }) => {}
+            (Some(from), _) => {
+                let checking = Some(Checking::Undecided);
+                next.state = State::Waiting(Wait::Gate { from: from.to_owned(), checking });
+            }
+            // What there is to do at a gate was done when the host was ordered this.
+            (None, _) => drop(next.catch_up(self.segment)),
+        }
+        next
+    }
+
+    /// The host has gone on to a segment that only looks whether the symptom is gone, while people were asked.
+    #[must_use]
+    pub fn looks(&self, segment: u32) -> HostRun {
+        let mut next = self.clone();
+        match &mut next.state {
+            State::Waiting(Wait::Gate { checking, .. }) => {
+                (*checking, next.segment) = (Some(Checking::Undecided), segment);
+            }
+            State::Verifying { otherwise: Some(_) } => next.segment = segment,
+            State::Created
+            | State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Waiting(Wait::Wave { .. } | Wait::Window { .. } | Wait::Resolve { .. })
+            | State::Verifying { otherwise: None }
+            | State::Undoing
+            | State::Cancelling { .. }
+            | State::Ended(_) => {}
+        }
+        next
+    }
+
     fn take(&mut self, event: &Event) -> Answer {
         match event {
             Event::Started => self.started(),

@@ -290,7 +290,7 @@ impl Disk {
             content.settle(chance);
             content.now = content.durable.clone();
         }
-        (self.full, self.bad_syncs) = (false, 0);
+        self.bad_syncs = 0;
     }
 
     /// What programs see now, as if all of it were durable.

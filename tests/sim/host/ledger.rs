@@ -21,6 +21,8 @@ pub(crate) struct Entry {
     pub(crate) machine: String,
     /// Which boot of that machine, from 1.
     pub(crate) boot: u32,
+    /// What the kernel calls that boot.
+    pub(crate) boot_id: String,
     /// The run.
     pub(crate) run: RunId,
     /// The step.

@@ -289,6 +289,7 @@ impl Machine {
             host: self.make.host.clone(),
             machine: self.make.machine.clone(),
             boot: self.boot,
+            boot_id: self.boot_id.clone(),
             run: process.key.run,
             path: process.key.path.clone(),
             attempt: process.key.attempt,

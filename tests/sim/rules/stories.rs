@@ -125,6 +125,34 @@ pub(super) const STORIES: &[Story] = &[
         told.vacuum(2);
     }),
     ("a_step_behind_a_gate_that_nobody_approved_is_seen", Some("gate"), |told| told.purge(1)),
+    ("an_approved_step_that_begins_after_a_reboot_is_seen", Some("gate"), |told| {
+        told.approved();
+        told.boot = "the next boot";
+        told.purge(1);
+    }),
+    ("a_step_that_people_signed_for_after_a_reboot_may_start_again", None, |told| {
+        told.approved();
+        told.purge(1);
+        told.boot = "the next boot";
+        told.asked(Some(in_boot("the next boot", 1)));
+        told.purge(2);
+    }),
+    ("a_step_that_begins_after_its_run_has_ended_is_seen", Some("ended"), |told| {
+        told.approved();
+        told.ended(Ending::Cancelled);
+        told.purge(1);
+    }),
+    ("a_step_that_begins_in_the_moment_in_which_its_run_ends_breaks_no_rule", None, |told| {
+        told.approved();
+        told.checker.at(Duration::from_secs(10));
+        told.ended(Ending::Cancelled);
+        told.purge(1);
+    }),
+    ("an_attempt_that_begins_although_it_is_known_how_it_ended_is_seen", Some("ended"), |told| {
+        told.approved();
+        told.step_ended("remediate/purge", "failed");
+        told.purge(1);
+    }),
     ("a_step_without_risk_behind_a_gate_that_nobody_approved_is_seen", Some("gate"), |told| {
         told.plans(later(), planned(TEND, later()));
         told.happened_in(later(), "probed", 1, &["sim", "lower=/var:30"], What::Begun);

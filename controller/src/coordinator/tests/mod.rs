@@ -1,6 +1,7 @@
 //! The whole controller but its sockets: an alert comes in, a scripted host answers, people decide with real keys.
 
 mod again;
+mod ahead;
 mod bench;
 mod follow;
 mod hostile;

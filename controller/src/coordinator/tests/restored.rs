@@ -19,25 +19,29 @@ use crate::store;
 use crate::world::World;
 
 /// A host that has seen a later epoch than the controller: so the controller has lost something.
-struct Teller {
+pub(super) struct Teller {
     host: Host,
-    epoch: u64,
+    pub(super) epoch: u64,
     seq: u64,
     acked: u64,
     inbox: mpsc::Receiver<Box<v1::ToAgent>>,
 }
 
 impl Teller {
-    async fn comes(bench: &Bench, name: &str, epoch_seen: u64) -> Teller {
+    pub(super) async fn comes(bench: &Bench, name: &str, epoch_seen: u64) -> Teller {
+        Teller::with_journal(bench, name, epoch_seen, "j").await
+    }
+
+    pub(super) async fn with_journal(bench: &Bench, name: &str, epoch_seen: u64, journal: &str) -> Teller {
         let host: Host = name.parse().unwrap();
         let (sender, inbox) = mpsc::channel(64);
-        let hello = v1::Hello { protocol: 1, epoch_seen, journal: "j".into(), ..Default::default() };
+        let hello = v1::Hello { protocol: 1, epoch_seen, journal: journal.into(), ..Default::default() };
         let certificate = AgentCertificate { serial: "1".into(), not_after: At(i64::MAX) };
         let welcome = bench.handle.agent_connected(host.clone(), hello, certificate, sender).await.unwrap();
         Teller { host, epoch: welcome.epoch, seq: 100 * welcome.epoch, acked: welcome.acked, inbox }
     }
 
-    async fn says(&mut self, bench: &Bench, run: RunId, segment: u32, what: What) {
+    pub(super) async fn says(&mut self, bench: &Bench, run: RunId, segment: u32, what: What) {
         self.says_through(&bench.handle, run, segment, what).await;
     }
 
@@ -49,13 +53,35 @@ impl Teller {
         assert_eq!(upto, self.seq);
     }
 
-    async fn tells(&mut self, bench: &Bench, content: &v1::OrderContent, reports: Vec<v1::Report>) {
-        self.tells_through(&bench.handle, content, reports).await;
+    pub(super) async fn tells(
+        &mut self,
+        bench: &Bench,
+        content: &v1::OrderContent,
+        reports: Vec<v1::Report>,
+    ) {
+        self.tells_of_looks(bench, content, Vec::new(), reports).await;
     }
 
-    async fn tells_through(&mut self, handle: &Handle, content: &v1::OrderContent, reports: Vec<v1::Report>) {
+    /// … of segments of which these only looked at the symptom.
+    pub(super) async fn tells_of_looks(
+        &mut self,
+        bench: &Bench,
+        content: &v1::OrderContent,
+        looks: Vec<u32>,
+        reports: Vec<v1::Report>,
+    ) {
+        self.tells_through(&bench.handle, content, looks, reports).await;
+    }
+
+    async fn tells_through(
+        &mut self,
+        handle: &Handle,
+        content: &v1::OrderContent,
+        looks: Vec<u32>,
+        reports: Vec<v1::Report>,
+    ) {
         let order = v1::OrderContent { host: self.host.to_string(), ..content.clone() };
-        let told = v1::ToldAgain { order: order.encode_to_vec().into(), reports };
+        let told = v1::ToldAgain { order: order.encode_to_vec().into(), reports, looks };
         let run = content.run.parse().unwrap();
         self.says_through(handle, run, content.segment, What::ToldAgain(told)).await;
     }
@@ -75,11 +101,11 @@ impl Teller {
             meanwhile.await;
             slow.go_on.add_permits(1);
         };
-        tokio::join!(self.tells_through(&handle, content, reports), happens);
+        tokio::join!(self.tells_through(&handle, content, Vec::new(), reports), happens);
     }
 
     /// The next message that is an order or a cancel.
-    async fn hears(&mut self) -> v1::to_agent::What {
+    pub(super) async fn hears(&mut self) -> v1::to_agent::What {
         loop {
             let message = tokio::time::timeout(Duration::from_secs(10), self.inbox.recv()).await;
             let what = message.expect("a message comes").expect("the stream is open").what.unwrap();
@@ -127,7 +153,7 @@ impl World for Slow {
     }
 }
 
-fn report(segment: u32, what: What) -> v1::Report {
+pub(super) fn report(segment: u32, what: What) -> v1::Report {
     v1::Report { segment, at_ms: 1_000_000, what: Some(what), ..Default::default() }
 }
 
@@ -442,7 +468,7 @@ async fn what_a_host_tells_of_no_segment_that_can_be_is_left_out() {
     let far = v1::OrderContent { segment: u32::MAX, ..order(&bench, None) };
     one.tells(&bench, &far, begun()).await;
     for bytes in [Bytes::from_static(b"\xff"), other.encode_to_vec().into()] {
-        let told = v1::ToldAgain { order: bytes, reports: begun() };
+        let told = v1::ToldAgain { order: bytes, reports: begun(), ..Default::default() };
         one.says(&bench, run, 1, What::ToldAgain(told)).await;
     }
     until(&bench, run, &["web-1 diagnosing"]).await;
@@ -454,7 +480,7 @@ async fn what_a_host_tells_of_no_segment_that_can_be_is_left_out() {
 async fn retell(agent: &mut FakeAgent, order: &v1::OrderContent, bench: &Bench) {
     let reports = agent.reported.iter().map(|report| v1::Report { seq: 0, ..report.clone() }).collect();
     agent.connect(bench).await;
-    let told = v1::ToldAgain { order: order.encode_to_vec().into(), reports };
+    let told = v1::ToldAgain { order: order.encode_to_vec().into(), reports, ..Default::default() };
     agent.report(bench, order, What::ToldAgain(told)).await;
 }
 
@@ -491,12 +517,12 @@ async fn a_run_at_a_gate_and_paused_waits_paused_at_a_gate_of_each_restored_cont
     }
 }
 
-fn halt(run: RunId, on: bool) -> crate::coordinator::Halt {
+pub(super) fn halt(run: RunId, on: bool) -> crate::coordinator::Halt {
     crate::coordinator::Halt { run, host: None, on, reason: "look".into() }
 }
 
 /// A run that is paused with its plan, as in the backup, and the order that its host has.
-async fn planned_and_paused() -> (Bench, FakeAgent, v1::OrderContent) {
+pub(super) async fn planned_and_paused() -> (Bench, FakeAgent, v1::OrderContent) {
     let bench = Bench::new(Mode::Auto).await;
     let mut agent = FakeAgent::join(&bench).await;
     let run = bench.signal(Status::Firing).await.remove(0).run.unwrap();
@@ -515,7 +541,8 @@ async fn planned_and_paused() -> (Bench, FakeAgent, v1::OrderContent) {
 async fn a_run_that_was_resumed_after_the_backup_goes_on_when_its_host_says_so() {
     let (bench, mut agent, order) = planned_and_paused().await;
     let resumed = report(1, What::Paused(v1::Paused { on: false, count: 2 }));
-    let told = v1::ToldAgain { order: order.encode_to_vec().into(), reports: vec![resumed] };
+    let told =
+        v1::ToldAgain { order: order.encode_to_vec().into(), reports: vec![resumed], ..Default::default() };
     agent.report(&bench, &order, What::ToldAgain(told)).await;
     bench.until("remediating").await;
     assert_eq!(agent.order().await.segment, 2);
@@ -547,7 +574,8 @@ async fn a_pause_that_people_ask_for_after_a_restore_is_not_ended_by_one_before_
     agent.connect(&bench).await;
     // Before the restore people had resumed, paused and resumed it.
     let resumed = report(1, What::Paused(v1::Paused { on: false, count: 4 }));
-    let told = v1::ToldAgain { order: order.encode_to_vec().into(), reports: vec![resumed] };
+    let told =
+        v1::ToldAgain { order: order.encode_to_vec().into(), reports: vec![resumed], ..Default::default() };
     agent.report(&bench, &order, What::ToldAgain(told)).await;
     let pause = agent.hears_pause_after(4).await;
     assert_eq!((pause.on, pause.count), (true, 5));

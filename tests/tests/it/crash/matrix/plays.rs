@@ -220,6 +220,11 @@ impl<'a, 'c> Story<'a, 'c> {
                     approved.clone_from(&seen.gate);
                 }
             }
+            if seen.waiting_for == "resolve" {
+                let step = seen.steps.iter().rev().find(|step| step.path == seen.resolve);
+                let state = step.map(|step| step.state.as_str());
+                assert_eq!(state, Some("unknown"), "what nobody knows is shown as that: {}", shown(&seen));
+            }
             if seen.waiting_for == "resolve" && remains::of(&self.dir).is_empty() {
                 asked = Some(seen.resolve.clone());
                 let step = seen.resolve.trim_start_matches("remediate/");

@@ -1,0 +1,214 @@
+//! What a restored controller decides before a host has told it how far it had gone.
+
+use fettle_runbooks::id::RunId;
+use v1::report::What;
+
+use super::restored::{Teller, halt, planned_and_paused, report};
+use super::*;
+
+/// The order that the host has carried out since the backup: it is not ours, whatever ours says.
+async fn its_order(bench: &Bench, segment: u32, work: v1::order_content::Work) -> v1::OrderContent {
+    let run = bench.run().await;
+    let entry = &bench.handle.library().entries["host/disk-full"];
+    v1::OrderContent {
+        run: run.id,
+        segment,
+        runbook: entry.bytes.clone(),
+        certificates: entry.certificates.clone(),
+        inputs: run.inputs,
+        not_after_ms: 7,
+        work: Some(work),
+        ..Default::default()
+    }
+}
+
+fn remediates() -> v1::order_content::Work {
+    v1::order_content::Work::Remediate(v1::Remediate { from: "remediate/purge".into(), ..Default::default() })
+}
+
+fn looks() -> v1::order_content::Work {
+    v1::order_content::Work::Verify(v1::Verify::default())
+}
+
+fn ended(segment: u32, how: v1::segment_ended::How, verification: v1::Verification) -> v1::Report {
+    let mut ended = v1::SegmentEnded { how: Some(how), effects: true, ..Default::default() };
+    ended.set_verification(verification);
+    report(segment, What::SegmentEnded(ended))
+}
+
+/// It has taken on a segment in which nobody knows what became of its step.
+fn goes_on(segment: u32) -> Vec<v1::Report> {
+    let path = "remediate/purge".to_owned();
+    let began = v1::StepStarted { path: path.clone(), attempt: 1 };
+    let unknown = v1::SegmentUnknown { path, attempt: 1, reason: "power was lost".into() };
+    vec![
+        report(segment, What::Accepted(v1::Accepted {})),
+        report(segment, What::StepStarted(began)),
+        ended(segment, v1::segment_ended::How::Unknown(unknown), NOT_RUN),
+    ]
+}
+
+fn failed_look(segment: u32) -> Vec<v1::Report> {
+    let done = v1::segment_ended::How::Done(v1::SegmentDone {});
+    vec![report(segment, What::Accepted(v1::Accepted {})), ended(segment, done, v1::Verification::Failed)]
+}
+
+/// A run that waits at a gate, as in the backup, and a host that has seen more than that.
+async fn restored_at_the_gate() -> (Bench, Teller) {
+    let (bench, mut agent) = at_the_gate().await;
+    agent.leave(&bench).await;
+    let teller = Teller::comes(&bench, "web-1", 99).await;
+    (bench, teller)
+}
+
+#[tokio::test]
+async fn a_run_that_expired_while_its_host_was_away_stands_where_the_host_stands() {
+    let bench = Bench::new(Mode::Approve).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    bench.signal(Status::Firing).await;
+    diagnose(&bench, &mut agent).await;
+    let order = agent.order().await;
+    agent.accept(&bench, &order).await;
+    agent.end(&bench, &order, gate_reached(), NOT_RUN, false).await;
+    bench.until("waiting gate").await;
+    agent.leave(&bench).await;
+    let host = Teller::comes(&bench, "web-1", 99).await;
+    bench.pass(30 * MINUTE);
+    bench.until("ended expired").await;
+    assert_ne!(bench.run().await.ended_at, 0);
+    let content = its_order(&bench, 3, remediates()).await;
+    let mut host = Teller::comes(&bench, "web-1", host.epoch).await;
+    host.tells(&bench, &content, goes_on(3)).await;
+    bench.until("waiting resolve").await;
+    assert_eq!(bench.run().await.ended_at, 0, "a person must look");
+    // It tells no more than is known.
+    host.tells(&bench, &content, goes_on(3)).await;
+    bench.until("waiting resolve").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn what_nobody_knows_of_a_step_is_asked_though_people_have_denied_it_since() {
+    let (bench, mut host) = restored_at_the_gate().await;
+    bench.decide("ben", Decision::Deny).await.unwrap();
+    let v1::to_agent::What::Order(ours) = host.hears().await else { panic!("an order") };
+    let ours = <v1::OrderContent as prost::Message>::decode(ours.content).unwrap();
+    assert_eq!(ours.segment, 3, "it is to look at the symptom");
+    // The host has another of that number, and says so before it tells, or after it.
+    let refused = v1::Refused { code: "segment-conflict".into(), message: "another".into() };
+    let run: RunId = ours.run.parse().unwrap();
+    host.says(&bench, run, 3, What::Refused(refused)).await;
+    let content = its_order(&bench, 3, remediates()).await;
+    host.tells(&bench, &content, goes_on(3)).await;
+    bench.until("waiting resolve").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_look_that_failed_while_people_were_asked_leaves_the_gate_open() {
+    let (bench, mut host) = restored_at_the_gate().await;
+    let content = its_order(&bench, 3, looks()).await;
+    host.tells_of_looks(&bench, &content, vec![3], failed_look(3)).await;
+    bench.until("waiting gate").await;
+    assert_eq!(bench.gate().await.state, "open");
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    bench.until("remediating").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn what_follows_a_look_is_heard() {
+    let (bench, mut host) = restored_at_the_gate().await;
+    let content = its_order(&bench, 4, remediates()).await;
+    host.tells_of_looks(&bench, &content, vec![3], [failed_look(3), goes_on(4)].concat()).await;
+    bench.until("waiting resolve").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_look_under_the_number_of_what_people_approved_since_asks_them_again() {
+    let (bench, mut host) = restored_at_the_gate().await;
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    bench.until("remediating").await;
+    let content = its_order(&bench, 3, looks()).await;
+    host.tells_of_looks(&bench, &content, vec![3], failed_look(3)).await;
+    bench.until("waiting gate").await;
+    assert_eq!(bench.gate().await.state, "open");
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_run_that_was_cancelled_while_it_verified_is_cancelled_as_its_host_tells_it() {
+    let (bench, mut host) = restored_at_the_gate().await;
+    let content = its_order(&bench, 3, remediates()).await;
+    let path = "remediate/purge".to_owned();
+    let began = v1::StepStarted { path: path.clone(), attempt: 1 };
+    let succeeded = v1::StepEnded { path, attempt: 1, outcome: "succeeded".into(), ..Default::default() };
+    let reason = "cancelled by ana: enough".to_owned();
+    let reports = vec![
+        report(3, What::Accepted(v1::Accepted {})),
+        report(3, What::StepStarted(began)),
+        report(3, What::StepEnded(succeeded)),
+        ended(3, v1::segment_ended::How::Stopped(v1::SegmentStopped { reason: reason.clone() }), NOT_RUN),
+        report(3, What::Cancelled(v1::Cancelled::default())),
+    ];
+    host.tells(&bench, &content, reports).await;
+    bench.until("ended cancelled").await;
+    assert_eq!(bench.run().await.hosts[0].reason, reason);
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn an_approved_plan_is_not_given_up_before_its_host_could_tell() {
+    let (bench, mut agent) = at_the_gate().await;
+    let run: RunId = bench.run().await.id.parse().unwrap();
+    bench.handle.halt(bench.session("ben"), halt(run, true)).await.unwrap();
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    agent.leave(&bench).await;
+    bench.pass(MINUTE);
+    let _host = Teller::comes(&bench, "web-1", 99).await;
+    // Ten minutes from when it was found to know more.
+    bench.pass(9 * MINUTE);
+    bench.until("waiting gate").await;
+    bench.pass(2 * MINUTE);
+    bench.until("verifying").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_run_that_was_resumed_after_the_backup_is_not_paused_anew_when_its_host_comes() {
+    let (bench, mut agent, content) = planned_and_paused().await;
+    agent.leave(&bench).await;
+    let mut host = Teller::comes(&bench, "web-1", 99).await;
+    let resumed = report(1, What::Paused(v1::Paused { on: false, count: 2 }));
+    host.tells(&bench, &content, vec![resumed]).await;
+    bench.until("remediating").await;
+    assert!(bench.run().await.hosts[0].pause.is_none());
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_host_that_tells_of_no_pause_is_told_of_it_again() {
+    let (bench, mut agent, content) = planned_and_paused().await;
+    agent.leave(&bench).await;
+    let mut host = Teller::comes(&bench, "web-1", 99).await;
+    host.tells(&bench, &content, Vec::new()).await;
+    let pause = bench.run().await.hosts[0].pause.clone().unwrap();
+    assert_eq!((pause.on, pause.confirmed), (true, false));
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_host_with_ever_new_journals_is_remembered_by_a_few_of_them() {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut epoch = 0;
+    for number in 0..40 {
+        let mut host = Teller::with_journal(&bench, "web-1", epoch, &format!("journal-{number}")).await;
+        epoch = host.epoch;
+        let run = RunId::new(bench.clock.uuid());
+        host.says(&bench, run, 1, What::Accepted(v1::Accepted {})).await;
+    }
+    let kept = bench.handle.store.load(At(0)).unwrap().agents[&host()].acked.len();
+    assert!((1..=16).contains(&kept), "{kept}");
+    bench.check().await;
+}
