@@ -9,6 +9,7 @@ use fettle_runbooks::run::{Ending, Final, HostRun, Pause, State, Unclear, Until}
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::schema::VERSION;
 use super::{OpenError, Record, Sqlite, Store, Transaction, check_fold};
 use crate::incident::{Confidence, Readings};
 use crate::model::row::{
@@ -420,13 +421,31 @@ fn a_store_of_the_version_before_is_taken_over_and_one_of_a_later_version_refuse
     );
 }
 
-/// A whole story as the version before wrote it: an alert, a plan, a gate, an approval, a remediation that helped. Keep one of each
-/// version: `sqlite3 controller.db .dump`, with the `user_version`.
+/// A whole story as a version wrote it: an alert, a plan, a gate, an approval, a remediation that helped. Made with
+/// `sqlite3 controller.db .dump` of a demo's store, and the `user_version`. Whoever counts the version up keeps one of the new one.
+const WRITTEN: &[(u32, &str)] = &[
+    (3, include_str!("version-3.golden.sql")),
+    (7, include_str!("version-7.golden.sql")),
+    (8, include_str!("version-8.golden.sql")),
+];
+
 #[test]
-fn what_the_version_before_wrote_opens_and_goes_on() {
+fn what_an_earlier_version_wrote_opens_and_goes_on() {
+    for (version, dump) in WRITTEN {
+        assert!(dump.starts_with(&format!("PRAGMA user_version = {version};")), "version {version}");
+        opens_and_goes_on(dump);
+    }
+    for version in [VERSION - 1, VERSION] {
+        assert!(
+            WRITTEN.iter().any(|(written, _)| *written == version),
+            "nothing is kept that {version} wrote"
+        );
+    }
+}
+
+fn opens_and_goes_on(dump: &str) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("controller.db");
-    let dump = include_str!("version-3.golden.sql");
     rusqlite::Connection::open(&file).and_then(|it| it.execute_batch(dump)).expect("it is SQL");
     let store = Sqlite::open(directory.path()).expect("it opens");
     assert_eq!(check_fold(&store).unwrap(), [], "its history still gives its tables");
