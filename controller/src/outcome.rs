@@ -69,7 +69,7 @@ pub fn hear(about: About<'_>, report: v1::Report) -> Heard {
         return noted("the host reported a step whose path is none".to_owned());
     }
     match what {
-        v1::report::What::Accepted(v1::Accepted {}) => heard(
+        v1::report::What::Accepted(_) => heard(
             vec![Change::OrderAccepted { run, host: host.clone(), segment }],
             Some(Event::Accepted { segment }),
         ),
@@ -211,4 +211,41 @@ fn outcome(ended: v1::SegmentEnded) -> Option<Outcome> {
         }
     };
     Some(Outcome { how, verification, effects: ended.effects, undoing })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(what: v1::report::What) -> Heard {
+        let host = "web-1".parse().unwrap();
+        let about =
+            About { run: RunId::new(uuid::Uuid::from_u128(7)), host: &host, runbook: Digest([0; 32]) };
+        hear(about, v1::Report { segment: 2, what: Some(what), ..v1::Report::default() })
+    }
+
+    fn ends(how: v1::segment_ended::How) -> Heard {
+        heard(v1::report::What::SegmentEnded(v1::SegmentEnded { how: Some(how), ..Default::default() }))
+    }
+
+    #[test]
+    fn what_a_host_says_of_a_segment_is_cut_to_what_a_machine_may_hold() {
+        let long = "é".repeat(1024 * 1024);
+        let unknown = v1::SegmentUnknown { path: long.clone(), attempt: 1, reason: String::new() };
+        let unknown = ends(v1::segment_ended::How::Unknown(unknown));
+        assert!(unknown.event.is_none() && !unknown.closes, "a path of two megabytes is none");
+        let interrupted = heard(v1::report::What::Cancelled(v1::Cancelled { interrupted: long.clone() }));
+        assert!(interrupted.event.is_none());
+
+        let stopped = ends(v1::segment_ended::How::Stopped(v1::SegmentStopped { reason: long.clone() }));
+        let Some(Event::SegmentEnded { outcome: Outcome { how: How::Stopped { reason }, .. }, .. }) =
+            stopped.event
+        else {
+            panic!("{stopped:?}")
+        };
+        assert!((1..=LONGEST_REASON).contains(&reason.len()));
+        let refused = heard(v1::report::What::Refused(v1::Refused { code: long.clone(), message: long }));
+        let Some(Event::Refused { code, message, .. }) = refused.event else { panic!("{refused:?}") };
+        assert!(code.len() <= LONGEST_CODE && message.len() <= LONGEST_REASON);
+    }
 }

@@ -107,7 +107,7 @@ impl prost::Message for ToldAgain {
             }
             LOOKS => {
                 uint32::merge_repeated(wire_type, &mut self.looks, buf, context)?;
-                if self.looks.len() > MOST_TOLD { Err(too_many()) } else { Ok(()) }
+                if self.looks.len() > MOST_TOLD { Err(too_many_looks()) } else { Ok(()) }
             }
             _ => skip_field(wire_type, tag, buf, context),
         }
@@ -152,6 +152,11 @@ fn too_many() -> DecodeError {
     DecodeError::new("more reports than a message may have")
 }
 
+#[expect(deprecated, reason = "there is no other way to say why")]
+fn too_many_looks() -> DecodeError {
+    DecodeError::new("more segments than a run may have")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +199,7 @@ mod tests {
         assert_eq!(ToldAgain::decode(told.encode_to_vec().as_slice()), Ok(told));
         let many = ToldAgain { looks: vec![1; MOST_TOLD + 1], ..ToldAgain::default() };
         let refused = ToldAgain::decode(many.encode_to_vec().as_slice()).expect_err("too many");
-        assert!(refused.to_string().contains("more reports"), "{refused}");
+        assert!(refused.to_string().contains("more segments"), "{refused}");
         let empty = Report { what: Some(What::ToldAgain(ToldAgain::default())), ..Report::default() };
         assert_eq!(empty.encode_to_vec(), [0x6a, 0]);
     }

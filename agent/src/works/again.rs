@@ -117,7 +117,7 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
         match record {
             Record::Accepted { segment, content, .. } => {
                 (newest, told.order) = (*segment, content.clone().into());
-                told.reports.push(say(*segment, What::Accepted(v1::Accepted {})));
+                told.reports.push(say(*segment, What::Accepted(v1::Accepted::default())));
             }
             Record::Planned { plan, .. } => {
                 let planned = v1::Planned { plan: plan.clone().into(), impossible: Default::default() };
@@ -266,7 +266,7 @@ mod tests {
 
     fn segment(number: u32, steps: Vec<v1::Report>) -> Vec<v1::Report> {
         let ended = v1::SegmentEnded::default();
-        let accepted = report(number, What::Accepted(v1::Accepted {}));
+        let accepted = report(number, What::Accepted(v1::Accepted::default()));
         [vec![accepted], steps, vec![report(number, What::SegmentEnded(ended))]].concat()
     }
 
@@ -289,7 +289,10 @@ mod tests {
         let steps: Vec<v1::Report> = (1..=9000).flat_map(|attempt| step(attempt, 0)).collect();
         let last = steps[steps.len() - 1].clone();
         let long = fits(segment(1, steps));
-        assert_eq!(long.reports.first().map(|it| &it.what), Some(&Some(What::Accepted(v1::Accepted {}))));
+        assert_eq!(
+            long.reports.first().map(|it| &it.what),
+            Some(&Some(What::Accepted(v1::Accepted::default())))
+        );
         assert_eq!(long.reports[long.reports.len() - 2], last, "the latest are told");
 
         let many = fits((1..=9000).flat_map(|number| segment(number, Vec::new())).collect());

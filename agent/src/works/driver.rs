@@ -412,10 +412,10 @@ impl Driver {
         }
         here.segments.insert(segment, SegmentHere::of(order.digest, &order.content));
         here.active = Some(active);
+        let taken_on = here.accepted(segment);
         tracing::info!(%run, segment, granted = nonce_consumed.is_some(), "Order accepted.");
-        let report = self.report(run, segment, now_ms, v1::report::What::Accepted(v1::Accepted {}));
-        let records = closed.into_iter().chain([accepted, report]).collect();
-        self.begin(run, segment, records);
+        let report = self.report(run, segment, now_ms, v1::report::What::Accepted(taken_on));
+        self.begin(run, segment, closed.into_iter().chain([accepted, report]).collect());
         Ok(())
     }
 
@@ -455,7 +455,7 @@ impl Driver {
         if self.spool.owes(run, segment) {
             return self.pump(); // It will hear.
         }
-        let mut whats = vec![v1::report::What::Accepted(v1::Accepted {})];
+        let mut whats = vec![v1::report::What::Accepted(here.accepted(segment))];
         if segment == 1
             && let Some(plan) = &here.plan
         {

@@ -86,6 +86,13 @@ impl SegmentHere {
 }
 
 impl RunHere {
+    /// What the controller is told first of a segment.
+    pub(super) fn accepted(&self, segment: u32) -> v1::Accepted {
+        let known = self.segments.get(&segment);
+        let told = |it: &SegmentHere| v1::Accepted { digest: it.digest.0.to_vec().into(), looks: it.looks };
+        known.map(told).unwrap_or_default()
+    }
+
     /// The last segment that remediated; what was only looked at since changes nothing.
     fn last_remediation(&self) -> Option<&SegmentHere> {
         self.segments.values().rev().find(|segment| segment.remediates)

@@ -182,7 +182,7 @@ impl Desk<'_> {
         let lost = hello.epoch_seen > known.map_or(0, |row| row.epoch);
         let ahead = ahead.or_else(|| lost.then(|| Ahead::from(self.now)));
         // It is about to tell all that it knows, of pauses too.
-        let tells = ahead.is_some() && upto == 0;
+        let tells = ahead.is_some() && upto == 0 && known.is_some_and(|row| row.journal == hello.journal);
         let row = AgentRow {
             host: host.clone(),
             labels,
@@ -310,7 +310,11 @@ impl Desk<'_> {
                 format!("ignored: segment {} was asked for again, and the host has it", report.segment);
             return self.change(Change::Noted { run, host: host.clone(), text });
         }
-        let about = About { run, host, runbook: row.runbook_digest };
+        let runbook = row.runbook_digest;
+        if self.has_taken_on_another(run, host, &report) {
+            return;
+        }
+        let about = About { run, host, runbook };
         let segment = report.segment;
         let at = At(report.at_ms);
         let ended = matches!(report.what, Some(v1::report::What::SegmentEnded(_)));

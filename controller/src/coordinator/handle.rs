@@ -267,7 +267,8 @@ pub(crate) enum Command {
 
 /// Whether a host has carried out more of a run than is known of it.
 fn went_on(known: &HostRunRow, told: &v1::ToldAgain) -> bool {
-    v1::OrderContent::decode(&told.order[..]).is_ok_and(|order| order.segment > known.machine.segment)
+    let further = |order: v1::OrderContent| order.segment > known.machine.segment;
+    known.told.is_none() && v1::OrderContent::decode(&told.order[..]).is_ok_and(further)
 }
 
 impl Handle {
@@ -476,7 +477,8 @@ impl Handle {
                     report.what = None;
                 } else {
                     let told = own.is_some_and(|row| row.told != Some(false));
-                    asked.over.insert(run, Over { run: known.run, told });
+                    let ended_at = own.and_then(|row| row.ended_at);
+                    asked.over.insert(run, Over { run: known.run, told, ended_at });
                 }
             }
         }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use fettle_runbooks::id::RunId;
 
 use crate::model::row::RunRow;
+use crate::world::At;
 
 /// So many are remembered, some 100 KiB: far more than end while one story waits for its turn.
 const MOST: usize = 4096;
@@ -29,6 +30,8 @@ pub(crate) struct Over {
     pub(super) run: RunRow,
     /// The host had told its part; it has gone on since, or the store has lost that.
     pub(super) told: bool,
+    /// When its part ended.
+    pub(super) ended_at: Option<At>,
 }
 
 /// The runs that ended lately, oldest first.

@@ -25,6 +25,7 @@ use crate::model::row::{Ahead, Blob, Earlier, GateState, HostRunRow, OrderRow, O
 use crate::outcome::{About, hear};
 use crate::policy::Mode;
 use crate::run::{Beginning, begin};
+use crate::store::restore::GAP;
 use crate::world::At;
 
 /// People are told of runs that were adopted, and not again before this.
@@ -38,7 +39,7 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a host tells of a run, and what is known of it here.
 struct Told<'a> {
-    /// The run, if it is over here.
+    /// The run, if it is over here, and the host has more to tell.
     over: Option<&'a Over>,
     /// No step of it starts on the host any more.
     cancelled: bool,
@@ -132,11 +133,44 @@ impl Desk<'_> {
         self.hear_pause(run, host, resumption);
     }
 
-    /// Whether a host run ended here after this controller was restored, and before its host could tell that it had gone on.
+    /// A host has taken on another order under the number of one that we have sent since this controller was restored: that is
+    /// what it carries out. Whether it has.
+    pub(super) fn has_taken_on_another(&mut self, run: RunId, host: &Host, report: &v1::Report) -> bool {
+        let Some(v1::report::What::Accepted(accepted)) = &report.what else { return false };
+        let ours = self.model.orders.get(&(run, host.clone(), report.segment));
+        let is_ours =
+            ours.is_none_or(|ours| ours.accepted_at.is_some() || ours.digest.0[..] == accepted.digest[..]);
+        if accepted.digest.is_empty() || is_ours || !self.may_know_more(host) {
+            return false;
+        }
+        let Some(machine) = self.machine(run, host).filter(|machine| machine.segment == report.segment)
+        else {
+            return false;
+        };
+        let gate = self.gate_before(run, host);
+        let next = machine.overtaken(accepted.looks, gate.as_deref());
+        self.change(Change::OrderClosed { run, host: host.clone(), segment: report.segment });
+        if next != machine {
+            self.go_on(run, host, next);
+        }
+        true
+    }
+
+    /// Whether a host run ended here after this controller was restored, and before its host could tell that it had gone on. Once:
+    /// what is taken in again is known to have been told.
     fn ended_unheard(&self, row: &HostRunRow, segment: u32) -> bool {
-        let ahead = self.model.agents.get(&row.host).and_then(|agent| agent.ahead);
-        let since = |ahead: Ahead| row.ended_at >= Some(ahead.since());
-        row.machine.ended().is_some() && segment > row.machine.segment && ahead.is_some_and(since)
+        let ended = row.machine.ended().is_some() && row.told.is_none() && segment > row.machine.segment;
+        ended && self.ended_since_restore(&row.host, row.ended_at)
+    }
+
+    /// Whether something of a host ended when this controller had been restored, and the host could still know more. A store that
+    /// was restored has a gap in its numbers; that no host can make up.
+    fn ended_since_restore(&self, host: &Host, ended_at: Option<At>) -> bool {
+        let ahead = self.model.agents.get(host).and_then(|agent| agent.ahead);
+        let within = |ahead: Ahead| {
+            ended_at.is_some_and(|at| at >= ahead.since() && at < ahead.until.plus(REMEMBERED))
+        };
+        self.model.last_event > GAP && ahead.is_some_and(within)
     }
 
     /// The step before which people were asked last.
@@ -179,11 +213,9 @@ impl Desk<'_> {
         let mut machine = before.clone();
         let (number, digest) = newest;
         let ours = self.model.orders.get(&(run, host.clone(), number));
-        if number == machine.segment
-            && ours.is_some_and(|ours| ours.digest != digest && ours.accepted_at.is_none())
-        {
-            let from = self.gate_before(run, host).filter(|_| looks.contains(&number));
-            machine = machine.overtaken(from.as_deref());
+        if number == machine.segment && ours.is_some_and(|ours| ours.digest != digest) {
+            let gate = self.gate_before(run, host);
+            machine = machine.overtaken(looks.contains(&number), gate.as_deref());
         }
         for report in reports {
             if report.segment > machine.segment && looks.contains(&report.segment) {
@@ -284,7 +316,7 @@ impl Desk<'_> {
         })));
     }
 
-    /// Takes in a run that only its host knows, as its order says. `over`: it is known, and ended here without this host's part.
+    /// Takes in a run that only its host knows, as its order says; or one that is known, and ended here before this host could tell its part.
     fn adopt(
         &mut self,
         run: RunId,
@@ -346,9 +378,10 @@ impl Desk<'_> {
             of,
             now: self.now,
         });
-        if told.over.is_some_and(|over| over.told && over.run.ended_at < Some(ahead.since())) {
+        if told.over.is_some_and(|over| over.told && !self.ended_since_restore(host, over.ended_at)) {
             return Err("it was over before this controller was restored".to_owned());
         }
+        let known_here = told.over.is_some() || self.model.runs.contains_key(&run);
         let row = match self.model.runs.get(&run).or(told.over.map(|over| &over.run)) {
             None => row,
             Some(known) => {
@@ -363,9 +396,14 @@ impl Desk<'_> {
         };
         let (title, text) = (
             format!("{} on {host} was adopted", row.runbook),
-            format!(
-                "this controller did not know of {run}, as after a restore from a backup; {host} did. Others may follow: fettle run list"
-            ),
+            match known_here {
+                false => format!(
+                    "this controller did not know of {run}, as after a restore from a backup; {host} did. Others may follow: fettle run list"
+                ),
+                true => format!(
+                    "this controller had given up the part of {host} in {run}, which knows more of it. Others may follow: fettle run list"
+                ),
+            },
         );
         for row in &mut rows {
             row.told = Some(false);

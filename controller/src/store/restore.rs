@@ -25,7 +25,7 @@ use crate::world::At;
 
 /// Numbers that are left out above those of the backup and of the database in place: so many events or notifications nobody has
 /// had since, so that none means two things, however often the same backup is restored.
-const GAP: u64 = 1_000_000_000;
+pub(crate) const GAP: u64 = 1_000_000_000;
 /// Where it is not known what numbers there were, new ones begin at the time, in so many a millisecond: more than any controller
 /// ever gave, and more than at an earlier restore.
 const NUMBERS_PER_MS: u64 = 1000;

@@ -2,7 +2,7 @@
 
 use super::{
     Checking, Effect, Ending, Event, Final, Held, HostRun, Illegal, Meanwhile, Passage, Resolution, State,
-    Until, Wait, Work,
+    Unclear, Until, Wait, Work,
 };
 use crate::segment::{How, Outcome, Verification};
 
@@ -22,21 +22,34 @@ impl HostRun {
     }
 
     /// The host carries out another order than ours under the number of our last, which it will never carry out: it knew more than
-    /// we do. `looked_at`: that order only looked whether the symptom is gone, at the gate before this step.
+    /// we do. `looks`: that order only looks whether the symptom is gone. `gate`: the step before which people were asked last.
     #[must_use]
-    pub fn overtaken(&self, looked_at: Option<&str>) -> HostRun {
+    pub fn overtaken(&self, looks: bool, gate: Option<&str>) -> HostRun {
         let mut next = self.clone();
-        match (looked_at, &self.state) {
+        match &self.state {
             // A diagnosis is one, whoever orders it; what ends anyway, or is being stopped, does so.
             _ if self.segment < 2 => {}
-            (_, State::Cancelling { .. } | State::Ended(_))
-            | (Some(_), State::Verifying { otherwise: Some(_) }) => {}
-            (Some(from), _) => {
-                let checking = Some(Checking::Undecided);
-                next.state = State::Waiting(Wait::Gate { from: from.to_owned(), checking });
-            }
+            State::Cancelling { .. } | State::Ended(_) => {}
+            State::Verifying { otherwise: Some(_) } if looks => {}
             // What there is to do at a gate was done when the host was ordered this.
-            (None, _) => drop(next.catch_up(self.segment)),
+            _ if !looks => drop(next.catch_up(self.segment)),
+            State::Created
+            | State::Diagnosing
+            | State::Planned { .. }
+            | State::Remediating
+            | State::Waiting(_)
+            | State::Verifying { .. }
+            | State::Undoing => match (next.again.take(), gate) {
+                // Nobody knows yet what people let run again.
+                (Some(Unclear { path, attempt }), _) => {
+                    next.state = State::Waiting(Wait::Resolve { path, attempt, cancelled: false });
+                }
+                (None, Some(from)) => {
+                    let checking = Some(Checking::Undecided);
+                    next.state = State::Waiting(Wait::Gate { from: from.to_owned(), checking });
+                }
+                (None, None) => {}
+            },
         }
         next
     }

@@ -12,7 +12,8 @@ impl Checker {
             return Ok(());
         }
         count("rule ended: what begins");
-        if let Some((how, since)) = self.over.get(&(*run, host.clone())) {
+        let key = (*run, host.clone());
+        if let Some((how, since)) = self.over.get(&key).filter(|_| !self.unheard.contains(&key)) {
             let late = entry.at.saturating_sub(*since);
             if late > UNDER_WAY {
                 let how = how.ending.word();

@@ -211,7 +211,7 @@ impl Works {
 
     fn take_on(&self, order: v1::OrderContent) {
         let reading = self.0.readings.of(&order);
-        self.of(&order, What::Accepted(v1::Accepted {}));
+        self.of(&order, What::Accepted(v1::Accepted::default()));
         match (order.work.as_ref().expect("an order has work"), self.0.pace) {
             (Work::Diagnose(_), Pace::AtOnce) => {
                 for step in reading.runbook.steps(Phase::Diagnose) {

@@ -42,7 +42,7 @@ fn goes_on(segment: u32) -> Vec<v1::Report> {
     let began = v1::StepStarted { path: path.clone(), attempt: 1 };
     let unknown = v1::SegmentUnknown { path, attempt: 1, reason: "power was lost".into() };
     vec![
-        report(segment, What::Accepted(v1::Accepted {})),
+        report(segment, What::Accepted(v1::Accepted::default())),
         report(segment, What::StepStarted(began)),
         ended(segment, v1::segment_ended::How::Unknown(unknown), NOT_RUN),
     ]
@@ -50,7 +50,10 @@ fn goes_on(segment: u32) -> Vec<v1::Report> {
 
 fn failed_look(segment: u32) -> Vec<v1::Report> {
     let done = v1::segment_ended::How::Done(v1::SegmentDone {});
-    vec![report(segment, What::Accepted(v1::Accepted {})), ended(segment, done, v1::Verification::Failed)]
+    vec![
+        report(segment, What::Accepted(v1::Accepted::default())),
+        ended(segment, done, v1::Verification::Failed),
+    ]
 }
 
 /// A run that waits at a gate, as in the backup, and a host that has seen more than that.
@@ -63,7 +66,7 @@ async fn restored_at_the_gate() -> (Bench, Teller) {
 
 #[tokio::test]
 async fn a_run_that_expired_while_its_host_was_away_stands_where_the_host_stands() {
-    let bench = Bench::new(Mode::Approve).await;
+    let mut bench = Bench::new(Mode::Approve).await;
     let mut agent = FakeAgent::join(&bench).await;
     bench.signal(Status::Firing).await;
     diagnose(&bench, &mut agent).await;
@@ -72,16 +75,65 @@ async fn a_run_that_expired_while_its_host_was_away_stands_where_the_host_stands
     agent.end(&bench, &order, gate_reached(), NOT_RUN, false).await;
     bench.until("waiting gate").await;
     agent.leave(&bench).await;
-    let host = Teller::comes(&bench, "web-1", 99).await;
+    bench.restore().await;
     bench.pass(30 * MINUTE);
     bench.until("ended expired").await;
     assert_ne!(bench.run().await.ended_at, 0);
     let content = its_order(&bench, 3, remediates()).await;
-    let mut host = Teller::comes(&bench, "web-1", host.epoch).await;
+    let mut host = Teller::comes(&bench, "web-1", 99).await;
     host.tells(&bench, &content, goes_on(3)).await;
     bench.until("waiting resolve").await;
     assert_eq!(bench.run().await.ended_at, 0, "a person must look");
     // It tells no more than is known.
+    host.tells(&bench, &content, goes_on(3)).await;
+    bench.until("waiting resolve").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_host_that_makes_up_epochs_takes_up_no_run_that_is_over() {
+    let (bench, mut agent) = at_the_gate().await;
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    behind_the_gate(&bench, &mut agent).await;
+    bench.until("ended verified").await;
+    agent.leave(&bench).await;
+    let content = its_order(&bench, 4, remediates()).await;
+    let mut host = Teller::comes(&bench, "web-1", 99).await;
+    host.tells(&bench, &content, goes_on(4)).await;
+    bench.until("ended verified").await;
+    assert_ne!(bench.run().await.ended_at, 0);
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn what_was_over_before_the_restore_stays_so() {
+    let (mut bench, mut agent) = at_the_gate().await;
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    behind_the_gate(&bench, &mut agent).await;
+    bench.until("ended verified").await;
+    bench.pass(MINUTE);
+    bench.restore().await;
+    let content = its_order(&bench, 4, remediates()).await;
+    let mut host = Teller::comes(&bench, "web-1", 99).await;
+    host.tells(&bench, &content, goes_on(4)).await;
+    bench.until("ended verified").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn what_a_host_had_not_told_yet_of_its_own_order_is_no_end_of_ours() {
+    let (bench, mut host) = restored_at_the_gate().await;
+    bench.decide("ben", Decision::Deny).await.unwrap();
+    assert!(matches!(host.hears().await, v1::to_agent::What::Order(_)), "it is to look at the symptom");
+    // What it owes comes before its story.
+    let run: RunId = bench.run().await.id.parse().unwrap();
+    let accepted = v1::Accepted { digest: vec![7; 32].into(), looks: false };
+    host.says(&bench, run, 3, What::Accepted(accepted)).await;
+    for report in goes_on(3).into_iter().skip(1) {
+        host.says(&bench, run, 3, report.what.unwrap()).await;
+    }
+    bench.until("waiting resolve").await;
+    let content = its_order(&bench, 3, remediates()).await;
     host.tells(&bench, &content, goes_on(3)).await;
     bench.until("waiting resolve").await;
     bench.check().await;
@@ -146,7 +198,7 @@ async fn a_run_that_was_cancelled_while_it_verified_is_cancelled_as_its_host_tel
     let succeeded = v1::StepEnded { path, attempt: 1, outcome: "succeeded".into(), ..Default::default() };
     let reason = "cancelled by ana: enough".to_owned();
     let reports = vec![
-        report(3, What::Accepted(v1::Accepted {})),
+        report(3, What::Accepted(v1::Accepted::default())),
         report(3, What::StepStarted(began)),
         report(3, What::StepEnded(succeeded)),
         ended(3, v1::segment_ended::How::Stopped(v1::SegmentStopped { reason: reason.clone() }), NOT_RUN),
@@ -177,9 +229,10 @@ async fn an_approved_plan_is_not_given_up_before_its_host_could_tell() {
 
 #[tokio::test]
 async fn a_run_that_was_resumed_after_the_backup_is_not_paused_anew_when_its_host_comes() {
-    let (bench, mut agent, content) = planned_and_paused().await;
+    let (mut bench, mut agent, content) = planned_and_paused().await;
     agent.leave(&bench).await;
-    let mut host = Teller::comes(&bench, "web-1", 99).await;
+    bench.restore().await;
+    let mut host = Teller::with_journal(&bench, "web-1", 99, "journal-1").await;
     let resumed = report(1, What::Paused(v1::Paused { on: false, count: 2 }));
     host.tells(&bench, &content, vec![resumed]).await;
     bench.until("remediating").await;
@@ -206,7 +259,7 @@ async fn a_host_with_ever_new_journals_is_remembered_by_a_few_of_them() {
         let mut host = Teller::with_journal(&bench, "web-1", epoch, &format!("journal-{number}")).await;
         epoch = host.epoch;
         let run = RunId::new(bench.clock.uuid());
-        host.says(&bench, run, 1, What::Accepted(v1::Accepted {})).await;
+        host.says(&bench, run, 1, What::Accepted(v1::Accepted::default())).await;
     }
     let kept = bench.handle.store.load(At(0)).unwrap().agents[&host()].acked.len();
     assert!((1..=16).contains(&kept), "{kept}");

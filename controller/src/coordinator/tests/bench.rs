@@ -29,6 +29,8 @@ use crate::model::{Model, Row};
 use crate::notify::{Deliver, Delivery};
 use crate::policy::{Glob, Mode, ModeRule, Notify, Policy};
 use crate::signal::{Signal, Status};
+use crate::store::backup::backup;
+use crate::store::restore::restore;
 use crate::store::{
     Of, Record, RunFilter, RunParts, Sqlite, Store, Ticket, Transaction, Unavailable, check_fold,
 };
@@ -227,10 +229,23 @@ impl Bench {
     /// Kills the controller and starts another on what it left.
     pub(super) async fn restart(&mut self) {
         self.stop().await;
+        self.start().await;
+    }
+
+    async fn start(&mut self) {
         let (handle, stop, task) =
             start(self.directory.path(), &self.clock, &self.inbox, self.mode, &self.fault, &self.metrics)
                 .await;
         (self.handle, self.stop, self.task) = (handle, stop, Some(task));
+    }
+
+    /// Kills the controller, puts its store in place of itself as if it were a backup, and starts another.
+    pub(super) async fn restore(&mut self) {
+        self.stop().await;
+        let copy = self.directory.path().join("copy.db");
+        backup(self.directory.path(), &copy).unwrap();
+        restore(self.directory.path(), &copy, self.clock.now(), None).unwrap();
+        self.start().await;
     }
 
     pub(super) async fn stop(&mut self) {
@@ -498,7 +513,7 @@ impl FakeAgent {
     }
 
     pub(super) async fn accept(&mut self, bench: &Bench, order: &v1::OrderContent) {
-        self.report(bench, order, v1::report::What::Accepted(v1::Accepted {})).await;
+        self.report(bench, order, v1::report::What::Accepted(v1::Accepted::default())).await;
     }
 
     /// One step, from its start to its end.

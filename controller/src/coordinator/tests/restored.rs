@@ -159,7 +159,7 @@ pub(super) fn report(segment: u32, what: What) -> v1::Report {
 
 /// It has taken the diagnosis on.
 fn begun() -> Vec<v1::Report> {
-    vec![report(1, What::Accepted(v1::Accepted {}))]
+    vec![report(1, What::Accepted(v1::Accepted::default()))]
 }
 
 /// And found nothing to do.
