@@ -5,6 +5,10 @@ mod bench;
 #[path = "common/wait.rs"]
 mod wait;
 
+#[path = "common/proc.rs"]
+mod proc;
+#[path = "works/cancel.rs"]
+mod cancel; // people stop a run
 #[path = "works/carry.rs"]
 mod carry;
 #[path = "works/again.rs"]

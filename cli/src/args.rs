@@ -482,7 +482,10 @@ pub enum Agent {
     /// Enrolment tokens.
     #[command(subcommand)]
     Token(Token),
-    /// End an agent's certificate and its connection.
+    /// End an agent's certificate and its connection, and its part in every run.
+    ///
+    /// For a host that is lost or in wrong hands. Nobody waits for it any more: what it had not finished is cancelled, and what it
+    /// may have begun waits for a person who looks (fettle run resolve). A host that still lives may finish what it has accepted.
     #[command(after_help = "Examples:\n  fettle agent revoke web-1 --reason 'host is gone'")]
     Revoke {
         /// The host's name.

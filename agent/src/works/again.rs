@@ -48,6 +48,11 @@ impl Telling {
         self.last = seq;
     }
 
+    /// Whether a run is still to be told.
+    pub(super) fn owes(&self, run: RunId) -> bool {
+        self.runs.contains(&run)
+    }
+
     /// As it is journaled.
     pub(super) fn record(&self) -> Record {
         Record::Forgotten { after: self.after, runs: self.runs.iter().copied().collect() }
@@ -84,16 +89,24 @@ impl Driver {
     pub(super) fn tell_next(&mut self) {
         let upto = self.spool.upto();
         while let Some(telling) = self.telling.as_mut().filter(|telling| telling.last <= upto) {
-            let Some(run) = telling.runs.pop_front() else { return };
-            let now_ms = self.now_ms();
-            let told = self.runs.get(&run).and_then(|here| story(run, here, now_ms));
-            let Some((segment, told)) = told else { continue };
-            let report = self.report(run, segment, now_ms, What::ToldAgain(told));
-            if let Some(telling) = &mut self.telling {
-                telling.last = self.spool.last();
-            }
-            self.commit(vec![report], Vec::new());
+            let Some(run) = telling.runs.front().copied() else { return };
+            self.tell_of(run);
         }
+    }
+
+    /// Tells of a run; whether there is anything to be told.
+    pub(super) fn tell_of(&mut self, run: RunId) -> bool {
+        let now_ms = self.now_ms();
+        let told = self.runs.get(&run).and_then(|here| story(run, here, now_ms));
+        let Some(telling) = &mut self.telling else { return false };
+        telling.runs.retain(|other| *other != run);
+        let Some((segment, told)) = told else { return false };
+        let report = self.report(run, segment, now_ms, What::ToldAgain(told));
+        if let Some(telling) = &mut self.telling {
+            telling.last = self.spool.last();
+        }
+        self.commit(vec![report], Vec::new());
+        true
     }
 }
 
@@ -149,7 +162,8 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
         return None;
     }
     if here.tombstone && here.active.is_none() {
-        let interrupted = acted.filter(|key| !succeeded(here, key)).map(|key| key.path).unwrap_or_default();
+        let interrupted =
+            acted.filter(|key| stopped_midway(here, key)).map(|key| key.path).unwrap_or_default();
         let cancelled = What::Cancelled(v1::Cancelled { interrupted });
         let (run, what) = (run.to_string(), Some(cancelled));
         told.reports.push(v1::Report { seq: 0, run, segment: newest, at_ms: now_ms, what });
@@ -190,9 +204,10 @@ fn fit(told: &mut v1::ToldAgain) {
     }
 }
 
-fn succeeded(here: &RunHere, key: &AttemptKey) -> bool {
-    let ended = here.attempts.get(&(key.path.clone(), key.attempt));
-    ended.and_then(Option::as_ref).is_some_and(|ended| word(ended) == "succeeded")
+/// Whether an attempt may have had part of its effect when its run was stopped: it was told to end, or nobody saw its end.
+fn stopped_midway(here: &RunHere, key: &AttemptKey) -> bool {
+    let ended = here.attempts.get(&(key.path.clone(), key.attempt)).and_then(Option::as_ref);
+    ended.is_none_or(|ended| ended.outcome == Outcome::Killed)
 }
 
 fn word(ended: &Ended) -> &'static str {

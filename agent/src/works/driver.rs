@@ -33,7 +33,7 @@ use super::disk::{self, Disk};
 use super::engine::Parts;
 use super::handle::Config;
 use super::hands::Hands;
-use super::here::{REMEMBER, RunHere, SegmentHere};
+use super::here::{RunHere, SegmentHere};
 use super::journal::{AppendError, Journal, OpenError, Writer};
 use super::orders::{self, Order, Own};
 use super::record::{AttemptKey, Record};
@@ -51,7 +51,7 @@ const HIGHEST: u64 = 1 << 62;
 /// With more reports unacknowledged, no order is looked at.
 pub(super) const MOST_OWED: usize = 10_000;
 /// A full disk is tried again after this.
-const RETRY_APPEND: Duration = Duration::from_secs(1);
+pub(super) const RETRY_APPEND: Duration = Duration::from_secs(1);
 
 /// Said of a host for which the controller has reports that it never made.
 const TWO_OF_IT: &str =
@@ -160,9 +160,9 @@ pub(super) struct Driver {
     anchor: (i64, Duration),
     batches: VecDeque<Batch>,
     batch_number: u64,
-    retry_at: Option<Duration>,
-    /// Runs to cancel, and why, as soon as the disk takes their tombstones.
-    cancels_owed: BTreeMap<RunId, String>,
+    pub(super) retry_at: Option<Duration>,
+    /// Runs to cancel, and why, as soon as the disk takes their tombstones and nothing of them runs.
+    pub(super) cancels_owed: BTreeMap<RunId, String>,
     /// The last said on this connection of runs whose pause was not looked at because too much is owed.
     pub(super) pauses_owed: BTreeMap<RunId, (bool, u32)>,
     /// Acknowledged, and not in the journal yet.
@@ -493,39 +493,6 @@ impl Driver {
             stopped_at: here.and_then(RunHere::stopped_at),
             remediated: here.is_some_and(RunHere::is_remediated),
             started: here.and_then(|here| here.started.as_ref()),
-        }
-    }
-
-    fn cancel(&mut self, run: RunId, reason: String) {
-        let known = self.runs.contains_key(&run);
-        let until_ms = self.runs.get(&run).map_or_else(|| self.now_ms(), |here| here.not_after_ms);
-        let horizon = i64::try_from(REMEMBER.as_millis()).unwrap_or(i64::MAX);
-        let until_ms = until_ms.saturating_add(if known { horizon } else { horizon.saturating_mul(8) });
-        if let Err(error) = self.hands.tombstone(run) {
-            // The controller has asked, and asks again only when it is connected anew.
-            if self.cancels_owed.insert(run, reason).is_none() {
-                tracing::error!(%run, %error, "The tombstone cannot be written, and the run is not cancelled; trying again.");
-            }
-            self.retry_at.get_or_insert(self.world.monotonic() + RETRY_APPEND);
-            return;
-        }
-        self.cancels_owed.remove(&run);
-        let here = self.runs.entry(run).or_default();
-        here.tombstone = true;
-        here.not_after_ms = here.not_after_ms.max(until_ms.saturating_sub(horizon));
-        let tombstone = Record::Tombstone { run, until_ms };
-        match here.active.as_ref().map(|active| active.segment) {
-            Some(segment) => {
-                self.drive(run, segment, Event::CancelAsked { reason }, vec![tombstone]);
-                self.give_birth(run);
-            }
-            None => {
-                let segment = here.segments.keys().next_back().copied().unwrap_or(0);
-                let confirmed = v1::report::What::Cancelled(v1::Cancelled { interrupted: String::new() });
-                let now_ms = self.now_ms();
-                let report = self.report(run, segment, now_ms, confirmed);
-                self.commit_of(run, vec![tombstone, report], Vec::new());
-            }
         }
     }
 

@@ -52,6 +52,12 @@ pub trait Hands: Send + 'static {
     /// # Errors
     /// When that cannot be told.
     fn bury(&self, key: &AttemptKey) -> io::Result<bool>;
+    /// Tells every attempt of a run that still runs to end, also one that no journal knows of; true: none does any more, as far as
+    /// anybody can tell.
+    ///
+    /// # Errors
+    /// When one cannot be told.
+    fn stop_all(&self, run: RunId) -> io::Result<bool>;
     /// No attempt of the run starts any more. Durable when it returns.
     ///
     /// # Errors
@@ -117,6 +123,10 @@ impl Hands for HostHands {
 
     fn bury(&self, key: &AttemptKey) -> io::Result<bool> {
         self.attempts.bury(key)
+    }
+
+    fn stop_all(&self, run: RunId) -> io::Result<bool> {
+        self.attempts.stop_all(run)
     }
 
     fn tombstone(&self, run: RunId) -> io::Result<()> {

@@ -20,6 +20,7 @@ mod here; // what it knows of one run
 pub mod engine; // the works without their threads
 mod driver; // what everything that happens comes to
 mod carry; // a segment being carried out
+mod cancel; // people stop a run, for good
 mod pause; // people hold a run for a while
 mod restore; // going on after a restart
 mod again; // what a controller that has forgotten is told

@@ -5,11 +5,11 @@
 //!   lock       held by the shim for as long as it lives
 //!   order      what to run, and what must still hold
 //!   started    created once, exclusively: from then on the attempt counts as started
-//!   stop       somebody asks for its end
+//!   stop       somebody asks for its end; `stop.tmp` until then, for a disk that may be full by that time
 //!   stdout     stderr: whole output, up to a limit
 //!   exit       its result; put here by rename, so it is whole or not there
 //! attempts/RUN.PATH.before       how the unit of the step at PATH was before its first attempt; none where an earlier run has it
-//! attempts/RUN.tombstone         no attempt of the run starts any more
+//! attempts/RUN.tombstone         no attempt of the run starts any more; `RUN.tmp` until then
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -147,6 +147,11 @@ impl Place {
 /// Where the tombstone of a run is.
 pub(crate) fn tombstone(attempts: &Path, run: RunId) -> PathBuf {
     attempts.join(format!("{run}.tombstone"))
+}
+
+/// The name of a file that is made before it is needed.
+pub(crate) fn reserved(file: &Path) -> PathBuf {
+    file.with_extension("tmp")
 }
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<Result<T, String>>> {

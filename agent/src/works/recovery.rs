@@ -118,6 +118,20 @@ pub(crate) fn bury(place: &Place) -> io::Result<bool> {
     }
 }
 
+/// Kills what is left of an attempt whose shim is dead, and hardly waits. False: something of it is still there.
+pub(crate) fn put_down(place: &Place) -> io::Result<bool> {
+    let Start::Made(started) = place.started()? else { return Ok(true) };
+    match (death(&started)?.0, started.cgroup) {
+        (Dead::StillRunning, Some(path)) => {
+            let group = Cgroup::at(path);
+            group.kill()?;
+            group.empties_within(LEAVING)
+        }
+        // Nothing is there, or nothing that anybody could find.
+        (Dead::StillRunning | Dead::Certainly | Dead::NotKnown, _) => Ok(true),
+    }
+}
+
 /// Removes the control group of an attempt, if nothing is in it any more.
 pub(crate) fn remove_group(place: &Place) {
     if let Some(group) = Cgroup::maybe_of_attempt(place.dir()) {

@@ -239,3 +239,33 @@ fn what_is_forgotten_is_gone() {
         }
     });
 }
+
+#[test]
+fn a_step_that_has_taken_every_file_there_can_be_is_stopped() {
+    let world = World::new();
+    let attempts = world.file("attempts");
+    let mount = |words: &[&str]| {
+        std::process::Command::new(words[0]).args(&words[1..]).arg(&attempts).status().unwrap().success()
+    };
+    if !mount(&["mount", "-t", "tmpfs", "-o", "nr_inodes=64", "tmpfs"]) {
+        eprintln!("NOT RUN: only root can make a small disk, and this test needs one");
+        return;
+    }
+    let here = attempts.display();
+    let marker = world.file("marker");
+    let spec = script(&format!(
+        "n=0; while touch {here}/file-$n; do n=$((n+1)); done 2> /dev/null; echo full > {}; exec sleep 60",
+        marker.display()
+    ));
+    let (running, told) = world.start(&spec);
+    eventually("no file can be made any more", || match world.written("marker").as_str() {
+        "full\n" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+    let full = std::fs::write(attempts.join("one-more"), "").unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    let stopped = world.attempts.tombstone(spec.key.run).and_then(|()| running.kill());
+    let outcome = stopped.map(|()| end(&told).outcome);
+    assert!(mount(&["umount", "--lazy"]));
+    assert_eq!(outcome.unwrap(), Outcome::Killed);
+}

@@ -7,14 +7,14 @@ use fettle_proto::v1::report::What;
 use crate::bench::{Bench, content, diagnose, remediate};
 use crate::carry::runbook;
 
-const RUNS: [&str; 3] = [
+pub(crate) const RUNS: [&str; 3] = [
     "run_0193a1b2c3d4e5f60718293a4b5c6d91",
     "run_0193a1b2c3d4e5f60718293a4b5c6d92",
     "run_0193a1b2c3d4e5f60718293a4b5c6d93",
 ];
 
 /// Three runs that came to their plans, all of it acknowledged; the last number.
-fn three_runs(bench: &mut Bench) -> u64 {
+pub(crate) fn three_runs(bench: &mut Bench) -> u64 {
     let text = runbook(bench);
     for run in RUNS {
         bench.run = run.parse().unwrap();

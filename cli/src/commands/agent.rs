@@ -104,7 +104,9 @@ pub(super) async fn revoke(context: &Context, host: &str, reason: &str) -> Resul
         &json!({ "host": host, "revoked": true, "was_connected": done.was_connected }),
         || {
             let end = if done.was_connected { "its connection is closed" } else { "it was not connected" };
-            format!("{} is revoked; {end}", visible(host))
+            let runs =
+                "its part in every run is cancelled, but where a person must look: fettle run list --open";
+            format!("{} is revoked; {end}; {runs}", visible(host))
         },
     )?;
     Ok(Exit::Done)

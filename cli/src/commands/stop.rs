@@ -99,6 +99,12 @@ fn tell(context: &Context, run: &v1::Run) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// What people may do about a host that has not heard of their wish.
+fn away(host: &v1::HostRun) -> String {
+    let lost = format!("if it is lost: fettle agent revoke {}", visible(&host.host));
+    format!("\n  its agent is away; it is told when it is back; {lost}")
+}
+
 fn page(out: &Output, run: &v1::Run) -> String {
     let mut text = format!("{}  {}", out.paint(Tone::Strong, &run.runbook), visible(&run.id));
     for host in &run.hosts {
@@ -110,7 +116,7 @@ fn page(out: &Output, run: &v1::Run) -> String {
             text.push_str(&format!("\n  {why}"));
         }
         if host.state != "ended" && !host.agent_connected {
-            text.push_str("\n  its agent is away; it is told when it is back");
+            text.push_str(&away(host));
         }
     }
     let next = waiting(run);
@@ -210,7 +216,7 @@ mod tests {
         host/disk-full  run_1
           web-1  ▸ remediating, pause not confirmed yet
           paused by ana: wait\u{1b}; let it go on with: fettle run resume run_1
-          its agent is away; it is told when it is back
+          its agent is away; it is told when it is back; if it is lost: fettle agent revoke web-1
         ");
         let confirmed = Some(v1::PauseView { on: true, confirmed: true, reason: "ana: wait".into() });
         run.hosts[0].pause = confirmed;

@@ -282,7 +282,12 @@ impl Desk<'_> {
                 continue;
             }
             upto = report.seq;
+            let was_taken = self.model.taken_by(host);
             self.report(host, report, over);
+            // What a host tells again of a run may have let go of it, and nobody was asked at the time.
+            if was_taken.is_some() && self.model.taken_by(host).is_none() {
+                self.reconsider(host);
+            }
         }
         if upto > before {
             self.change(Change::ReportsTaken { host: host.clone(), journal, upto });
@@ -349,23 +354,52 @@ impl Desk<'_> {
             if let (Event::Planned { .. }, Some(incident)) = (&event, incident) {
                 self.investigated(incident);
             }
-            let event = self.refused_midway(run, host, at, event);
-            self.host_event(run, host, event);
+            for event in self.lost_midway(run, host, at, event) {
+                self.host_event(run, host, event);
+            }
         }
         if ended {
             self.send_later(run, host, segment);
         }
     }
 
-    /// A host that refuses to go on with a segment of which it has begun a step has lost its journal: it will never tell what became
-    /// of that step, so a person must look.
-    fn refused_midway(&mut self, run: RunId, host: &Host, at: At, event: Event) -> Event {
-        let Event::Refused { segment, code, message } = &event else { return event };
-        let current = self.model.host_runs.get(&(run, host.clone())).map(|row| row.machine.segment);
-        let Some((path, attempt)) = self.under_way(run, host).filter(|_| current == Some(*segment)) else {
-            return event;
+    /// A host that refuses to go on with a segment of which it has begun a step, or that stops without a word of that step, has lost
+    /// its journal: it will never tell what became of it, so a person must look. What happened, then.
+    fn lost_midway(&mut self, run: RunId, host: &Host, at: At, event: Event) -> Vec<Event> {
+        let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { return vec![event] };
+        let segment = row.machine.segment;
+        let waits = row.machine.ended().is_some() || row.machine.state.wait().is_some();
+        let (why, refused) = if let Event::Refused { segment: of, code, message } = &event {
+            if *of != segment {
+                return vec![event];
+            }
+            (format!(": {code}: {message}"), true)
+        } else if matches!(event, Event::Cancelled { interrupted: None })
+            && !waits
+            && !self.may_know_more(host)
+        {
+            // A host that a restored controller has yet to hear tells what it knows of the step.
+            (", and was asked to stop".to_owned(), false)
+        } else {
+            return vec![event];
         };
-        let reason = format!("it had begun, and its host does not know of it any more: {code}: {message}");
+        let Some((path, attempt)) = self.under_way(run, host) else { return vec![event] };
+        let reason = format!("it had begun, and its host does not know of it any more{why}");
+        let unknown = self.never_known(run, host, at, path, attempt, reason);
+        if refused { vec![unknown] } else { vec![unknown, event] }
+    }
+
+    /// Nobody will ever tell what became of an attempt.
+    fn never_known(
+        &mut self,
+        run: RunId,
+        host: &Host,
+        at: At,
+        path: String,
+        attempt: u32,
+        reason: String,
+    ) -> Event {
+        let current = self.model.host_runs.get(&(run, host.clone())).map(|row| row.machine.segment);
         self.change(Change::StepEnded(Box::new(StepEnd {
             run,
             host: host.clone(),
@@ -386,7 +420,7 @@ impl Desk<'_> {
             effects: true,
             undoing: Undoing::None,
         };
-        Event::SegmentEnded { segment: *segment, outcome }
+        Event::SegmentEnded { segment: current.unwrap_or_default(), outcome }
     }
 
     /// The step that acts on a host and has not ended, as far as the host has told. An attempt that another one followed is over.
@@ -514,7 +548,9 @@ impl Desk<'_> {
         };
         let was_connected = row.connected;
         let by = session.person.clone();
+        let why = format!("{host} was revoked by {by}: {reason}");
         self.change(Change::AgentRevoked { host: host.clone(), by, reason });
+        self.part_with(&host, &why);
         // A token made before would let whoever has it back in.
         let tokens = self.model.tokens.values().filter(|row| row.host == host && row.spent_at.is_none());
         let hashes: Vec<String> = tokens.map(|row| row.hash.clone()).collect();
@@ -523,5 +559,39 @@ impl Desk<'_> {
         }
         self.effect(Effect::Detach(host));
         Ok(was_connected)
+    }
+
+    /// Ends the part of a host in every run: its word on them will not come any more. What it may have begun, a person looks at.
+    fn part_with(&mut self, host: &Host, why: &str) {
+        let open: Vec<RunId> = self.model.open_on(host).map(|row| row.run).collect();
+        for run in open {
+            let begun = self.under_way(run, host).or_else(|| self.may_have_begun(run, host));
+            self.host_event(run, host, Event::CancelAsked { reason: why.to_owned() });
+            let asked = self.model.host_runs.get(&(run, host.clone()));
+            let stops = asked.is_some_and(|row| matches!(row.machine.state, State::Cancelling { .. }));
+            if let Some((path, attempt)) = begun.filter(|_| stops) {
+                let reason = format!("it may have begun, and nobody will hear of it: {why}");
+                let unknown = self.never_known(run, host, self.now, path, attempt, reason);
+                self.host_event(run, host, unknown);
+            }
+            self.host_event(run, host, Event::Cancelled { interrupted: None });
+        }
+    }
+
+    /// The step that a host may have begun without telling: the first of which nothing is known, behind an order to act.
+    fn may_have_begun(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
+        let open = self.model.orders_open(host).into_iter().find(|order| order.run == run)?;
+        let order = <v1::OrderContent as prost::Message>::decode(&open.content.bytes()[..]).ok()?;
+        let Some(v1::order_content::Work::Remediate(v1::Remediate { from, .. })) = order.work else {
+            return None;
+        };
+        let plan = self.model.host_runs.get(&(run, host.clone()))?.plan.as_ref()?.bytes.bytes();
+        let plan = fettle_proto::signed::plan::decode(&plan).ok()?;
+        let told = |path: &str| {
+            let of = |attempt| (run, host.clone(), path.to_owned(), attempt);
+            self.model.steps.range(of(0)..=of(u32::MAX)).next().is_some()
+        };
+        let next = plan.steps.iter().skip_while(|step| step.path != from).find(|step| !told(&step.path))?;
+        Some((next.path.clone(), 1))
     }
 }

@@ -407,10 +407,12 @@ impl Desk<'_> {
         );
         for row in &mut rows {
             row.told = Some(false);
+            let before = before.as_ref().filter(|before| before.host == row.host);
+            if let Some(before) = before {
+                row.machine.pause = before.machine.pause.clone();
+            }
             // A cancel that it has not confirmed yet stays asked.
-            if let Some(before) = before.as_ref().filter(|before| before.host == row.host)
-                && matches!(before.machine.state, State::Cancelling { .. })
-            {
+            if let Some(before) = before.filter(|it| matches!(it.machine.state, State::Cancelling { .. })) {
                 row.machine = before.machine.clone();
             } else if (row.host == *host || told.cancelled)
                 && let Ok((machine, _sent_at_the_time)) = row.machine.apply(&Event::Started)

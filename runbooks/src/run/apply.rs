@@ -4,7 +4,7 @@ use super::{
     Checking, Effect, Ending, Event, Final, Held, HostRun, Illegal, Meanwhile, Passage, Resolution, State,
     Unclear, Until, Wait, Work,
 };
-use crate::segment::{How, Outcome, Verification};
+use crate::segment::{How, Outcome, Undoing, Verification};
 
 /// What to do, or `None`: that cannot happen here.
 pub(super) type Answer = Option<Vec<Effect>>;
@@ -326,9 +326,10 @@ impl HostRun {
             }
             (true, Checking::Approved) => self
                 .end(Final::new(Ending::Verified, "the symptom went away before the approved steps began")),
+            // They may have approved while it was paused, and it was resumed during the look.
             (false, Checking::Undecided) => {
                 self.state = State::Waiting(Wait::Gate { from, checking: None });
-                NOTHING
+                Some(vec![Effect::AskGate])
             }
             // When it is resumed, the gate is asked again.
             (false, Checking::Approved) if self.pause.on => {
@@ -577,6 +578,14 @@ fn meanwhile(segment: u32, outcome: &Outcome) -> Option<Meanwhile> {
         }
         How::Gate { .. } | How::Stopped { .. } => None,
         How::Done | How::Failed { .. } if segment == 1 => None,
+        // It only looked, or found nothing to do: that the symptom is still there ends nothing.
+        How::Done
+            if !outcome.effects
+                && outcome.undoing == Undoing::None
+                && outcome.verification != Verification::Passed =>
+        {
+            None
+        }
         How::Done | How::Failed { .. } => Final::of(outcome).map(Meanwhile::Ended),
     }
 }

@@ -200,7 +200,7 @@ fn an_alert_that_resolves_while_a_gate_is_open_has_the_symptom_read_again() {
         &[Event::AlertResolved, look(Verification::Failed), Event::AlertResolved],
         "
         alert resolved → waiting (gate): send segment 3 (verify)
-        segment ended: done, verify failed → waiting (gate): nothing to do
+        segment ended: done, verify failed → waiting (gate): go on if people have approved
         alert resolved → waiting (gate): send segment 4 (verify)
         ",
     );
@@ -212,6 +212,25 @@ fn an_alert_that_resolves_while_a_gate_is_open_has_the_symptom_read_again() {
         segment ended: done, verify passed → ended (verified): close the gate, end as verified
         ",
     );
+}
+
+#[test]
+fn that_a_look_fails_after_people_cancelled_ends_nothing_and_that_the_symptom_is_gone_does() {
+    let look = |v| ended(3, Outcome { effects: false, ..done(v) });
+    let stop = || Event::CancelAsked { reason: because("ana stopped it") };
+    let gone = || Event::Cancelled { interrupted: None };
+    for (told, ending) in [
+        (Verification::Failed, Ending::Cancelled),
+        (Verification::NotRun, Ending::Cancelled),
+        (Verification::Passed, Ending::Verified),
+    ] {
+        let resolved = [&at_gate(true)[..3], &[ended(2, unknown()), Event::Resolved(Resolution::DidNotRun)]];
+        for before in [[at_gate(true), vec![Event::AlertResolved]].concat(), resolved.concat()] {
+            let all = before.into_iter().chain([stop(), look(told), gone()]);
+            let over = all.fold(HostRun::new(Until::End), |run, event| run.apply(&event).expect("legal").0);
+            assert_eq!(over.ended().map(|how| how.ending), Some(ending), "{told:?}");
+        }
+    }
 }
 
 #[test]

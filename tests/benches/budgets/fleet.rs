@@ -27,12 +27,19 @@ verify:
     that: load.one >= 0.0
 "#;
 
-pub(crate) fn measure() {
-    let hosts: Vec<String> = (1..=HOSTS).map(|number| format!("web-{number}")).collect();
-    let cluster = hosts.iter().fold(Cluster::builder().runbook(RUNBOOK), |it, host| it.agent(host)).start();
-    let mut words = vec!["start", "bench/everywhere", "--detach"];
-    hosts.iter().for_each(|host| words.extend(["--host", host.as_str()]));
+const LOOK: &str = r#"fettle: 1
+runbook: bench/look
+title: Look everywhere
+owner: benches
+diagnose:
+  - id: look
+    run: ["true"]
+"#;
 
+/// From the decision to start a run on these hosts until it has ended so on all of them.
+fn everywhere(cluster: &Cluster, hosts: &[String], runbook: &str, well: &str) -> Samples {
+    let mut words = vec!["start", runbook, "--detach"];
+    hosts.iter().for_each(|host| words.extend(["--host", host.as_str()]));
     let mut took = Samples::default();
     for time in 0..=RUNS {
         let started = cluster.json("ana", &words);
@@ -43,24 +50,35 @@ pub(crate) fn measure() {
             if ended { Ok(seen) } else { Err(format!("{seen:#}")) }
         });
         let endings = seen["hosts"].as_array().into_iter().flatten().map(|host| host["ending"].as_str());
-        assert_eq!(endings.filter(|ending| *ending == Some("verified")).count(), HOSTS, "{seen:#}");
+        assert_eq!(endings.filter(|ending| *ending == Some(well)).count(), HOSTS, "{seen:#}");
         // The first one warms up.
         if time > 0 {
             took.add(between(&seen["created_at"], &seen["ended_at"]));
         }
     }
+    took
+}
+
+pub(crate) fn measure() {
+    let hosts: Vec<String> = (1..=HOSTS).map(|number| format!("web-{number}")).collect();
+    let bare = Cluster::builder().runbook(RUNBOOK).runbook(LOOK);
+    let cluster = hosts.iter().fold(bare, |it, host| it.agent(host)).start();
+    let looked = everywhere(&cluster, &hosts, "bench/look", "succeeded");
+    let acted = everywhere(&cluster, &hosts, "bench/everywhere", "verified");
     let program = marker::build(&cluster.path(""));
     let directory = cluster.path("");
     let (_, spawned) = limit::spawn(&program, &directory, 100);
-    let what = format!("{HOSTS} agent processes, one step: created → all ended, durable");
-    table::line(&what, &took);
+    table::line(&format!("{HOSTS} agent processes, one diagnose step: created → all durable"), &looked);
+    table::line(&format!("{HOSTS} agent processes, one remediate step, verified"), &acted);
     table::line("limit: bare spawn + wait, one after the other", &spawned);
     let disk = limit::disk(&directory);
     let least = HOSTS as f64 * spawned.median();
     table::line(&format!("{HOSTS} bare spawns + waits"), format!("{least:.1} ms"));
-    table::line("ratio to those", format!("{:.1} ×", took.median() / least));
+    table::line("ratio of the diagnose step to those", format!("{:.1} ×", looked.median() / least));
+    table::line("ratio of the remediate step to those", format!("{:.1} ×", acted.median() / least));
     let _ = disk;
-    table::at_most("one step to 50 agents, all results durable, median", took.median(), 60.0, "ms");
+    table::at_most("one diagnose step to 50 agents, all durable, median", looked.median(), 60.0, "ms");
+    table::at_most("one remediate step to 50 agents, all durable, median", acted.median(), 60.0, "ms");
 }
 
 fn between(from: &serde_json::Value, to: &serde_json::Value) -> Duration {

@@ -331,6 +331,13 @@ impl Hands for Life {
         self.op(|machine| Ok(machine.bury(key)))
     }
 
+    fn stop_all(&self, run: RunId) -> io::Result<bool> {
+        self.op(|machine| {
+            machine.bell.notify_one();
+            machine.stop_all(run)
+        })
+    }
+
     fn tombstone(&self, run: RunId) -> io::Result<()> {
         let path = tombstone(run);
         let tmp = path.with_extension("tmp");

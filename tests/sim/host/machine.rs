@@ -377,6 +377,26 @@ impl Machine {
         true
     }
 
+    /// Whether nothing of the run runs; what does is told to end.
+    pub(super) fn stop_all(&mut self, run: RunId) -> std::io::Result<bool> {
+        let of_run = self.processes.iter().filter(|process| process.of_run(run) && process.acts());
+        let keys: Vec<AttemptKey> = of_run.map(|process| process.key.clone()).collect();
+        let mut over = true;
+        for key in keys {
+            if !self.is_watched(&key) {
+                self.bury(&key);
+                continue;
+            }
+            let stop = place(&key).join("stop");
+            if !self.disk.exists(&stop) {
+                self.disk.create_new(&stop)?;
+            }
+            self.stop(&key);
+            over = false;
+        }
+        Ok(over)
+    }
+
     pub(super) fn forget(&mut self, run: RunId) -> std::io::Result<()> {
         let mine = format!("{run}.");
         for name in self.disk.names(ATTEMPTS.as_ref())? {

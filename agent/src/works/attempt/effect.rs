@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 use super::{Attempts, Happening, Observer, Running, Spec, StartBy, StartError, Stop};
 use crate::crash::{self, crash_point};
 use crate::works::cgroup::Cgroup;
-use crate::works::disk::{self, HostDisk};
+use crate::works::disk;
 use crate::works::facts::owner;
 use crate::works::output::Stream;
 use crate::works::place::{self, Order, Place, Start};
@@ -61,6 +61,7 @@ impl Attempts {
             agent: owner::unit("/proc/self".as_ref()),
             tombstone: place::tombstone(&self.dir, spec.key.run),
         };
+        self.reserve(&place, spec.key.run).map_err(prepare(place.file("stop")))?;
         write_order(&place, &order).map_err(prepare(place.file("order")))?;
         crash_point("attempt.before-spawn");
         let failed = |source| StartError::Spawn { program: self.program.display().to_string(), source };
@@ -111,13 +112,61 @@ impl Attempts {
         recovery::bury(&self.place(key))
     }
 
+    /// Tells every attempt of a run that still runs to end, whoever started it. True: none does any more, as far as anybody can
+    /// tell.
+    ///
+    /// # Errors
+    /// When one cannot be told.
+    pub fn stop_all(&self, run: RunId) -> io::Result<bool> {
+        let prefix = format!("{run}.");
+        let mut over = true;
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().starts_with(&prefix) || !entry.file_type()?.is_dir() {
+                continue;
+            }
+            let place = Place::at(entry.path());
+            over &= match place.lock()? {
+                Some(_its_shim_is_dead) => recovery::put_down(&place)?,
+                None => {
+                    place.stop()?;
+                    false
+                }
+            };
+        }
+        Ok(over)
+    }
+
     /// Makes sure that no attempt of the run starts any more, not even one whose shim is already on its way. Durable
     /// when it returns. What runs already goes on: [`Running::kill`] it.
     ///
     /// # Errors
     /// When it cannot be made durable.
     pub fn tombstone(&self, run: RunId) -> io::Result<()> {
-        disk::replace(&HostDisk, &place::tombstone(&self.dir, run), b"", &crash::TOMBSTONE)
+        let path = place::tombstone(&self.dir, run);
+        if path.exists() {
+            return disk::sync_dir(&self.dir);
+        }
+        let reserved = place::reserved(&path);
+        let file = disk::create(&reserved, 0o600)?;
+        crash_point(crash::TOMBSTONE.unsynced);
+        file.sync_all()?;
+        crash_point(crash::TOMBSTONE.unnamed);
+        std::fs::rename(&reserved, &path)?;
+        crash_point(crash::TOMBSTONE.undurable);
+        disk::sync_dir(&self.dir)?;
+        crash_point(crash::TOMBSTONE.durable);
+        Ok(())
+    }
+
+    /// Makes the files now that it takes to stop an attempt: later there may be no room for them.
+    fn reserve(&self, place: &Place, run: RunId) -> io::Result<()> {
+        disk::create(&place::reserved(&place.file("stop")), 0o600)?;
+        let tombstone = place::tombstone(&self.dir, run);
+        if !tombstone.exists() {
+            disk::create(&place::reserved(&tombstone), 0o600)?;
+        }
+        Ok(())
     }
 
     /// Whether the run has a tombstone.
@@ -220,7 +269,9 @@ fn shim_of(place: &Place) -> io::Result<Option<OwnedFd>> {
 
 impl Stop for Place {
     fn stop(&self) -> io::Result<()> {
-        disk::create(&self.file("stop"), 0o600).map(drop)
+        let stop = self.file("stop");
+        // An older agent has reserved nothing.
+        std::fs::rename(place::reserved(&stop), &stop).or_else(|_| disk::create(&stop, 0o600).map(drop))
     }
 }
 

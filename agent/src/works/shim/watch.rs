@@ -71,7 +71,8 @@ fn begin(place: &Place, order: &Order, group: Option<Cgroup>) -> std::io::Result
 /// Something to poll that says when the directory changes.
 fn watch_for_stop(place: &Place) -> Option<OwnedFd> {
     let told = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok()?;
-    inotify::add_watch(&told, place.dir(), inotify::WatchFlags::CREATE).ok()?;
+    let appears = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+    inotify::add_watch(&told, place.dir(), appears).ok()?;
     Some(told)
 }
 

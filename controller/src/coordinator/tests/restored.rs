@@ -634,3 +634,20 @@ async fn an_undo_that_only_its_host_knows_is_taken_in_as_one() {
     assert_eq!((of.run, of.how), (earlier.to_string(), "undo".to_owned()));
     bench.check().await;
 }
+
+#[tokio::test]
+async fn a_pause_of_a_host_that_has_not_told_its_part_yet_is_not_ended_by_an_older_resumption() {
+    let bench = Bench::new(Mode::Auto).await;
+    let start = start_on(&bench, &["web-1", "web-2"]);
+    let content = order(&bench, Some(&start));
+    let mut one = Teller::comes(&bench, "web-1", 5).await;
+    one.tells(&bench, &content, nothing_to_do()).await;
+    bench.handle.halt(bench.session("ben"), halt(start.run, true)).await.unwrap();
+    let mut two = Teller::comes(&bench, "web-2", 5).await;
+    let resumed = report(1, What::Paused(v1::Paused { on: false, count: 2 }));
+    two.tells(&bench, &content, [begun(), vec![resumed]].concat()).await;
+    until(&bench, start.run, &["web-1 ended succeeded", "web-2 diagnosing"]).await;
+    let shown = bench.handle.run(start.run).await.unwrap();
+    assert!(shown.hosts[1].pause.is_some(), "people were told that it is paused");
+    bench.check().await;
+}

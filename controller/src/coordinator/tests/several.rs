@@ -1,5 +1,7 @@
 //! Several alerts of one host at a time: two mounts, or one trouble that two sources see.
 
+use prost::Message as _;
+
 use super::*;
 use crate::coordinator::Receipt;
 use crate::signal::Signal;
@@ -110,5 +112,36 @@ async fn a_source_that_is_slower_takes_no_verification_back() {
         "the symptom is verified gone and the alert is resolved"
     );
     assert_eq!(incident.clocks.unwrap().remediate.unwrap().total_ms, Some(10_000));
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_host_goes_on_when_that_tells_again_that_the_other_is_over() {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let both = ["/", "/var"].map(|mount| of(&bench, Status::Firing, mount, 990_000));
+    post(&bench, both.into()).await;
+    let one = order(&mut agent).await;
+    let other = order(&mut agent).await;
+    planned(&bench, &mut agent, &one).await;
+    planned(&bench, &mut agent, &other).await;
+    let taken = order(&mut agent).await;
+    assert_eq!(taken.run, one.run);
+    agent.leave(&bench).await;
+    let mut host = super::restored::Teller::comes(&bench, "web-1", 99).await;
+    let v1::to_agent::What::Order(owed) = host.hears().await else { panic!("an order") };
+    assert_eq!(v1::OrderContent::decode(owed.content).unwrap().run, one.run);
+    let done = v1::SegmentEnded {
+        how: Some(v1::segment_ended::How::Done(v1::SegmentDone {})),
+        verification: PASSED.into(),
+        effects: true,
+        ..Default::default()
+    };
+    let told = [v1::report::What::Accepted(v1::Accepted::default()), v1::report::What::SegmentEnded(done)];
+    let told = told.map(|what| super::restored::report(2, what));
+    host.tells(&bench, &taken, told.into()).await;
+    let v1::to_agent::What::Order(next) = host.hears().await else { panic!("an order") };
+    let next = v1::OrderContent::decode(next.content).unwrap();
+    assert_eq!((next.run, next.segment), (other.run, 2));
     bench.check().await;
 }

@@ -184,3 +184,79 @@ async fn whoever_started_a_run_may_cancel_it() {
     bench.until("cancelling").await;
     bench.check().await;
 }
+
+#[tokio::test]
+async fn a_host_that_stops_without_a_word_of_the_step_it_had_begun_leaves_it_to_a_person() {
+    let (bench, mut agent, run, order) = remediating().await;
+    let started = v1::StepStarted { path: "remediate/vacuum".into(), attempt: 1 };
+    agent.report(&bench, &order, v1::report::What::StepStarted(started)).await;
+    agent.leave(&bench).await;
+    cancel(&bench, "ben", run).await.unwrap();
+    agent.connect(&bench).await;
+    // Its journal is lost.
+    let confirmed = v1::report::What::Cancelled(v1::Cancelled { interrupted: String::new() });
+    agent.report(&bench, &order, confirmed).await;
+    bench.until("waiting resolve").await;
+    let shown = bench.run().await.hosts.remove(0);
+    let step = shown.steps.iter().find(|step| step.path == "remediate/vacuum").expect("it is shown");
+    let why = "it had begun, and its host does not know of it any more, and was asked to stop";
+    assert_eq!((step.state.as_str(), step.message.as_str()), ("unknown", why));
+    resolve(&bench, "ben", run, looked(Found::Ran)).await.unwrap();
+    bench.until("ended cancelled").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn an_approval_during_a_pause_counts_though_it_is_resumed_during_a_look() {
+    let (bench, mut agent) = at_the_gate().await;
+    let run: RunId = bench.run().await.id.parse().unwrap();
+    let halt = |on| crate::coordinator::Halt { run, host: None, on, reason: "look".into() };
+    bench.handle.halt(bench.session("ben"), halt(true)).await.unwrap();
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    bench.signal(Status::Resolved).await;
+    let look = agent.order().await;
+    assert!(matches!(look.work, Some(v1::order_content::Work::Verify(_))));
+    agent.accept(&bench, &look).await;
+    bench.handle.halt(bench.session("ben"), halt(false)).await.unwrap();
+    agent.done(&bench, &look, v1::Verification::Failed).await;
+    behind_the_gate(&bench, &mut agent).await;
+    bench.until("ended verified").await;
+    bench.check().await;
+}
+
+async fn revoke(bench: &Bench) {
+    bench.handle.revoke(bench.session("ben"), host(), "it burned".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_runs_of_a_revoked_host_are_over() {
+    let (bench, _agent) = at_the_gate().await;
+    revoke(&bench).await;
+    bench.until("ended cancelled").await;
+    assert_eq!(bench.run().await.hosts[0].reason, "web-1 was revoked by ben: it burned");
+    assert_eq!(bench.gate().await.state, "closed");
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn what_a_revoked_host_may_have_begun_a_person_looks_at() {
+    for begun in [false, true] {
+        let (bench, mut agent, run, order) = remediating().await;
+        if begun {
+            let started = v1::StepStarted { path: "remediate/vacuum".into(), attempt: 1 };
+            agent.report(&bench, &order, v1::report::What::StepStarted(started)).await;
+        }
+        // It may have been asked to stop before anybody knew that it burned.
+        cancel(&bench, "ben", run).await.unwrap();
+        bench.until("cancelling").await;
+        revoke(&bench).await;
+        bench.until("waiting resolve").await;
+        let shown = bench.run().await.hosts.remove(0);
+        let step = shown.steps.iter().find(|step| step.path == "remediate/vacuum").expect("it is shown");
+        let why = "it may have begun, and nobody will hear of it: web-1 was revoked by ben: it burned";
+        assert_eq!((step.state.as_str(), step.message.as_str()), ("unknown", why));
+        resolve(&bench, "ben", run, looked(Found::DidNotRun)).await.unwrap();
+        bench.until("ended cancelled").await;
+        bench.check().await;
+    }
+}
