@@ -1,5 +1,7 @@
 //! Why a caller does not get what it asked for, in the few kinds that lead to different next steps.
 
+use crate::store::Unavailable;
+
 /// What went wrong, by what the caller can do about it. Exit codes and gRPC codes follow from the kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
@@ -81,6 +83,11 @@ impl Problem {
 
     pub(crate) fn conflict(code: &'static str, message: impl Into<String>) -> Problem {
         Problem::Conflict { code, message: message.into() }
+    }
+
+    /// It was decided, and the store did not say that it has it.
+    pub(crate) fn unknown(error: &Unavailable) -> Problem {
+        Problem::Unavailable { message: format!("{}; whether it happened is not known", error.sentence()) }
     }
 
     pub(crate) fn unavailable() -> Problem {

@@ -239,7 +239,7 @@ impl Coordinator {
         while !self.in_flight.is_empty() {
             match oldest(&mut self.in_flight).await {
                 Ok(()) => self.release(),
-                Err(_) => self.forget_in_flight(),
+                Err(error) => self.forget_in_flight(&Problem::unknown(&error)),
             }
         }
         Ok(())
@@ -357,12 +357,12 @@ impl Coordinator {
         self.in_force.borrow().roster.as_ref().map(|roster| roster.roster.version)
     }
 
-    /// Whoever waits for a decision in flight is told that it is not known.
-    fn forget_in_flight(&mut self) {
+    /// Whoever waits for a decision in flight is told that it is not known, and why.
+    fn forget_in_flight(&mut self, why: &Problem) {
         for InFlight { effects, .. } in self.in_flight.drain(..) {
             for effect in effects {
                 match effect {
-                    Effect::Reply(answer) => answer(Err(Problem::unavailable())),
+                    Effect::Reply(answer) => answer(Err(why.clone())),
                     Effect::Tell(..) | Effect::Attach { .. } | Effect::Detach(_) | Effect::Missed => {}
                 }
             }
@@ -382,7 +382,7 @@ impl Coordinator {
                 let _ = ticket.await;
             }
         }
-        self.forget_in_flight();
+        self.forget_in_flight(&Problem::unknown(&error));
         loop {
             match self.load().await {
                 Ok(model) => {

@@ -57,7 +57,7 @@ impl Handle {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => {
                 tracing::error!(%error, "A question to the store failed.");
-                Err(Problem::unavailable())
+                Err(Problem::Unavailable { message: error.sentence() })
             }
             None => Err(Problem::unavailable()),
         }
@@ -70,10 +70,7 @@ impl Handle {
     /// Whether the store reads and commits; if not, why.
     pub async fn ready(&self) -> Result<(), Problem> {
         self.read(|store| store.signals(1)).await?;
-        self.store.commits().map_err(|error| {
-            let why = error.source.map(|source| format!(": {source}")).unwrap_or_default();
-            Problem::Unavailable { message: format!("the store fails to {}{why}", error.doing) }
-        })
+        self.store.commits().map_err(|error| Problem::Unavailable { message: error.sentence() })
     }
 
     /// What waits, what runs, which hosts are away.
@@ -89,7 +86,10 @@ impl Handle {
         let roster = in_force.roster.as_ref().map(|roster| &roster.roster);
         let (here, away): (Vec<_>, Vec<_>) =
             agents.iter().filter(|row| row.revoked.is_none()).partition(|row| self.is_connected(&row.host));
-        let mut warnings = in_force.warnings.clone();
+        let stuck = self.store.commits().err();
+        let mut warnings: Vec<String> =
+            stuck.map(|error| format!("nothing can be recorded: {}", error.sentence())).into_iter().collect();
+        warnings.extend(in_force.warnings.iter().cloned());
         warnings.extend(in_force.rule_warnings.iter().cloned());
         let now = self.world.now();
         match roster {

@@ -62,6 +62,14 @@ pub struct Unavailable {
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+impl Unavailable {
+    /// The same for people, with its cause: `the store fails to commit: database or disk is full`.
+    pub(crate) fn sentence(&self) -> String {
+        let why = self.source.as_ref().map(|source| format!(": {source}")).unwrap_or_default();
+        format!("the store fails to {}{why}", self.doing)
+    }
+}
+
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

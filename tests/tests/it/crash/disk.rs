@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fettle_tests::Cluster;
-use fettle_tests::cluster::LIMIT;
+use fettle_tests::cluster::{LIMIT, told};
 use fettle_tests::eventually;
 
 use super::{Low, Story, history_gives_the_tables, stage, wait_for};
@@ -83,6 +83,11 @@ fn a_controller_without_space_says_so_and_goes_on_when_there_is_some() {
     let Some(disk) = Disk::under(&cluster.path("controller"), false) else { return };
     cluster.start_controller();
     cluster.wait_for_agent("web-1");
+    let (asked, gate) = {
+        let story = Story::new(&cluster, "web-1", Low::Safe).begin();
+        let gate = cluster.gate(&story.run);
+        ((story.dir.clone(), story.run.clone()), gate)
+    };
     let before = {
         let story = Story::new(&cluster, "web-1", Low::Checked).hold("low").begin();
         story.until_file("at-low");
@@ -102,6 +107,25 @@ fn a_controller_without_space_says_so_and_goes_on_when_there_is_some() {
         let (status, body) = get(&cluster, "/readyz");
         if status == "503" && body.contains("full") { Ok(()) } else { Err(format!("{status} {body}")) }
     });
+    // People are told, whatever they type.
+    let warning = "warning: nothing can be recorded: the store fails to commit: database or disk is full";
+    eventually("the status warns", LIMIT, || {
+        let status = cluster.fettle("ana", &["status"]);
+        // Whoever asks just when a commit fails is told the same as an error.
+        if status.status.success() && told(&status).contains(warning) { Ok(()) } else { Err(told(&status)) }
+    });
+    let typed = [
+        vec!["approve", &gate, "--yes", "--reason", "seen"],
+        vec!["run", "cancel", &asked.1],
+        vec!["start", "crash/safe", "--host", "web-1", "-i", "dir=/nowhere", "--detach"],
+    ];
+    for words in typed {
+        let said = cluster.fettle("ana", &words);
+        assert_eq!(said.status.code(), Some(14), "{words:?}: {}", told(&said));
+        for line in ["database or disk is full; whether it happened is not known", "safe to repeat"] {
+            assert!(told(&said).contains(line), "{words:?}: {}", told(&said));
+        }
+    }
     // What runs goes on meanwhile.
     fs::write(before.0.join("go-low"), "").expect("a file can be written");
     eventually("the step has acted", LIMIT, || fs::metadata(before.0.join("low")).map(drop));
@@ -112,18 +136,17 @@ fn a_controller_without_space_says_so_and_goes_on_when_there_is_some() {
         let (status, body) = get(&cluster, "/readyz");
         if status == "200" { Ok(()) } else { Err(format!("{status} {body}")) }
     });
-    let cluster_ref = &cluster;
-    wait_for(cluster_ref);
-    let story = Story {
-        cluster: cluster_ref,
-        host: "web-1".to_owned(),
-        low: Low::Checked,
-        dir: before.0,
-        run: before.1,
-    };
-    let seen = story.play(|| ());
-    story.healed(&seen);
-    let next = Story::new(cluster_ref, "web-1", Low::Checked).begin();
+    wait_for(&cluster);
+    let status = cluster.fettle("ana", &["status"]);
+    assert!(!told(&status).contains("nothing can be recorded"), "{}", told(&status));
+    // What was asked meanwhile did not happen, and can be asked again.
+    assert_eq!(cluster.gate(&asked.1), gate);
+    for (low, (dir, run)) in [(Low::Checked, before), (Low::Safe, asked)] {
+        let story = Story { cluster: &cluster, host: "web-1".to_owned(), low, dir, run };
+        let seen = story.play(|| ());
+        story.healed(&seen);
+    }
+    let next = Story::new(&cluster, "web-1", Low::Checked).begin();
     let seen = next.play(|| ());
     next.healed(&seen);
     cluster.controller().kill();
