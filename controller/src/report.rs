@@ -99,7 +99,7 @@ fn found_word(ran: bool) -> &'static str {
 /// Whether it is paused, while that is of interest.
 fn paused(row: &HostRunRow) -> Option<v1::PauseView> {
     let pause = &row.machine.pause;
-    let told = row.machine.ended().is_none() && (pause.on || !pause.is_confirmed());
+    let told = row.goes_on() && (pause.on || !pause.is_confirmed());
     told.then(|| v1::PauseView {
         on: pause.on,
         confirmed: pause.is_confirmed(),

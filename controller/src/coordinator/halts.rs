@@ -39,13 +39,21 @@ impl Desk<'_> {
             Some(host) if row.hosts.contains(host) => vec![host.clone()],
             Some(host) => return Err(Problem::not_found(format!("{run} does not run on host `{host}`"))),
         };
-        let machine = |host: &Host| self.model.host_runs.get(&(run, host.clone())).map(|row| &row.machine);
-        if let (Some(host), Some(how)) = (&host, host.as_ref().and_then(|host| machine(host)?.ended())) {
+        let there = |host: &Host| self.model.host_runs.get(&(run, host.clone()));
+        if let (Some(host), Some(how)) = (&host, host.as_ref().and_then(|host| there(host)?.machine.ended()))
+        {
             let message = format!("{run} on {host} has ended: {}", how.ending.word());
             return Err(Problem::conflict("run-ended", message));
         }
-        let turns = |host: &Host| machine(host).is_some_and(|it| it.ended().is_none() && it.pause.on != on);
-        let hosts: Vec<Host> = wanted.into_iter().filter(turns).collect();
+        let go_on: Vec<Host> =
+            wanted.into_iter().filter(|host| there(host).is_some_and(HostRunRow::goes_on)).collect();
+        if go_on.is_empty() {
+            let message =
+                format!("{run} is cancelled: nothing of it begins any more, and nothing lets it go on");
+            return Err(Problem::conflict("run-cancelled", message));
+        }
+        let turns = |host: &Host| there(host).is_some_and(|row| row.machine.pause.on != on);
+        let hosts: Vec<Host> = go_on.into_iter().filter(turns).collect();
         if hosts.is_empty() {
             let so = if on { "is paused already" } else { "is not paused" };
             let place = host.map(|host| format!(" on {host}")).unwrap_or_default();

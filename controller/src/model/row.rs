@@ -10,7 +10,7 @@ use bytes::Bytes;
 use fettle_proto::v1;
 use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Digest, GateId, Host, IncidentId, RunId, SignalId};
-use fettle_runbooks::run::HostRun;
+use fettle_runbooks::run::{HostRun, State, Wait};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::gate::Factor;
@@ -287,6 +287,17 @@ pub struct HostRunRow {
     /// Of one that was taken in after a restore: whether its host has told of it, or only another host of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<bool>,
+}
+
+impl HostRunRow {
+    /// Whether steps of it may still begin: it is not over, and nobody has cancelled it.
+    pub fn goes_on(&self) -> bool {
+        let cancelled = matches!(
+            self.machine.state,
+            State::Cancelling { .. } | State::Waiting(Wait::Resolve { cancelled: true, .. })
+        );
+        self.machine.ended().is_none() && !cancelled
+    }
 }
 
 /// One attempt of one step, as last reported.

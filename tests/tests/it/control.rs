@@ -2,6 +2,7 @@
 //!
 //! The stage of these tests is here. What a step really did is told by a file to which each of its attempts appends its process id.
 
+mod anywhere; // what each way of stepping in answers in each state
 mod again; // after an outcome that nobody knows
 mod cancel; // at every turn
 mod pause; // and resume
