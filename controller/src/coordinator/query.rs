@@ -36,6 +36,9 @@ const RUNS: usize = 20;
 /// The most of a list.
 const MOST: usize = 1000;
 
+/// What a host says of itself when somebody else speaks to us in its name.
+const TWO_OF_IT: &str = "there are two of it";
+
 /// A roster that expires so soon is worth a word, milliseconds.
 const SOON: i64 = 14 * 24 * 60 * 60 * 1000;
 
@@ -102,6 +105,10 @@ impl Handle {
             }
             Some(_) => {}
         }
+        warnings.extend(here.iter().filter_map(|row| {
+            let says = row.missing.iter().find(|missing| missing.contains(TWO_OF_IT));
+            says.map(|says| format!("{} says: {says}; see `fettle agent show {0}`", row.host))
+        }));
         warnings
             .extend(in_force.library.refused.keys().map(|file| format!("runbook file not in force: {file}")));
         Ok(v1::Status {

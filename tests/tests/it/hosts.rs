@@ -90,6 +90,83 @@ fn a_revoked_certificate_stays_refused_after_a_restart_and_after_the_host_joined
     });
 }
 
+/// Its risky step leaves a line.
+const LEDGER: &str = r#"fettle: 1
+runbook: test/ledger
+title: One risky step that leaves a line
+owner: tests
+inputs:
+  file: { type: path }
+remediate:
+  - id: act
+    risk: high
+    run: |
+      echo acted >> "$FILE"
+    env: { FILE: "${{ inputs.file }}" }
+    repeat: never
+    undo: none
+verify:
+  - id: there
+    that: file(inputs.file).exists
+"#;
+
+/// Starts it, approves it, waits for its end or for a person to look, and gives how often it acted and how it ended.
+#[track_caller]
+fn act(cluster: &Cluster, name: &str) -> (usize, String) {
+    let file = cluster.path(name);
+    let input = format!("file={}", file.display());
+    let words = ["start", "test/ledger", "--host", "web-1", "-i", &input, "--detach"];
+    let run = cluster.json("ben", &words)["run"].as_str().expect("its id").to_owned();
+    let gate = cluster.gate(&run);
+    let approved = cluster.fettle("ana", &["approve", &gate, "--yes"]);
+    assert!(approved.status.success(), "{}", told(&approved));
+    let seen = cluster.until(&run, "is over, or waits for a person", |run| {
+        run["hosts"][0]["state"] == "ended" || run["hosts"][0]["waiting_for"] == "resolve"
+    });
+    let times = fs::read_to_string(&file).unwrap_or_default().lines().count();
+    (times, seen["hosts"][0]["ending"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn two_agents_of_one_identity_are_named_to_people_and_what_is_approved_acts_once_at_most() {
+    let warning = "warning: web-1 says: its disk was put back to an earlier state, or there are two of it";
+    let mut cluster = Cluster::builder().runbook(LEDGER).agent("web-1").start();
+    copy(&cluster.path("web-1"), &cluster.path("twin"));
+    assert_eq!(act(&cluster, "before"), (1, "verified".to_owned()));
+    let argv = [
+        binary("fettle-agent").display().to_string(),
+        "run".to_owned(),
+        "--state".to_owned(),
+        cluster.path("twin").display().to_string(),
+    ];
+    let mut twin = Program::start(&argv, &cluster.path("twin.log"));
+    eventually("the twin finds out", LIMIT, || {
+        let said = fs::read_to_string(cluster.path("twin.log")).unwrap_or_default();
+        if said.contains("there are two of it") { Ok(()) } else { Err(said) }
+    });
+    // An agent says what is the matter with its host when it connects.
+    cluster.restart_controller();
+    eventually("the status warns", LIMIT, || {
+        let status = cluster.fettle("ana", &["status"]);
+        if told(&status).contains(warning) { Ok(()) } else { Err(told(&status)) }
+    });
+    // Which of the two is asked is chance; the one that has not planned it refuses.
+    let (times, ending) = act(&cluster, "both");
+    assert!(times <= 1 && (ending != "verified" || times == 1), "{times} {ending}");
+
+    // One is stopped, and the host joins anew.
+    twin.kill();
+    let revoked = cluster.fettle("ana", &["agent", "revoke", "web-1", "--reason", "there were two of it"]);
+    assert!(revoked.status.success(), "{}", told(&revoked));
+    cluster.agent("web-1").kill();
+    fs::remove_dir_all(cluster.path("web-1")).expect("it is ours");
+    cluster.join("web-1", &[]);
+    cluster.start_agent("web-1");
+    let status = cluster.fettle("ana", &["status"]);
+    assert!(status.status.success() && !told(&status).contains(warning), "{}", told(&status));
+    turned_away(&cluster, "twin", 1);
+}
+
 /// Starts an agent with a state folder, and waits until the controller has refused it.
 #[track_caller]
 fn turned_away(cluster: &Cluster, state: &str, time: usize) {
