@@ -37,6 +37,7 @@ pub(crate) use disk::DiskImage;
 pub(crate) use ledger::{Entry, Ledger, What};
 pub(crate) use process::Nature;
 
+use crate::trace::count;
 use disk::Disk;
 use hands::{Died, Life, Network, Shared, current, lock};
 use machine::{Machine, STATE};
@@ -273,7 +274,9 @@ impl SimHost {
         let mut machine = current(&self.machine);
         machine.agent_died();
         let journal = Path::new(STATE).join("journal");
-        let _ = machine.disk.remove(&journal);
+        if machine.disk.remove(&journal).is_ok() {
+            count("a journal is deleted");
+        }
         machine.disk = Disk::from_image(&machine.disk.image());
     }
 
@@ -288,6 +291,7 @@ impl SimHost {
         machine.lose_power();
         machine.disk = Disk::from_image(image);
         machine.power_on();
+        count("a disk is put back");
     }
 
     /// Another machine with the same disk, and so the same identity.

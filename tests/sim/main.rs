@@ -16,8 +16,8 @@
 //! ```
 //!
 //! `FETTLE_SIM_LOG=debug` adds what the programs log, `FETTLE_SIM_TALLY=1` how often which fault struck and which rule was
-//! held against something. A seed that breaks a rule prints its end and the command that
-//! repeats it. Rules are in [`check`], faults in [`faults`].
+//! held against something. A seed that breaks a rule, or is not over within two minutes, prints its end and the command
+//! that repeats it. Rules are in [`check`], faults in [`faults`].
 
 #![expect(clippy::disallowed_methods, reason = "the harness starts itself once for each seed")]
 

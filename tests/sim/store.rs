@@ -154,6 +154,9 @@ impl Disk {
         }
         inner.under_way.truncate(kept);
         if inner.health != Health::Full {
+            if kept > 0 {
+                count("a commit that is under way survives the controller");
+            }
             inner.apply();
         }
         inner.under_way.clear();
@@ -231,10 +234,10 @@ impl Inner {
                 self.fail("write: no space is left");
             }
             Health::FailsOnce(kept) => {
-                count(if kept { "a commit fails, and is kept" } else { "a commit fails, and is lost" });
                 self.health = Health::Good;
                 self.trace.say(format_args!("a commit fails, and is {}", if kept { "kept" } else { "lost" }));
                 if kept {
+                    count("a commit fails, and is kept");
                     let unheard: Vec<_> = self
                         .under_way
                         .iter_mut()
@@ -246,6 +249,7 @@ impl Inner {
                         let _ = done.send(Err(unavailable("sync")));
                     }
                 } else {
+                    count("a commit fails, and is lost");
                     self.fail("sync");
                 }
             }

@@ -50,9 +50,8 @@ pub(crate) struct Told {
 }
 
 /// Tells the story of a seed.
-pub(crate) fn tell(seed: u64, aloud: bool) -> Told {
-    let trace = Trace::new(aloud);
-    let mut stage = Stage::new(seed, &trace);
+pub(crate) fn tell(seed: u64, trace: &Trace) -> Told {
+    let mut stage = Stage::new(seed, trace);
     let wrong = stage.play().err();
     if let Some(wrong) = &wrong {
         trace.say(format_args!("WRONG: {wrong}"));
@@ -323,6 +322,7 @@ impl Stage {
             self.back = None;
             let now = At(self.controller.wall.ms());
             if on_backup && let Some(last) = self.controller.disk.restore(now) {
+                count("a controller is put back");
                 self.trace.say(format_args!("the controller is put back to record {last}"));
                 let seen = self.hosts.iter().map(SimHost::epoch);
                 self.checker.restored(last, self.names.iter().cloned().zip(seen));
@@ -333,8 +333,10 @@ impl Stage {
 
     fn do_wrong(&mut self, fault: Fault) {
         self.trace.say(format_args!("fault: {fault:?}"));
-        let said = format!("{fault:?}");
-        count(format!("fault {}", said.split([' ', '(']).next().unwrap_or_default()));
+        if self.meets(&fault) {
+            let said = format!("{fault:?}");
+            count(format!("fault {}", said.split([' ', '(']).next().unwrap_or_default()));
+        }
         let now = self.sim.elapsed();
         if let Fault::HostOff(host)
         | Fault::HostPutBack(host)
@@ -437,6 +439,45 @@ impl Stage {
             Fault::ControllerClock(by) => self.controller.wall.jump(by),
             Fault::BackUp => self.controller.disk.back_up(),
             Fault::Restore(down) => self.kill_controller(down, true),
+        }
+    }
+
+    /// Whether there is now what it strikes or ends. What strikes only later is counted again where it does.
+    fn meets(&mut self, fault: &Fault) -> bool {
+        let connected =
+            |host: usize| self.checker.model().agents.get(&self.names[host]).is_some_and(|row| row.connected);
+        match fault {
+            Fault::Cut(host) | Fault::CutOneWay(host, _) | Fault::Slow(host, _) => connected(*host),
+            Fault::AgentRestarts(host) | Fault::AgentDies(host) | Fault::AgentHeld(host) => {
+                self.hosts[*host].is_up()
+            }
+            Fault::AgentLet(host) => !self.hosts[*host].is_up(),
+            Fault::HostOff(host) => self.sim.is_host_running(name(*host)),
+            Fault::HostOn(host) => !self.sim.is_host_running(name(*host)),
+            Fault::HostPutBack(host) => self.images.contains_key(host),
+            Fault::ShimsDie(host) => !self.hosts[*host].alive().is_empty(),
+            Fault::Twin(host) => !self.sim_has_twin(*host),
+            Fault::ControllerDies(_) | Fault::ControllerOff(_) | Fault::Restore(_) => self.back.is_none(),
+            Fault::HostClock(_, by) | Fault::ControllerClock(by) => *by != 0,
+            Fault::Aimed(..)
+            | Fault::Fills(_)
+            | Fault::Mended(_)
+            | Fault::Twice(..)
+            | Fault::Late(..)
+            | Fault::PeopleCut
+            | Fault::PeopleMended
+            | Fault::AgentDiesAt(..)
+            | Fault::HostFull(_)
+            | Fault::HostRoom(_)
+            | Fault::HostSyncFails(_)
+            | Fault::HostSlow(..)
+            | Fault::JournalLost(_)
+            | Fault::HostCopied(_)
+            | Fault::ControllerFull
+            | Fault::ControllerRoom
+            | Fault::CommitFails(_)
+            | Fault::CommitStalls(_)
+            | Fault::BackUp => true,
         }
     }
 

@@ -85,11 +85,16 @@ impl Life {
         if !dies {
             return work(&mut machine);
         }
-        count("an agent is killed midway");
         match machine.chance.among(0..3) {
-            0 => {}
-            1 => drop(work(&mut machine)),
-            _ => half(&mut machine),
+            0 => count("an agent is killed before what it does"),
+            1 => {
+                count("an agent is killed after what it does");
+                drop(work(&mut machine));
+            }
+            _ => {
+                count("an agent is killed midway");
+                half(&mut machine);
+            }
         }
         machine.agent_died();
         drop(machine);

@@ -138,6 +138,9 @@ impl Machine {
 
     /// When a write of the journal that begins now is over.
     pub(super) fn write_takes(&mut self) -> Duration {
+        if !self.slow.is_zero() {
+            count("a write takes its time");
+        }
         self.soon(60..900) + self.slow
     }
 
@@ -449,11 +452,19 @@ impl Machine {
 
     /// The agent's process is gone: its locks are free, its children die, nobody is told of the others.
     pub(super) fn agent_died(&mut self) {
+        if self.life.is_some() && self.is_acting() {
+            count("a step survives its agent");
+        }
+        self.no_agent();
+    }
+
+    fn is_acting(&self) -> bool {
+        self.processes.iter().any(|process| process.acts() && process.lives())
+    }
+
+    fn no_agent(&mut self) {
         if self.life.take().is_none() {
             return;
-        }
-        if self.processes.iter().any(|process| process.acts() && process.lives()) {
-            count("a step survives its agent");
         }
         self.locks.clear();
         self.reading.clear();
@@ -465,8 +476,8 @@ impl Machine {
 
     /// Nothing is left but what the disk had synced.
     pub(super) fn lose_power(&mut self) {
-        self.agent_died();
-        if self.processes.iter().any(|process| process.acts() && process.lives()) {
+        self.no_agent();
+        if self.is_acting() {
             count("a step dies with its host");
         }
         self.end(&What::Died, |_| true);
