@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fettle_tests::fleet::{Pace, Works};
 use fettle_tests::{Cluster, Fleet, eventually};
@@ -13,10 +13,12 @@ use super::LIMIT;
 
 const HOSTS: usize = 200;
 /// Attempts of the one step on each host; two reports each.
-const ATTEMPTS: u32 = 50;
-const EVERY: std::time::Duration = std::time::Duration::from_millis(400);
-/// So many reports of each host pass while the disk stands still, which takes ten seconds.
-const MEANWHILE: u64 = 50;
+const ATTEMPTS: u32 = 60;
+const EVERY: Duration = Duration::from_millis(400);
+/// For so long the disk stands still.
+const STILL: Duration = Duration::from_secs(10);
+/// So many reports of each host pass meanwhile; at their pace it would be ten more.
+const MEANWHILE: u64 = 40;
 
 const TRICKLE: &str = r#"fettle: 1
 runbook: test/trickle
@@ -46,16 +48,14 @@ fn a_disk_that_stands_still_costs_no_connection_and_no_report() {
     said_by_all(&fleet, "has begun", 10);
 
     fs::write(&stall, "store.before-commit stall").expect("a file");
-    let (began, before) =
-        (Instant::now(), fleet.works().iter().map(Works::reported).max().unwrap_or_default());
-    said_by_all(&fleet, "goes on while the disk stands still", before + MEANWHILE);
+    let (still, went_on) = stands_still(&cluster, &fleet);
     let owed = fleet.works().iter().map(Works::owed).min().unwrap_or_default();
     let most = fleet.works().iter().map(Works::owed).max().unwrap_or_default();
     println!(
-        "the disk stood still for {:?}; each host is owed for {owed} to {most} reports",
-        began.elapsed()
+        "the disk stood still for {still:?}; each host said {went_on} reports or more, and is owed for {owed} to {most}"
     );
-    assert!(owed as u64 >= MEANWHILE / 2, "nothing became durable meanwhile: {owed}");
+    assert!(still >= STILL && went_on >= MEANWHILE, "{still:?}, {went_on} reports");
+    assert!(owed as u64 >= MEANWHILE, "nothing became durable meanwhile: {owed}");
     assert_eq!(fleet.connected(), HOSTS);
     fs::remove_file(&stall).expect("it is there");
 
@@ -86,11 +86,41 @@ fn said_by_all(fleet: &Fleet, what: &str, reports: u64) {
     });
 }
 
+/// Waits until nothing has become durable for long enough, while no connection was lost: for how long, and how many reports the host
+/// that said least has said meanwhile.
+#[track_caller]
+fn stands_still(cluster: &Cluster, fleet: &Fleet) -> (Duration, u64) {
+    let store = store(cluster);
+    let last = || -> i64 {
+        store.query_row("SELECT max(number) FROM events", [], |row| row.get(0)).expect("it has events")
+    };
+    let said = || fleet.works().iter().map(Works::reported).collect::<Vec<u64>>();
+    let (mut durable, mut since, mut before) = (last(), Instant::now(), said());
+    eventually("the disk has stood still", LIMIT, || {
+        assert_eq!(fleet.connected(), HOSTS, "a connection was lost");
+        let (still, now) = (since.elapsed(), last());
+        if now != durable {
+            // What had passed that point was still committed.
+            (durable, since, before) = (now, Instant::now(), said());
+        }
+        let went_on = said().iter().zip(&before).map(|(now, before)| now - before).min().unwrap_or_default();
+        match now == durable && still >= STILL && went_on >= MEANWHILE {
+            true => Ok((still, went_on)),
+            false => {
+                Err(format!("record {now} is the last for {still:?}, and one host said {went_on} reports"))
+            }
+        }
+    })
+}
+
+fn store(cluster: &Cluster) -> Connection {
+    let path = cluster.path("controller/store/controller.db");
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the store is there")
+}
+
 /// Which attempts ended on each host, as history has them.
 fn ended(cluster: &Cluster, run: &str) -> BTreeMap<String, Vec<u64>> {
-    let path = cluster.path("controller/store/controller.db");
-    let store =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the store is there");
+    let store = store(cluster);
     let mut asked =
         store.prepare("SELECT body FROM events WHERE run = ?1 ORDER BY number").expect("it has events");
     let bodies = asked.query_map([run], |row| row.get::<_, String>(0)).expect("they can be read");

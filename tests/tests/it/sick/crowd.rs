@@ -41,14 +41,24 @@ fn good(cluster: &Cluster, from: u8) -> Duration {
     })
 }
 
-/// Says what good requests took, and fails if that was not within a second: in the middle, for this machine does other things.
+/// Says what good requests took, and fails if that was not within a second for nine in ten: this machine does other things.
 #[track_caller]
 fn quick(what: &str, mut took: Vec<Duration>) {
     took.sort();
-    let (middle, worst) = (took[took.len() / 2], took[took.len() - 1]);
-    println!("{what}: {} good requests, median {middle:?}, worst {worst:?}", took.len());
-    assert!(middle < Duration::from_secs(1), "{what}: {took:?}");
+    let (middle, most) = (took[took.len() / 2], took[took.len() * 9 / 10 - 1]);
+    let worst = took[took.len() - 1];
+    println!(
+        "{what}: {} good requests, median {middle:?}, nine in ten within {most:?}, worst {worst:?}",
+        took.len()
+    );
+    assert!(took.len() >= 10 && most < Duration::from_secs(1), "{what}: {took:?}");
 }
+
+/// Bad posts, one after the other so long apart.
+const POSTS: usize = 10_000;
+const APART: Duration = Duration::from_millis(1);
+/// Those who post: enough of them that one who waits for an answer keeps no other from being in time.
+const POSTERS: usize = 48;
 
 #[test]
 fn a_crowd_that_never_finishes_a_handshake_holds_up_nobody_and_is_sent_away() {
@@ -158,14 +168,18 @@ fn ten_thousand_bad_posts_are_counted_and_hold_up_nobody() {
     let mut highest = before;
     let pid = cluster.controller().pid();
     std::thread::scope(|scope| {
-        let floods: Vec<_> = (0..8)
+        let floods: Vec<_> = (0..POSTERS)
             .map(|_| {
                 scope.spawn(|| {
                     let mut wire = None;
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= 10_000 {
+                        if number >= POSTS {
                             return;
+                        }
+                        let due = APART * number as u32;
+                        while let Some(early) = due.checked_sub(began.elapsed()).filter(|it| !it.is_zero()) {
+                            std::thread::park_timeout(early);
                         }
                         let (token, body, status) = match number % 100 {
                             0 => (SOURCE.1, huge.as_str(), 413),
@@ -194,13 +208,20 @@ fn ten_thousand_bad_posts_are_counted_and_hold_up_nobody() {
             highest = highest.max(resident(pid));
         }
     });
+    let took_all = began.elapsed();
     let after = resident(cluster.controller().pid());
     let log = std::fs::read_to_string(cluster.path("controller.log")).expect("a log");
     let lines = log.lines().filter(|line| line.contains("A post was not taken in")).count();
     println!(
-        "10,000 bad posts in {:?}: {before} MiB before, {highest} MiB at most, {after} MiB after; {lines} lines of log",
-        began.elapsed()
+        "{POSTS} bad posts in {took_all:?}, {:.0} a second: {before} MiB before, {highest} MiB at most, {after} MiB after; \
+         {lines} lines of log",
+        POSTS as f64 / took_all.as_secs_f64()
     );
+    if took_all > APART * POSTS as u32 * 11 / 10 {
+        eprintln!(
+            "NOT AS FAST AS IT SAYS: this machine does not manage a post each {APART:?}; the rest is held all the same"
+        );
+    }
     quick("bad posts", took);
     assert!(highest < before + 300, "{before} MiB before, {highest} MiB at most");
     // Twenty lines in ten seconds.
@@ -218,5 +239,5 @@ fn ten_thousand_bad_posts_are_counted_and_hold_up_nobody() {
         .filter(|line| line.contains("result=\"refused\"") || line.contains("result=\"unauthorised\""))
         .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
         .sum();
-    assert!(refused >= 10_000, "{refused} counted:\n{counted}");
+    assert!(refused >= POSTS as u64, "{refused} counted:\n{counted}");
 }

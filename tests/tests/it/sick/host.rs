@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fettle_tests::cluster::LIMIT;
+use fettle_tests::programs::binary;
 use fettle_tests::{Builder, Cluster, eventually};
 use serde_json::Value;
 
@@ -99,40 +102,130 @@ pub(super) fn memory(pid: u32, which: &str) -> Option<u64> {
     Some(line.trim().split(' ').next()?.parse::<u64>().ok()? / 1024)
 }
 
-/// A control group of version 1 around a program, which what it starts is born into. It goes away at the end.
-pub(super) struct Fence(PathBuf);
+/// Around the agent of `web-1` and all that it starts, a control group. Of version 1, into which what the agent starts is born; or,
+/// where there is none of that, of version 2, which the agent takes for the whole of them, so that its attempts' groups are below.
+pub(super) struct Fence {
+    at: PathBuf,
+    version: u8,
+}
 
 impl Fence {
-    /// Around a process. None, and loud, where there is none to be had.
-    pub(super) fn around(controller: &str, pid: u32) -> Option<Fence> {
-        let name = format!("fettle-test-{pid}");
-        let at = Path::new("/sys/fs/cgroup").join(controller).join(name);
-        let made = fs::create_dir(&at).and_then(|()| fs::write(at.join("cgroup.procs"), pid.to_string()));
-        if let Err(error) = made {
-            eprintln!(
-                "NOT RUN: only root can limit {controller}, with control groups of version 1 ({error})"
-            );
-            return None;
+    /// One that can limit `memory` or `pids`. None, and loud, where there is none to be had.
+    pub(super) fn around(cluster: &mut Cluster, controller: &str) -> Option<Fence> {
+        let first = Path::new("/sys/fs/cgroup").join(controller);
+        let offers = |group: &Path| {
+            let all = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+            all.split_whitespace().any(|one| one == controller)
+        };
+        let second = version_2().filter(|root| offers(root));
+        let made = match (first.is_dir(), second) {
+            (true, _) => Fence::of_version_1(cluster, &first),
+            (false, Some(root)) => fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"))
+                .and_then(|()| Fence::of_version_2(cluster, &root)),
+            (false, None) => Err(std::io::ErrorKind::NotFound.into()),
+        };
+        made.inspect_err(|error| {
+            eprintln!("NOT RUN: only root can limit {controller}, and with control groups ({error})");
+        })
+        .ok()
+    }
+
+    fn of_version_1(cluster: &mut Cluster, above: &Path) -> std::io::Result<Fence> {
+        let pid = cluster.agent("web-1").pid();
+        let at = above.join(format!("fettle-test-{pid}"));
+        fs::create_dir(&at)?;
+        let fence = Fence { at, version: 1 };
+        fs::write(fence.at.join("cgroup.procs"), pid.to_string())?;
+        Ok(fence)
+    }
+
+    /// Starts the agent anew, where nothing is above the fence.
+    pub(super) fn of_version_2(cluster: &mut Cluster, above: &Path) -> std::io::Result<Fence> {
+        let agent = cluster.agent("web-1");
+        let at = above.join(format!("fettle-test-{}", agent.pid()));
+        agent.stop();
+        fs::create_dir(&at)?;
+        let fence = Fence { at, version: 2 };
+        let (at, above) = (fence.at.display(), above.display());
+        let program = binary("fettle-agent");
+        let script = format!(
+            "#!/bin/sh\necho $$ > {at}/cgroup.procs &&\nexec unshare --mount --propagation private sh -c \
+             'mount --bind {at} {above} && exec {} \"$@\"' sh \"$@\"\n",
+            program.display()
+        );
+        let starter = cluster.path("fenced-agent");
+        fs::write(&starter, script)?;
+        fs::set_permissions(&starter, fs::Permissions::from_mode(0o755))?;
+        cluster.start_agent_from("web-1", &starter);
+        Ok(fence)
+    }
+
+    /// So much memory, and no swap where there is some.
+    pub(super) fn limit_memory(&self, most: &str) {
+        match self.version {
+            1 => {
+                self.set("memory.limit_in_bytes", most);
+                // Not every kernel counts swap.
+                let _ = fs::write(self.at.join("memory.memsw.limit_in_bytes"), most);
+            }
+            _ => {
+                self.set("memory.max", most);
+                let _ = fs::write(self.at.join("memory.swap.max"), "0");
+            }
         }
-        Some(Fence(at))
     }
 
-    pub(super) fn set(&self, file: &str, value: &str) {
-        fs::write(self.0.join(file), value).unwrap_or_else(|error| panic!("{file} = {value}: {error}"));
+    /// So many processes and threads; `max`: as many as there are to be had.
+    pub(super) fn limit_processes(&self, most: &str) {
+        self.set("pids.max", most);
     }
 
-    pub(super) fn get(&self, file: &str) -> String {
-        fs::read_to_string(self.0.join(file)).expect("it can be read").trim().to_owned()
+    /// How many processes and threads there are.
+    pub(super) fn processes(&self) -> u32 {
+        let now = fs::read_to_string(self.at.join("pids.current")).expect("it can be read");
+        now.trim().parse().expect("a number")
+    }
+
+    /// What it is called.
+    pub(super) fn name(&self) -> String {
+        self.at.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn set(&self, file: &str, value: &str) {
+        fs::write(self.at.join(file), value).unwrap_or_else(|error| panic!("{file} = {value}: {error}"));
     }
 }
 
 impl Drop for Fence {
     fn drop(&mut self) {
+        if self.version == 2 {
+            let _ = fs::write(self.at.join("cgroup.kill"), "1");
+            let deadline = Instant::now() + LIMIT;
+            while !removed(&self.at) && Instant::now() < deadline {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            return;
+        }
         // Only an empty one can be removed.
-        let above = self.0.parent().expect("it is in another").join("cgroup.procs");
-        for pid in fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default().lines() {
+        let above = self.at.parent().expect("it is in another").join("cgroup.procs");
+        for pid in fs::read_to_string(self.at.join("cgroup.procs")).unwrap_or_default().lines() {
             let _ = fs::write(&above, pid);
         }
-        let _ = fs::remove_dir(&self.0);
+        let _ = fs::remove_dir(&self.at);
     }
+}
+
+/// Removes a group and those below it; false while something is in one.
+fn removed(group: &Path) -> bool {
+    let below = fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path());
+    for path in below.filter(|path| path.is_dir()) {
+        removed(&path);
+    }
+    fs::remove_dir(group).is_ok()
+}
+
+/// Where control groups of version 2 are, if they are.
+pub(super) fn version_2() -> Option<PathBuf> {
+    let mut roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].into_iter().map(PathBuf::from);
+    roots.find(|root| root.join("cgroup.controllers").is_file())
 }

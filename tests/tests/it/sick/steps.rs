@@ -9,7 +9,7 @@ use fettle_tests::eventually;
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
 use rustix::io::write;
 
-use super::host::{Fence, QUICK, highest, memory, over, processes, runbook, start, step, with};
+use super::host::{Fence, QUICK, highest, memory, over, processes, runbook, start, step, version_2, with};
 
 #[test]
 fn a_step_that_prints_gibibytes_leaves_its_ends_and_a_number() {
@@ -164,15 +164,31 @@ fn fettle_has_groups() -> bool {
 }
 
 #[test]
+fn a_fence_of_control_groups_of_version_2_is_around_the_steps_as_well() {
+    let acts = "grep ^0:: /proc/self/cgroup";
+    let mut cluster = with(&[runbook("where", "true", acts, "20s")]);
+    let root = version_2().ok_or(std::io::ErrorKind::NotFound.into());
+    let fence = match root.and_then(|root| Fence::of_version_2(&mut cluster, &root)) {
+        Ok(fence) => fence,
+        Err(error) => {
+            eprintln!("NOT RUN: this host offers no control groups of version 2 ({error})");
+            return;
+        }
+    };
+    let run = start(&cluster, "sick/where");
+    assert_eq!(over(&cluster, &run, "remediate/act")["state"], "succeeded");
+    let logs = cluster.json("ana", &["logs", &run]).to_string();
+    assert!(logs.contains(&format!("0::/{}/fettle/step-", fence.name())), "{logs}");
+}
+
+#[test]
 fn memory_that_runs_out_costs_the_step_and_neither_agent_nor_shim() {
     let eat = r#"cat /proc/self/oom_score_adj; exec perl -e '$x = "a" x (1 << 20); push @y, $x . $_ for 1 .. 4000; sleep 9'"#;
     let mut cluster =
         with(&[runbook("eat-look", eat, "true", "60s"), runbook("eat-act", "true", eat, "60s")]);
+    let Some(fence) = Fence::around(&mut cluster, "memory") else { return };
     let agent = cluster.agent("web-1").pid();
-    let Some(fence) = Fence::around("memory", agent) else { return };
-    fence.set("memory.limit_in_bytes", "256M");
-    // Where there is swap, it would be eaten as well.
-    let _ = std::panic::catch_unwind(|| fence.set("memory.memsw.limit_in_bytes", "256M"));
+    fence.limit_memory("256M");
     for (runbook, path, score) in
         [("sick/eat-look", "diagnose/look", "500"), ("sick/eat-act", "remediate/act", "0")]
     {
@@ -189,7 +205,6 @@ fn memory_that_runs_out_costs_the_step_and_neither_agent_nor_shim() {
     let adjusted = fs::read_to_string(format!("/proc/{agent}/oom_score_adj")).expect("it runs");
     // Not every root may.
     assert!(["-500", "0"].contains(&adjusted.trim()), "{adjusted}");
-    println!("memory.failcnt {}, limit {}", fence.get("memory.failcnt"), fence.get("memory.limit_in_bytes"));
     let quick = start(&cluster, QUICK);
     assert_eq!(cluster.ending(&quick), "verified");
 }
@@ -202,10 +217,10 @@ fn a_host_without_free_processes_runs_nothing_says_so_and_recovers_by_itself() {
     // The shell needs no other process to wait, and to end.
     let waits = format!("read -r word < {}; echo \"$word\"", pipe.display());
     let mut cluster = with(&[runbook("waits", "true", &waits, "2m")]);
+    let Some(fence) = Fence::around(&mut cluster, "pids") else { return };
     let agent = cluster.agent("web-1").pid();
-    let Some(fence) = Fence::around("pids", agent) else { return };
-    let full = |fence: &Fence| fence.set("pids.max", &fence.get("pids.current"));
-    let current = || fence.get("pids.current").parse::<u32>().expect("a number");
+    let full = |fence: &Fence| fence.limit_processes(&fence.processes().to_string());
+    let current = || fence.processes();
     let idle = current();
     let acts = start(&cluster, "sick/waits");
     let flags = OFlags::WRONLY | OFlags::NONBLOCK;
@@ -231,20 +246,20 @@ fn a_host_without_free_processes_runs_nothing_says_so_and_recovers_by_itself() {
         if said.contains("Resource temporarily unavailable") { Ok(()) } else { Err(said) }
     });
     assert!(cluster.agent("web-1").runs(), "{}", cluster.said());
-    fence.set("pids.max", "max");
+    fence.limit_processes("max");
     cluster.wait_for_agent("web-1");
     assert_eq!(cluster.agent("web-1").pid(), agent);
     // So few that a supervisor is born, and its step is not.
     let mut seen = Vec::new();
     for more in 0..4 {
         let run = {
-            fence.set("pids.max", &(current() + more).to_string());
+            fence.limit_processes(&(current() + more).to_string());
             start(&cluster, QUICK)
         };
         let ending = cluster.ending(&run);
         seen.push((more, ending.clone()));
         assert!(["failed", "verified"].contains(&ending.as_str()), "{seen:?}\n{}", cluster.said());
-        fence.set("pids.max", "max");
+        fence.limit_processes("max");
     }
     println!("endings by processes that were free: {seen:?}");
     let run = start(&cluster, QUICK);
