@@ -4,7 +4,7 @@
 //! something; what the others wrote went out with their reports, and is not told again.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fettle_proto::reports::MOST_TOLD;
 use fettle_proto::v1;
@@ -97,7 +97,8 @@ impl Driver {
     /// Tells of a run; whether there is anything to be told.
     pub(super) fn tell_of(&mut self, run: RunId) -> bool {
         let now_ms = self.now_ms();
-        let told = self.runs.get(&run).and_then(|here| story(run, here, now_ms));
+        let stopped = !self.cancels_owed.contains_key(&run);
+        let told = self.runs.get(&run).and_then(|here| story(run, here, stopped, now_ms));
         let Some(telling) = &mut self.telling else { return false };
         telling.runs.retain(|other| *other != run);
         let Some((segment, told)) = told else { return false };
@@ -110,8 +111,9 @@ impl Driver {
     }
 }
 
-/// What is known of a run, with the number of its newest segment. Nothing of one that was never accepted here.
-fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)> {
+/// What is known of a run, with the number of its newest segment. Nothing of one that was never accepted here. `stopped`: nothing of
+/// it runs any more, if it was cancelled.
+fn story(run: RunId, here: &RunHere, stopped: bool, now_ms: i64) -> Option<(u32, v1::ToldAgain)> {
     let ends: BTreeMap<u32, v1::Report> = here
         .segments
         .iter()
@@ -119,7 +121,8 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
         .collect();
     let looks = here.segments.iter().filter(|(_, segment)| segment.looks).map(|(number, _)| *number);
     let mut told = v1::ToldAgain { looks: looks.collect(), ..v1::ToldAgain::default() };
-    let (mut newest, mut acted) = (0, None);
+    let (mut newest, mut acted, mut cancelled) = (0, None, false);
+    let mut over = BTreeSet::new();
     let mut segments = BTreeMap::new();
     for record in &here.records {
         // The journal has no times but those of reports.
@@ -143,6 +146,9 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
                 told.reports.push(say(*segment, What::StepStarted(started)));
             }
             Record::Exited { key, result } => {
+                if !cancelled && result.outcome != Outcome::Killed {
+                    over.insert(key.clone());
+                }
                 let segment = segments.get(key).copied().unwrap_or(newest);
                 told.reports.push(say(segment, What::StepEnded(step_ended(key, result))));
             }
@@ -150,8 +156,8 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
                 told.reports.push(say(newest, What::Paused(v1::Paused { on: *on, count: *count })));
             }
             Record::Event { segment, .. } => told.reports.extend(ends.get(segment).cloned()),
+            Record::Tombstone { .. } => cancelled = true,
             Record::Intent { .. }
-            | Record::Tombstone { .. }
             | Record::Report { .. }
             | Record::Acked { .. }
             | Record::Forgotten { .. }
@@ -161,9 +167,9 @@ fn story(run: RunId, here: &RunHere, now_ms: i64) -> Option<(u32, v1::ToldAgain)
     if told.order.is_empty() {
         return None;
     }
-    if here.tombstone && here.active.is_none() {
-        let interrupted =
-            acted.filter(|key| stopped_midway(here, key)).map(|key| key.path).unwrap_or_default();
+    if here.tombstone && here.active.is_none() && stopped {
+        let midway = |key: &AttemptKey| !over.contains(key) && may_have_acted(here, key);
+        let interrupted = acted.filter(midway).map(|key| key.path).unwrap_or_default();
         let cancelled = What::Cancelled(v1::Cancelled { interrupted });
         let (run, what) = (run.to_string(), Some(cancelled));
         told.reports.push(v1::Report { seq: 0, run, segment: newest, at_ms: now_ms, what });
@@ -204,10 +210,12 @@ fn fit(told: &mut v1::ToldAgain) {
     }
 }
 
-/// Whether an attempt may have had part of its effect when its run was stopped: it was told to end, or nobody saw its end.
-fn stopped_midway(here: &RunHere, key: &AttemptKey) -> bool {
-    let ended = here.attempts.get(&(key.path.clone(), key.attempt)).and_then(Option::as_ref);
-    ended.is_none_or(|ended| ended.outcome == Outcome::Killed)
+/// Whether an attempt may have had part of its effect: nobody saw its end, or that was not a good one.
+fn may_have_acted(here: &RunHere, key: &AttemptKey) -> bool {
+    let ended = here.attempts.get(&(key.path.clone(), key.attempt));
+    ended.is_some_and(|ended| {
+        ended.as_ref().is_none_or(|ended| !["succeeded", "not-started"].contains(&word(ended)))
+    })
 }
 
 fn word(ended: &Ended) -> &'static str {
@@ -220,7 +228,7 @@ fn word(ended: &Ended) -> &'static str {
     }
 }
 
-fn step_ended(key: &AttemptKey, ended: &Ended) -> v1::StepEnded {
+pub(super) fn step_ended(key: &AttemptKey, ended: &Ended) -> v1::StepEnded {
     let message = match (&ended.outcome, ended.exit_code, ended.signal) {
         (Outcome::Exited, Some(0), _) => String::new(),
         (Outcome::Exited, Some(code), _) => format!("it exited with {code}"),

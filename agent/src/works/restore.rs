@@ -12,17 +12,19 @@ use std::sync::Arc;
 
 use fettle_proto::signed::{Tag, digest, plan as plan_format};
 use fettle_proto::v1;
+use fettle_proto::v1::report::What;
 use fettle_runbooks::id::RunId;
 use fettle_runbooks::segment::{Event, How, Outcome, Undoing, Verification};
 use prost::Message as _;
 
-use super::again::Telling;
+use super::again::{Telling, step_ended};
 use super::carry::{Active, acts};
 use super::driver::{Driver, kept};
 use super::here::{PausedHere, SegmentHere};
 use super::orders::{self, OwnPlan};
 use super::record::{AttemptKey, Record};
 use super::recovery::Found;
+use super::shim;
 
 impl Driver {
     /// Takes up what the journal says. Nothing is started, looked at or written.
@@ -100,11 +102,11 @@ impl Driver {
     fn remember_report(&mut self, seq: u64, bytes: &[u8]) {
         let Ok(v1::Report { run, what: Some(what), .. }) = v1::Report::decode(bytes) else { return };
         let Ok(run) = run.parse::<RunId>() else { return };
-        if let v1::report::What::ToldAgain(_) = what {
+        if let What::ToldAgain(_) = what {
             if let Some(telling) = &mut self.telling {
                 telling.told(run, seq);
             }
-        } else if let v1::report::What::StepEnded(step) = what
+        } else if let What::StepEnded(step) = what
             && step.path.starts_with("remediate/")
         {
             self.reported.insert((run, step.path, step.attempt));
@@ -219,6 +221,13 @@ impl Driver {
             match found {
                 Found::Exit(ended) => {
                     exited.push(Record::Exited { key: key.clone(), result: (**ended).clone() })
+                }
+                // It was told that it began, and it will never begin.
+                Found::NotStarted if tombstone => {
+                    let why = "the run was cancelled before it started".to_owned();
+                    let ended = step_ended(key, &shim::not_started("cancelled", why));
+                    let at_ms = self.now_ms();
+                    exited.push(self.report(run, segment, at_ms, What::StepEnded(ended)));
                 }
                 Found::Running | Found::NotStarted | Found::Unknown(_) => {}
             }

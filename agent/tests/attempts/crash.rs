@@ -86,7 +86,8 @@ fn of_many_shims_that_race_for_an_attempt_one_runs_it() {
     let spec = script(&format!("echo ran >> {}", world.file("marker").display()));
     world.starter(&spec, Some("shim.born")).wait().unwrap();
     assert_eq!(settled(&world, &spec.key), Found::NotStarted);
-    let dir = std::fs::read_dir(world.file("attempts")).unwrap().next().unwrap().unwrap().path();
+    let entries = std::fs::read_dir(world.file("attempts")).unwrap();
+    let dir = entries.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
 
     // Each with a lock of its own, so that only `started` stands between them and a second start.
     let shims: Vec<_> = (0..12)
@@ -118,7 +119,8 @@ fn a_shim_without_the_lock_of_its_agent_starts_nothing() {
     let spec = script(&format!("echo ran >> {}", world.file("marker").display()));
     world.starter(&spec, Some("shim.born")).wait().unwrap();
     settled(&world, &spec.key);
-    let dir = std::fs::read_dir(world.file("attempts")).unwrap().next().unwrap().unwrap().path();
+    let entries = std::fs::read_dir(world.file("attempts")).unwrap();
+    let dir = entries.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
     let status = Command::new(env!("CARGO_BIN_EXE_fettle-agent"))
         .args(["__shim", "watch"])
         .arg(&dir)

@@ -269,3 +269,17 @@ fn a_step_that_has_taken_every_file_there_can_be_is_stopped() {
     assert!(mount(&["umount", "--lazy"]));
     assert_eq!(outcome.unwrap(), Outcome::Killed);
 }
+
+#[test]
+fn what_a_step_that_is_over_left_running_on_purpose_outlives_a_cancel() {
+    let world = World::new();
+    let pid = world.file("pid");
+    let spec = script(&format!("sleep 60 > /dev/null 2>&1 & echo $! > {}", pid.display()));
+    assert_eq!(world.effect(&spec).outcome, Outcome::Exited);
+    settled(&world, &spec.key);
+    world.attempts.tombstone(spec.key.run).unwrap();
+    assert!(world.attempts.stop_all(spec.key.run).unwrap(), "nothing of it is to be stopped");
+    let left = world.written("pid");
+    assert!(lives(&left));
+    std::process::Command::new("kill").arg(left.trim()).status().unwrap();
+}

@@ -50,7 +50,7 @@ pub(super) async fn undo(context: &Context, args: &Follow, reason: &str, cancel:
         run = answer(context, calls.cancel_run(request)).await?;
         talk(&format!("{}: asked its hosts to stop; waiting until they have confirmed it", visible(&run.id)));
         for away in run.hosts.iter().filter(|host| host.state != "ended" && !host.agent_connected) {
-            talk(&format!("{0} is away; if it is lost: fettle agent revoke {0}", visible(&away.host)));
+            talk(&format!("{} is away; if it is lost: {}", visible(&away.host), stop::revoke(&away.host)));
         }
         while run.ended_at == 0 && !stop::stands_still(&run) {
             tokio::select! {

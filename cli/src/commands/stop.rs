@@ -101,8 +101,16 @@ fn tell(context: &Context, run: &v1::Run) -> Result<Exit> {
 
 /// What people may do about a host that has not heard of their wish.
 fn away(host: &v1::HostRun) -> String {
-    let lost = format!("if it is lost: fettle agent revoke {}", visible(&host.host));
-    format!("\n  its agent is away; it is told when it is back; {lost}")
+    let mut text = "\n  its agent is away; it is told when it is back".to_owned();
+    if host.state == "cancelling" {
+        text.push_str(&format!("; if it is lost: {}", revoke(&host.host)));
+    }
+    text
+}
+
+/// What is typed when a host will not come back.
+pub(super) fn revoke(host: &str) -> String {
+    format!("fettle agent revoke {} --reason '…'", visible(host))
 }
 
 fn page(out: &Output, run: &v1::Run) -> String {
@@ -216,7 +224,7 @@ mod tests {
         host/disk-full  run_1
           web-1  ▸ remediating, pause not confirmed yet
           paused by ana: wait\u{1b}; let it go on with: fettle run resume run_1
-          its agent is away; it is told when it is back; if it is lost: fettle agent revoke web-1
+          its agent is away; it is told when it is back
         ");
         let confirmed = Some(v1::PauseView { on: true, confirmed: true, reason: "ana: wait".into() });
         run.hosts[0].pause = confirmed;

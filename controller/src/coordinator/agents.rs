@@ -8,7 +8,7 @@ use fettle_proto::signed::{Scope, words};
 use fettle_proto::v1;
 use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::run::{Event, State};
-use fettle_runbooks::segment::{How, Outcome, StepResult, Undoing, Verification};
+use fettle_runbooks::segment::StepResult;
 use tokio::sync::mpsc;
 
 use super::desk::{Desk, Effect};
@@ -19,8 +19,8 @@ use super::moves::cancel;
 use super::people::hash;
 use super::timers::of_order;
 use crate::dispatch;
-use crate::model::row::{AgentRow, Ahead, KeptRow, StepRow, TokenRow};
-use crate::model::{Change, StepEnd};
+use crate::model::Change;
+use crate::model::row::{AgentRow, Ahead, StepRow, TokenRow};
 use crate::outcome::{About, hear};
 use crate::problem::Problem;
 use crate::world::At;
@@ -363,76 +363,6 @@ impl Desk<'_> {
         }
     }
 
-    /// A host that refuses to go on with a segment of which it has begun a step, or that stops without a word of that step, has lost
-    /// its journal: it will never tell what became of it, so a person must look. What happened, then.
-    fn lost_midway(&mut self, run: RunId, host: &Host, at: At, event: Event) -> Vec<Event> {
-        let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { return vec![event] };
-        let segment = row.machine.segment;
-        let waits = row.machine.ended().is_some() || row.machine.state.wait().is_some();
-        let (why, refused) = if let Event::Refused { segment: of, code, message } = &event {
-            if *of != segment {
-                return vec![event];
-            }
-            (format!(": {code}: {message}"), true)
-        } else if matches!(event, Event::Cancelled { interrupted: None })
-            && !waits
-            && !self.may_know_more(host)
-        {
-            // A host that a restored controller has yet to hear tells what it knows of the step.
-            (", and was asked to stop".to_owned(), false)
-        } else {
-            return vec![event];
-        };
-        let Some((path, attempt)) = self.under_way(run, host) else { return vec![event] };
-        let reason = format!("it had begun, and its host does not know of it any more{why}");
-        let unknown = self.never_known(run, host, at, path, attempt, reason);
-        if refused { vec![unknown] } else { vec![unknown, event] }
-    }
-
-    /// Nobody will ever tell what became of an attempt.
-    fn never_known(
-        &mut self,
-        run: RunId,
-        host: &Host,
-        at: At,
-        path: String,
-        attempt: u32,
-        reason: String,
-    ) -> Event {
-        let current = self.model.host_runs.get(&(run, host.clone())).map(|row| row.machine.segment);
-        self.change(Change::StepEnded(Box::new(StepEnd {
-            run,
-            host: host.clone(),
-            path: path.clone(),
-            attempt,
-            outcome: "unknown".to_owned(),
-            message: reason.clone(),
-            exit_code: None,
-            outputs: BTreeMap::new(),
-            stdout: KeptRow::default(),
-            stderr: KeptRow::default(),
-            at,
-            began_at: at,
-        })));
-        let outcome = Outcome {
-            how: How::Unknown { path, attempt, reason },
-            verification: Verification::NotRun,
-            effects: true,
-            undoing: Undoing::None,
-        };
-        Event::SegmentEnded { segment: current.unwrap_or_default(), outcome }
-    }
-
-    /// The step that acts on a host and has not ended, as far as the host has told. An attempt that another one followed is over.
-    fn under_way(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
-        let all = self.model.steps.range((run, host.clone(), String::new(), 0)..);
-        let here = all.take_while(|((of, on, _, _), _)| *of == run && on == host).map(|(_, row)| row);
-        let last: BTreeMap<&str, &StepRow> = here.map(|row| (row.path.as_str(), row)).collect();
-        let row =
-            last.into_values().find(|row| row.state == "running" && row.path.starts_with("remediate/"))?;
-        Some((row.path.clone(), row.attempt))
-    }
-
     /// A host that ends a segment only now has not begun a later one that its copy took on: it is sent that, now that it can.
     fn send_later(&mut self, run: RunId, host: &Host, segment: u32) {
         let open = self.model.orders_open(host).into_iter();
@@ -559,39 +489,5 @@ impl Desk<'_> {
         }
         self.effect(Effect::Detach(host));
         Ok(was_connected)
-    }
-
-    /// Ends the part of a host in every run: its word on them will not come any more. What it may have begun, a person looks at.
-    fn part_with(&mut self, host: &Host, why: &str) {
-        let open: Vec<RunId> = self.model.open_on(host).map(|row| row.run).collect();
-        for run in open {
-            let begun = self.under_way(run, host).or_else(|| self.may_have_begun(run, host));
-            self.host_event(run, host, Event::CancelAsked { reason: why.to_owned() });
-            let asked = self.model.host_runs.get(&(run, host.clone()));
-            let stops = asked.is_some_and(|row| matches!(row.machine.state, State::Cancelling { .. }));
-            if let Some((path, attempt)) = begun.filter(|_| stops) {
-                let reason = format!("it may have begun, and nobody will hear of it: {why}");
-                let unknown = self.never_known(run, host, self.now, path, attempt, reason);
-                self.host_event(run, host, unknown);
-            }
-            self.host_event(run, host, Event::Cancelled { interrupted: None });
-        }
-    }
-
-    /// The step that a host may have begun without telling: the first of which nothing is known, behind an order to act.
-    fn may_have_begun(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
-        let open = self.model.orders_open(host).into_iter().find(|order| order.run == run)?;
-        let order = <v1::OrderContent as prost::Message>::decode(&open.content.bytes()[..]).ok()?;
-        let Some(v1::order_content::Work::Remediate(v1::Remediate { from, .. })) = order.work else {
-            return None;
-        };
-        let plan = self.model.host_runs.get(&(run, host.clone()))?.plan.as_ref()?.bytes.bytes();
-        let plan = fettle_proto::signed::plan::decode(&plan).ok()?;
-        let told = |path: &str| {
-            let of = |attempt| (run, host.clone(), path.to_owned(), attempt);
-            self.model.steps.range(of(0)..=of(u32::MAX)).next().is_some()
-        };
-        let next = plan.steps.iter().skip_while(|step| step.path != from).find(|step| !told(&step.path))?;
-        Some((next.path.clone(), 1))
     }
 }

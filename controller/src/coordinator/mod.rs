@@ -22,6 +22,7 @@ mod handle;
 mod lately;
 mod moves;
 mod notices;
+mod part;
 mod people;
 mod policy_watch;
 mod rules_watch;
@@ -419,6 +420,7 @@ impl Coordinator {
                         let reason = "the controller was restarted".to_owned();
                         desk.change(Change::AgentGone { host, epoch, reason });
                     }
+                    desk.part_with_all_revoked();
                 });
             }
             Since::Rebuild => {

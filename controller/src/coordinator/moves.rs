@@ -133,8 +133,9 @@ impl Desk<'_> {
 
     pub(super) fn ask_guards(&mut self, run: RunId, host: &Host) {
         let Some((run_row, host_row)) = self.rows(run, host) else { return };
-        if host_row.machine.pause.on {
-            return; // They are asked when it is resumed.
+        // They are asked when it is resumed; and a host that is revoked is given nothing to do.
+        if host_row.machine.pause.on || !self.enrolled(host) {
+            return;
         }
         let in_library = self.in_force.library.entries.get(&run_row.runbook);
         let own = match in_library.filter(|entry| entry.runbook.digest() == run_row.runbook_digest) {
@@ -212,7 +213,7 @@ impl Desk<'_> {
             )
             | None => false,
         };
-        let free = self.model.taken_by(host).is_none_or(|other| other == run);
+        let free = self.enrolled(host) && self.model.taken_by(host).is_none_or(|other| other == run);
         if approved && free && waits {
             self.host_event(run, host, Event::GateApproved);
         }

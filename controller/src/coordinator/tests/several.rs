@@ -145,3 +145,32 @@ async fn whoever_waits_for_a_host_goes_on_when_that_tells_again_that_the_other_i
     assert_eq!((next.run, next.segment), (other.run, 2));
     bench.check().await;
 }
+
+#[tokio::test]
+async fn nothing_begins_on_a_host_because_it_was_revoked() {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let both = ["/", "/var"].map(|mount| of(&bench, Status::Firing, mount, 990_000));
+    post(&bench, both.into()).await;
+    let one = order(&mut agent).await;
+    let other = order(&mut agent).await;
+    planned(&bench, &mut agent, &one).await;
+    planned(&bench, &mut agent, &other).await;
+    let taken = order(&mut agent).await;
+    assert_eq!(taken.run, one.run);
+    agent.accept(&bench, &taken).await;
+    agent.step(&bench, &taken, "remediate/vacuum").await;
+    bench.handle.revoke(bench.session("ben"), host(), "it burned".into()).await.unwrap();
+    for (run, stands, reason) in [
+        (&one.run, "waiting", "its outcome was unknown when the run was cancelled"),
+        (&other.run, "ended", "web-1 was revoked by ben: it burned"),
+    ] {
+        let shown = bench.handle.run(run.parse().unwrap()).await.unwrap().hosts.remove(0);
+        assert_eq!((shown.state.as_str(), shown.reason.as_str()), (stands, reason));
+        let begun =
+            shown.steps.iter().map(|step| step.path.as_str()).filter(|path| path.starts_with("remediate"));
+        let wanted: &[&str] = if *run == one.run { &["remediate/vacuum", "remediate/purge"] } else { &[] };
+        assert_eq!(begun.collect::<std::collections::BTreeSet<_>>(), wanted.iter().copied().collect());
+    }
+    bench.check().await;
+}

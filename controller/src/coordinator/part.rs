@@ -1,0 +1,181 @@
+//! A host whose word will not come any more: it is revoked, or has lost what it knew.
+//!
+//! Its part in a run ends without it. What it had begun, or may have begun without telling, is asked of a person: nobody else can
+//! know. Deliberately missing: any guess of how that went.
+
+use std::collections::BTreeMap;
+
+use fettle_proto::v1;
+use fettle_runbooks::follow::FollowUp;
+use fettle_runbooks::id::{Host, RunId};
+use fettle_runbooks::plan::{Plan, PlannedWork};
+use fettle_runbooks::run::{Event, State};
+use fettle_runbooks::runbook::OnFailure;
+use fettle_runbooks::segment::{How, Outcome, StepResult, Undoing, Verification};
+use prost::Message as _;
+
+use super::desk::Desk;
+use crate::model::row::{KeptRow, StepRow};
+use crate::model::{Change, StepEnd};
+use crate::world::At;
+
+impl Desk<'_> {
+    /// A host that refuses to go on with a segment of which it has begun a step, or that stops without a word of that step, has lost
+    /// its journal: it will never tell what became of it, so a person must look. What happened, then.
+    pub(super) fn lost_midway(&mut self, run: RunId, host: &Host, at: At, event: Event) -> Vec<Event> {
+        let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { return vec![event] };
+        let segment = row.machine.segment;
+        let waits = row.machine.ended().is_some() || row.machine.state.wait().is_some();
+        // A host that a restored controller has yet to hear tells what it knows of the step.
+        let last_word = !waits && !self.may_know_more(host);
+        let (why, refused) = if let Event::Refused { segment: of, code, message } = &event {
+            if *of != segment {
+                return vec![event];
+            }
+            (format!(": {code}: {message}"), true)
+        } else if matches!(event, Event::Cancelled { interrupted: None }) && last_word {
+            (", and was asked to stop".to_owned(), false)
+        } else {
+            return vec![event];
+        };
+        let Some((path, attempt)) = self.under_way(run, host) else { return vec![event] };
+        let reason = format!("it had begun, and its host does not know of it any more{why}");
+        let unknown = self.never_known(run, host, at, path, attempt, reason);
+        if refused { vec![unknown] } else { vec![unknown, event] }
+    }
+
+    /// Nobody will ever tell what became of an attempt.
+    fn never_known(
+        &mut self,
+        run: RunId,
+        host: &Host,
+        at: At,
+        path: String,
+        attempt: u32,
+        reason: String,
+    ) -> Event {
+        let current = self.model.host_runs.get(&(run, host.clone())).map(|row| row.machine.segment);
+        self.change(Change::StepEnded(Box::new(StepEnd {
+            run,
+            host: host.clone(),
+            path: path.clone(),
+            attempt,
+            outcome: "unknown".to_owned(),
+            message: reason.clone(),
+            exit_code: None,
+            outputs: BTreeMap::new(),
+            stdout: KeptRow::default(),
+            stderr: KeptRow::default(),
+            at,
+            began_at: at,
+        })));
+        let outcome = Outcome {
+            how: How::Unknown { path, attempt, reason },
+            verification: Verification::NotRun,
+            effects: true,
+            undoing: Undoing::None,
+        };
+        Event::SegmentEnded { segment: current.unwrap_or_default(), outcome }
+    }
+
+    /// Ends the part of a host in every run. Of all of them first, so that none begins because another one is over.
+    pub(super) fn part_with(&mut self, host: &Host, why: &str) {
+        let open: Vec<RunId> = self.model.open_on(host).map(|row| row.run).collect();
+        let mut parts = Vec::new();
+        for run in open {
+            let begun = self.under_way(run, host).or_else(|| self.may_have_begun(run, host));
+            self.host_event(run, host, Event::CancelAsked { reason: why.to_owned() });
+            let row = self.model.host_runs.get(&(run, host.clone()));
+            if row.is_some_and(|row| matches!(row.machine.state, State::Cancelling { .. })) {
+                parts.push((run, begun));
+            }
+        }
+        for (run, begun) in parts {
+            if let Some((path, attempt)) = begun {
+                let reason = format!("it may have begun, and nobody will hear of it: {why}");
+                let unknown = self.never_known(run, host, self.now, path, attempt, reason);
+                self.host_event(run, host, unknown);
+            }
+            self.host_event(run, host, Event::Cancelled { interrupted: None });
+        }
+    }
+
+    /// Hosts that were revoked, by a controller that did not end their parts or before it was restored.
+    pub(super) fn part_with_all_revoked(&mut self) {
+        let revoked = self.model.agents.values().filter_map(|row| {
+            let (_, reason) = row.revoked.as_ref()?;
+            let open = self.model.open_on(&row.host).next().is_some();
+            open.then(|| (row.host.clone(), format!("{} is revoked: {reason}", row.host)))
+        });
+        let revoked: Vec<(Host, String)> = revoked.collect();
+        for (host, why) in revoked {
+            self.part_with(&host, &why);
+        }
+    }
+
+    /// The step that acts on a host and has not ended, as far as the host has told. An attempt that another one followed is over, and
+    /// one that only waits or looks has changed nothing.
+    fn under_way(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
+        let all = self.model.steps.range((run, host.clone(), String::new(), 0)..);
+        let here = all.take_while(|((of, on, _, _), _)| *of == run && on == host).map(|(_, row)| row);
+        let last: BTreeMap<&str, &StepRow> = here.map(|row| (row.path.as_str(), row)).collect();
+        let mut running =
+            last.into_values().filter(|row| row.state == "running" && row.path.starts_with("remediate/"));
+        let plan = self.plan_of(run, host);
+        let row = running.find(|row| {
+            let step = plan.iter().flat_map(|plan| &plan.steps).find(|step| step.path == row.path);
+            step.is_none_or(|step| acts(&step.work))
+        })?;
+        Some((row.path.clone(), row.attempt))
+    }
+
+    /// The attempt that a host may have begun without telling: the next, behind an order to act.
+    fn may_have_begun(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
+        let row = self.model.host_runs.get(&(run, host.clone()))?;
+        // Of one that people let run again, a person is asked anyway.
+        if row.machine.again.is_some() {
+            return None;
+        }
+        let open = self.model.orders_open(host).into_iter().find(|order| order.run == run)?;
+        let order = v1::OrderContent::decode(&open.content.bytes()[..]).ok()?;
+        let Some(v1::order_content::Work::Remediate(v1::Remediate { from, .. })) = order.work else {
+            return None;
+        };
+        let plan = self.plan_of(run, host)?;
+        let undoes = plan.of.as_ref().is_some_and(|of| of.how == FollowUp::Undo);
+        let steps = plan.steps.iter().skip_while(|step| step.path != from);
+        for step in steps.filter(|step| acts(&step.work) && (undoes || step.done_in.is_none())) {
+            let of = |attempt| (run, host.clone(), step.path.clone(), attempt);
+            let last = self.model.steps.range(of(0)..=of(u32::MAX)).next_back().map(|(_, row)| row);
+            let Some(last) = last else { return Some((step.path.clone(), 1)) };
+            let goes_on = ["skipped", StepResult::Succeeded.word()].contains(&last.state.as_str());
+            if goes_on {
+                continue;
+            }
+            if last.attempt <= step.retry.times {
+                return Some((step.path.clone(), last.attempt.saturating_add(1)));
+            }
+            match step.on_failure {
+                OnFailure::Continue => {}
+                OnFailure::Stop | OnFailure::Undo => return None,
+            }
+        }
+        None
+    }
+
+    fn plan_of(&self, run: RunId, host: &Host) -> Option<Plan> {
+        let plan = self.model.host_runs.get(&(run, host.clone()))?.plan.as_ref()?.bytes.bytes();
+        fettle_proto::signed::plan::decode(&plan).ok()
+    }
+}
+
+/// Whether a step does anything but wait or look.
+fn acts(work: &PlannedWork) -> bool {
+    match work {
+        PlannedWork::That { .. } | PlannedWork::Wait(_) | PlannedWork::Impossible(_) => false,
+        PlannedWork::Script { .. }
+        | PlannedWork::Argv(_)
+        | PlannedWork::Service { .. }
+        | PlannedWork::PutBack { .. } => true,
+    }
+}
