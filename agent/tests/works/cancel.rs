@@ -50,3 +50,14 @@ fn a_restored_controller_is_told_of_a_run_before_it_is_told_that_the_run_was_sto
     let last = told.reports.last().and_then(|report| report.what.clone());
     assert_eq!(last, Some(What::Cancelled(v1::Cancelled { interrupted: String::new() })));
 }
+
+#[test]
+fn when_it_is_said_that_a_run_was_stopped_its_tombstone_is_on_the_disk() {
+    let mut bench = Bench::new();
+    let text = runbook(&bench);
+    bench.plan(&text);
+    cancel(&bench);
+    bench.until("the host's word", |what| matches!(what, What::Cancelled(_)));
+    let tombstone = bench.file("state/attempts").join(format!("{}.tombstone", bench.run));
+    assert!(tombstone.exists(), "it was said to be stopped, and {} is not there", tombstone.display());
+}

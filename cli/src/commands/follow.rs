@@ -49,7 +49,7 @@ pub(super) async fn undo(context: &Context, args: &Follow, reason: &str, cancel:
         let request = v1::CancelRunRequest { run: run.id.clone(), reason: reason.to_owned() };
         run = answer(context, calls.cancel_run(request)).await?;
         talk(&format!("{}: asked its hosts to stop; waiting until they have confirmed it", visible(&run.id)));
-        for away in run.hosts.iter().filter(|host| host.state != "ended" && !host.agent_connected) {
+        for away in run.hosts.iter().filter(|host| host.state == "cancelling" && !host.agent_connected) {
             talk(&format!("{} is away; if it is lost: {}", visible(&away.host), stop::revoke(&away.host)));
         }
         while run.ended_at == 0 && !stop::stands_still(&run) {

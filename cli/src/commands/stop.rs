@@ -123,7 +123,7 @@ fn page(out: &Output, run: &v1::Run) -> String {
         if let Some(why) = super::run::paused_why(run, host) {
             text.push_str(&format!("\n  {why}"));
         }
-        if host.state != "ended" && !host.agent_connected {
+        if host.state != "ended" && host.waiting_for != "resolve" && !host.agent_connected {
             text.push_str(&away(host));
         }
     }

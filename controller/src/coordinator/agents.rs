@@ -7,7 +7,7 @@ use fettle_proto::hello::MOST_TEXTS;
 use fettle_proto::signed::{Scope, words};
 use fettle_proto::v1;
 use fettle_runbooks::id::{Host, RunId};
-use fettle_runbooks::run::{Event, State};
+use fettle_runbooks::run::{Event, State, Wait};
 use fettle_runbooks::segment::StepResult;
 use tokio::sync::mpsc;
 
@@ -233,6 +233,10 @@ impl Desk<'_> {
         let roster = self.in_force.roster.as_ref().filter(|roster| roster.roster.version > has);
         let cancels = self.model.open_on(host).filter_map(|row| match &row.machine.state {
             State::Cancelling { reason, .. } => Some(cancel(row.run, reason.clone())),
+            // Of one that was revoked, and joined again, nobody has heard that.
+            State::Waiting(Wait::Resolve { cancelled: true, .. }) => {
+                Some(cancel(row.run, "the run is cancelled".to_owned()))
+            }
             State::Created
             | State::Diagnosing
             | State::Planned { .. }
@@ -271,7 +275,9 @@ impl Desk<'_> {
         reports: Vec<v1::Report>,
         over: &BTreeMap<RunId, Over>,
     ) -> Result<u64, Problem> {
-        let Some(agent) = self.model.agents.get(host).filter(|row| row.epoch == epoch) else {
+        let Some(agent) =
+            self.model.agents.get(host).filter(|row| row.epoch == epoch && row.revoked.is_none())
+        else {
             return Err(Problem::conflict("old-epoch", format!("epoch {epoch} of {host} is history")));
         };
         let journal = agent.journal.clone();
@@ -298,7 +304,9 @@ impl Desk<'_> {
     fn report(&mut self, host: &Host, report: v1::Report, over: &BTreeMap<RunId, Over>) {
         let Ok(run) = report.run.parse::<RunId>() else { return };
         if let Some(v1::report::What::ToldAgain(told)) = report.what {
-            return self.told_again(run, host, told, over.get(&run));
+            self.told_again(run, host, told, over.get(&run));
+            // It may name others, which will not tell their parts.
+            return self.part_with_all_revoked();
         }
         if report.segment > SEGMENT_HIGHEST {
             tracing::warn!(%host, %run, segment = report.segment, "A report of a segment that cannot be; ignored.");

@@ -48,8 +48,10 @@ impl Desk<'_> {
         let go_on: Vec<Host> =
             wanted.into_iter().filter(|host| there(host).is_some_and(HostRunRow::goes_on)).collect();
         if go_on.is_empty() {
-            let message =
-                format!("{run} is cancelled: nothing of it begins any more, and nothing lets it go on");
+            let place = host.map(|host| format!(" on {host}")).unwrap_or_default();
+            let message = format!(
+                "{run}{place} is cancelled: nothing of it begins any more, and nothing lets it go on"
+            );
             return Err(Problem::conflict("run-cancelled", message));
         }
         let turns = |host: &Host| there(host).is_some_and(|row| row.machine.pause.on != on);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fettle_proto::v1;
 use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Host, RunId};
-use fettle_runbooks::plan::{Plan, PlannedWork};
+use fettle_runbooks::plan::{Plan, PlannedUndo, PlannedWork};
 use fettle_runbooks::run::{Event, State};
 use fettle_runbooks::runbook::OnFailure;
 use fettle_runbooks::segment::{How, Outcome, StepResult, Undoing, Verification};
@@ -91,6 +91,8 @@ impl Desk<'_> {
             }
         }
         for (run, begun) in parts {
+            // Should it join again, it is sent none of them.
+            self.close_orders(run, host);
             if let Some((path, attempt)) = begun {
                 let reason = format!("it may have begun, and nobody will hear of it: {why}");
                 let unknown = self.never_known(run, host, self.now, path, attempt, reason);
@@ -157,7 +159,38 @@ impl Desk<'_> {
             }
             match step.on_failure {
                 OnFailure::Continue => {}
-                OnFailure::Stop | OnFailure::Undo => return None,
+                OnFailure::Stop => return None,
+                OnFailure::Undo => return self.undo_that_may_have_begun(run, host, &plan, &step.path),
+            }
+        }
+        None
+    }
+
+    /// The undo that follows the failure of a step: of the latest that is done, or tried where that can be put back.
+    fn undo_that_may_have_begun(
+        &self,
+        run: RunId,
+        host: &Host,
+        plan: &Plan,
+        failed: &str,
+    ) -> Option<(String, u32)> {
+        let last = |path: &str| {
+            let of = |attempt| (run, host.clone(), path.to_owned(), attempt);
+            self.model.steps.range(of(0)..=of(u32::MAX)).next_back().map(|(_, row)| row.state.as_str())
+        };
+        let up_to = plan.steps.iter().position(|step| step.path == failed)?;
+        for step in plan.steps.iter().take(up_to + 1).rev() {
+            let (succeeded, unborn) = (StepResult::Succeeded.word(), StepResult::NotStarted.word());
+            let undone = match (&step.undo, last(&step.path)) {
+                (PlannedUndo::Work(_), Some(state)) => state == succeeded,
+                (PlannedUndo::Previous, Some(state)) => state != "skipped" && state != unborn,
+                (PlannedUndo::None, _) | (_, None) => false,
+            };
+            let undo = format!("{}/undo", step.path);
+            match last(&undo).filter(|_| undone) {
+                None if undone => return Some((undo, 1)),
+                Some(state) if state != succeeded => return None,
+                None | Some(_) => {}
             }
         }
         None

@@ -65,7 +65,15 @@ pub struct Unavailable {
 impl Unavailable {
     /// The same for people, with its cause: `the store fails to commit: database or disk is full`.
     pub(crate) fn sentence(&self) -> String {
-        let why = self.source.as_ref().map(|source| format!(": {source}")).unwrap_or_default();
+        let why = self.source.as_ref().map(|source| {
+            let code = source.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
+            match code {
+                // Its text has the path, and anybody may ask whether the controller is ready.
+                Some(rusqlite::ErrorCode::CannotOpen) => ": unable to open database file".to_owned(),
+                Some(_) | None => format!(": {source}"),
+            }
+        });
+        let why = why.unwrap_or_default();
         format!("the store fails to {}{why}", self.doing)
     }
 }

@@ -120,11 +120,18 @@ fn every_mutation_changes_lines_that_are_there_and_names_a_test_that_is() {
         |source: &&Source| source.path.starts_with("tests/mutations.d/") && source.path.ends_with(".patch");
     let mut complaints = Vec::new();
     for patch in all.iter().filter(of_mutations) {
-        let test =
-            patch.text.lines().find_map(|line| line.strip_prefix("What must fail: ")).unwrap_or_default();
-        let test = format!("fn {}(", test.rsplit([' ', ':']).next().unwrap_or_default());
-        if !all.iter().any(|source| source.path.ends_with(".rs") && source.text.contains(&test)) {
-            complaints.push(format!("{}: there is no `{test}`", patch.path));
+        let said = |prefix| patch.text.lines().filter_map(move |line| line.strip_prefix(prefix));
+        let tests = said("What must fail: ").count();
+        if tests == 0 || tests != said("What it says: ").filter(|words| words.len() > 5).count() {
+            complaints.push(format!("{}: of each test that must fail, say what it says", patch.path));
+        }
+        for test in said("What must fail: ") {
+            let test = test.rsplit([' ', ':']).next().unwrap_or_default();
+            let names = [format!("fn {test}("), format!("\"{test}\"")];
+            let is_in = |source: &Source| names.iter().any(|name| source.text.contains(name));
+            if !all.iter().any(|source| source.path.ends_with(".rs") && is_in(source)) {
+                complaints.push(format!("{}: there is no `{test}`", patch.path));
+            }
         }
         for file in patch.text.split("\n--- a/").skip(1) {
             let (path, changes) = file.split_once('\n').unwrap_or_default();

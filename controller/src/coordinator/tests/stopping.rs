@@ -255,6 +255,13 @@ async fn what_a_revoked_host_may_have_begun_a_person_looks_at() {
         let step = shown.steps.iter().find(|step| step.path == "remediate/vacuum").expect("it is shown");
         let why = "it may have begun, and nobody will hear of it: web-1 was revoked by ben: it burned";
         assert_eq!((step.state.as_str(), step.message.as_str()), ("unknown", why));
+        // It joins again: what it hears of the run is that it is cancelled.
+        let request = v1::CreateTokenRequest { host: "web-1".into(), ..Default::default() };
+        let (token, _) = bench.handle.create_token(None, request).await.unwrap();
+        bench.handle.spend_token(token).await.unwrap();
+        let mut host = super::restored::Teller::comes(&bench, "web-1", 0).await;
+        let v1::to_agent::What::Cancel(cancel) = host.hears().await else { panic!("a cancel") };
+        assert_eq!(cancel.run, run.to_string());
         resolve(&bench, "ben", run, looked(Found::DidNotRun)).await.unwrap();
         bench.until("ended cancelled").await;
         bench.check().await;
