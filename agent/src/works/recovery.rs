@@ -119,11 +119,8 @@ pub(crate) fn bury(place: &Place) -> io::Result<bool> {
 }
 
 /// Kills what is left of an attempt whose shim died without leaving a result, and hardly waits. False: something of it is still
-/// there. What a step that is over left running on purpose stays.
+/// there.
 pub(crate) fn put_down(place: &Place) -> io::Result<bool> {
-    if place.exit()?.is_some() {
-        return Ok(true);
-    }
     let Start::Made(started) = place.started()? else { return Ok(true) };
     match (death(&started)?.0, started.cgroup) {
         (Dead::StillRunning, Some(path)) => {
