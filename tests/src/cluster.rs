@@ -107,7 +107,7 @@ impl Cluster {
     fn start(mut builder: Builder) -> Cluster {
         let people = People::new();
         let directory = tempfile::Builder::new().prefix("fettle-test-").tempdir().expect("a directory");
-        let (grpc, http) = (free_port(), free_port());
+        let [grpc, http] = free_ports();
         furnish(directory.path(), &people, &builder, grpc, http);
         let controller = start_controller(directory.path(), &[]);
         let network = builder.network.take();
@@ -491,8 +491,9 @@ pub fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-/// A port that was free a moment ago. The kernel hands out others before it repeats one.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
+/// Different ports that were free a moment ago.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    // All are held at once, or one might be given twice.
+    let bound = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free"));
+    bound.map(|listener| listener.local_addr().expect("it has an address").port())
 }

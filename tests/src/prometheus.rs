@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::cluster::{LIMIT, free_port};
+use crate::cluster::{LIMIT, free_ports};
 use crate::eventually;
 use crate::programs::Program;
 
@@ -36,7 +36,8 @@ pub struct Ports {
 impl Ports {
     /// Three that are free.
     pub fn free() -> Ports {
-        Ports { prometheus: free_port(), alertmanager: free_port(), exporter: free_port() }
+        let [prometheus, alertmanager, exporter] = free_ports();
+        Ports { prometheus, alertmanager, exporter }
     }
 }
 
