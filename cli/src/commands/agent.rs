@@ -105,7 +105,7 @@ pub(super) async fn revoke(context: &Context, host: &str, reason: &str) -> Resul
         || {
             let end = if done.was_connected { "its connection is closed" } else { "it was not connected" };
             let runs =
-                "its part in every run is cancelled, but where a person must look: fettle run list --open";
+                "its part in every run is cancelled, or waits for a person who looks: fettle run list --open";
             format!("{} is revoked; {end}; {runs}", visible(host))
         },
     )?;
