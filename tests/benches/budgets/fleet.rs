@@ -6,44 +6,18 @@ use fettle_tests::cluster::LIMIT;
 use fettle_tests::{Cluster, eventually};
 use jiff::Timestamp;
 
+use crate::many::{LOOK, RUNBOOK, start};
 use crate::table::{self, Samples};
 use crate::{limit, marker};
 
 const HOSTS: usize = 50;
 const RUNS: usize = 7;
 
-const RUNBOOK: &str = r#"fettle: 1
-runbook: bench/everywhere
-title: The same everywhere
-owner: benches
-remediate:
-  - id: act
-    risk: low
-    run: ["true"]
-    repeat: safe
-    undo: none
-verify:
-  - id: alive
-    that: load.one >= 0.0
-"#;
-
-const LOOK: &str = r#"fettle: 1
-runbook: bench/look
-title: Look everywhere
-owner: benches
-diagnose:
-  - id: look
-    run: ["true"]
-"#;
-
 /// From the decision to start a run on these hosts until it has ended so on all of them.
 fn everywhere(cluster: &Cluster, hosts: &[String], runbook: &str, well: &str) -> Samples {
-    let mut words = vec!["start", runbook, "--detach"];
-    hosts.iter().for_each(|host| words.extend(["--host", host.as_str()]));
     let mut took = Samples::default();
     for time in 0..=RUNS {
-        let started = cluster.json("ana", &words);
-        let run = started["run"].as_str().expect("a run has an id").to_owned();
+        let run = start(cluster, runbook, hosts);
         let seen = eventually("it has ended everywhere", LIMIT, || {
             let seen = cluster.json("ana", &["run", "show", &run]);
             let ended = seen["ended_at"].is_string();

@@ -22,7 +22,7 @@ const SLOW: Duration = Duration::from_secs(180);
 /// jemalloc keeps what was freed for 10 s.
 const STILL: Duration = Duration::from_secs(12);
 
-const RUNBOOK: &str = r#"fettle: 1
+pub(crate) const RUNBOOK: &str = r#"fettle: 1
 runbook: bench/everywhere
 title: The same everywhere
 owner: benches
@@ -37,7 +37,7 @@ verify:
     that: load.one >= 0.0
 "#;
 
-const LOOK: &str = r#"fettle: 1
+pub(crate) const LOOK: &str = r#"fettle: 1
 runbook: bench/look
 title: Look everywhere
 owner: benches
@@ -52,7 +52,7 @@ fn cluster() -> Cluster {
 }
 
 /// Starts a run on these hosts, and says when the controller had decided it.
-fn start(cluster: &Cluster, runbook: &str, hosts: &[String]) -> String {
+pub(crate) fn start(cluster: &Cluster, runbook: &str, hosts: &[String]) -> String {
     let mut words = vec!["start", runbook, "--detach"];
     hosts.iter().for_each(|host| words.extend(["--host", host.as_str()]));
     cluster.json("ana", &words)["run"].as_str().expect("a run has an id").to_owned()

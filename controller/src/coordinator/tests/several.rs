@@ -115,8 +115,8 @@ async fn a_source_that_is_slower_takes_no_verification_back() {
     bench.check().await;
 }
 
-#[tokio::test]
-async fn whoever_waits_for_a_host_goes_on_when_that_tells_again_that_the_other_is_over() {
+/// A run that remediates, by its order, and one that waits for the same host, by its id.
+async fn one_after_the_other() -> (Bench, FakeAgent, v1::OrderContent, String) {
     let bench = Bench::new(Mode::Auto).await;
     let mut agent = FakeAgent::join(&bench).await;
     let both = ["/", "/var"].map(|mount| of(&bench, Status::Firing, mount, 990_000));
@@ -127,10 +127,16 @@ async fn whoever_waits_for_a_host_goes_on_when_that_tells_again_that_the_other_i
     planned(&bench, &mut agent, &other).await;
     let taken = order(&mut agent).await;
     assert_eq!(taken.run, one.run);
+    (bench, agent, taken, other.run)
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_host_goes_on_when_that_tells_again_that_the_other_is_over() {
+    let (bench, mut agent, taken, waits) = one_after_the_other().await;
     agent.leave(&bench).await;
     let mut host = super::restored::Teller::comes(&bench, "web-1", 99).await;
     let v1::to_agent::What::Order(owed) = host.hears().await else { panic!("an order") };
-    assert_eq!(v1::OrderContent::decode(owed.content).unwrap().run, one.run);
+    assert_eq!(v1::OrderContent::decode(owed.content).unwrap().run, taken.run);
     let done = v1::SegmentEnded {
         how: Some(v1::segment_ended::How::Done(v1::SegmentDone {})),
         verification: PASSED.into(),
@@ -142,34 +148,25 @@ async fn whoever_waits_for_a_host_goes_on_when_that_tells_again_that_the_other_i
     host.tells(&bench, &taken, told.into()).await;
     let v1::to_agent::What::Order(next) = host.hears().await else { panic!("an order") };
     let next = v1::OrderContent::decode(next.content).unwrap();
-    assert_eq!((next.run, next.segment), (other.run, 2));
+    assert_eq!((next.run, next.segment), (waits, 2));
     bench.check().await;
 }
 
 #[tokio::test]
 async fn nothing_begins_on_a_host_because_it_was_revoked() {
-    let bench = Bench::new(Mode::Auto).await;
-    let mut agent = FakeAgent::join(&bench).await;
-    let both = ["/", "/var"].map(|mount| of(&bench, Status::Firing, mount, 990_000));
-    post(&bench, both.into()).await;
-    let one = order(&mut agent).await;
-    let other = order(&mut agent).await;
-    planned(&bench, &mut agent, &one).await;
-    planned(&bench, &mut agent, &other).await;
-    let taken = order(&mut agent).await;
-    assert_eq!(taken.run, one.run);
+    let (bench, mut agent, taken, waits) = one_after_the_other().await;
     agent.accept(&bench, &taken).await;
     agent.step(&bench, &taken, "remediate/vacuum").await;
     bench.handle.revoke(bench.session("ben"), host(), "it burned".into()).await.unwrap();
     for (run, stands, reason) in [
-        (&one.run, "waiting", "its outcome was unknown when the run was cancelled"),
-        (&other.run, "ended", "web-1 was revoked by ben: it burned"),
+        (&taken.run, "waiting", "its outcome was unknown when the run was cancelled"),
+        (&waits, "ended", "web-1 was revoked by ben: it burned"),
     ] {
         let shown = bench.handle.run(run.parse().unwrap()).await.unwrap().hosts.remove(0);
         assert_eq!((shown.state.as_str(), shown.reason.as_str()), (stands, reason));
         let begun =
             shown.steps.iter().map(|step| step.path.as_str()).filter(|path| path.starts_with("remediate"));
-        let wanted: &[&str] = if *run == one.run { &["remediate/vacuum", "remediate/purge"] } else { &[] };
+        let wanted: &[&str] = if *run == taken.run { &["remediate/vacuum", "remediate/purge"] } else { &[] };
         assert_eq!(begun.collect::<std::collections::BTreeSet<_>>(), wanted.iter().copied().collect());
     }
     bench.check().await;
