@@ -51,7 +51,7 @@ impl Driver {
     }
 
     /// The controller has asked, and asks again only when it is connected anew. Whether it is owed since now.
-    fn owe_cancel(&mut self, run: RunId, reason: String) -> bool {
+    pub(super) fn owe_cancel(&mut self, run: RunId, reason: String) -> bool {
         self.retry_at.get_or_insert(self.world.monotonic() + RETRY_APPEND);
         self.cancels_owed.insert(run, reason).is_none()
     }

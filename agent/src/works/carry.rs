@@ -587,7 +587,11 @@ impl Driver {
         tracing::info!(%run, segment, how = ?outcome.how, "Segment ended.");
         let at_ms = self.now_ms();
         bundle.records.extend(self.ends(run, segment, at_ms, outcome));
-        if self.runs.get(&run).is_some_and(|here| here.tombstone) {
+        // What runs besides, without anybody who follows it, is ended before it is said that nothing runs.
+        let still = self.runs.get(&run).is_some_and(|here| here.tombstone);
+        if still && interrupted.is_none() && !matches!(self.hands.stop_all(run), Ok(true)) {
+            self.owe_cancel(run, "the run was cancelled".to_owned());
+        } else if still {
             let interrupted = interrupted.unwrap_or_default();
             let confirmed = v1::report::What::Cancelled(v1::Cancelled { interrupted });
             let report = self.report(run, segment, at_ms, confirmed);

@@ -204,7 +204,7 @@ impl Driver {
             return names.map(|name| Some((name.clone(), plan.evidence.get(&name)?.clone()))).collect();
         }
         let (ended, _) = self.runs.get(&earlier)?.last(&step.path)?;
-        program.left(id, found, &exit(ended?))
+        program.left(id, found, &exit(ended.filter(|ended| went_well(ended))?))
     }
 
     /// What became of a step of an earlier run, and whether that still is so. `run` is who asks; what a person has `found`
@@ -217,6 +217,12 @@ impl Driver {
             (Some(run), _) => Became::Done(run),
             (None, None) => return Became::Nothing,
             (None, Some((Some(ended), _))) if went_well(ended) => Became::Done(earlier),
+            // How far it had come when it was stopped, its end does not tell.
+            (None, Some((Some(Ended { outcome: Outcome::Killed, .. }), _)))
+                if found(&step.path) == Some(true) =>
+            {
+                Became::Done(earlier)
+            }
             (None, Some((Some(_), born))) => Became::Failed { born, run: earlier },
             (None, Some((None, _))) => match found(&step.path) {
                 Some(true) => Became::Done(earlier),

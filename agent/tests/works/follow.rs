@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fettle_agent::message::ToWorks;
 use fettle_proto::signed::start::Of;
 use fettle_proto::signed::{Namespace, Signed, plan, sign};
 use fettle_proto::{signed, v1};
@@ -262,4 +263,36 @@ fn an_outcome_that_nobody_knows_stops_whoever_goes_on_until_a_person_has_said_wh
     let order = first_order(&bench, &text, start);
     let made = plan::decode(&planned(&mut bench, &order)).unwrap();
     assert!(made.steps.iter().all(|step| step.done_in == Some(earlier)), "{:?}", made.of);
+}
+
+#[test]
+fn whether_a_step_that_people_stopped_midway_is_done_a_person_says() {
+    let mut bench = Bench::new();
+    let undo = "    undo: [/bin/true]\nverify";
+    let text = two_low(&bench).replace("    undo: none\nverify", undo);
+    let began = format!("touch {}\nexec sleep 60\n", bench.file("began").display());
+    std::fs::write(bench.file("wait.sh"), began).unwrap();
+    let plan_bytes = bench.plan(&text);
+    bench.order(&carry_out(&bench, &text, &plan_bytes, None));
+    crate::wait::eventually("the second step runs", || {
+        if bench.file("began").exists() { Ok(()) } else { Err(bench.transcript()) }
+    });
+    bench.tell(ToWorks::Cancel { run: bench.run, reason: "ana stopped it".to_owned() });
+    let what = bench.until("the host's word", |what| matches!(what, v1::report::What::Cancelled(_)));
+    assert_eq!(what, v1::report::What::Cancelled(v1::Cancelled { interrupted: "remediate/hard".to_owned() }));
+
+    let earlier = bench.run;
+    let start = follow(&mut bench, LATER[0], FollowUp::Undo, &text, &[]);
+    bench.order(&first_order(&bench, &text, start));
+    assert_eq!(bench.refused(), "nothing-to-undo", "it is not known to be done");
+    for (run, how, steps) in
+        [(LATER[1], FollowUp::Undo, vec!["remediate/hard/undo"]), (LATER[2], FollowUp::Retry, vec![])]
+    {
+        bench.run = earlier;
+        let start = follow(&mut bench, run, how, &text, &[("remediate/hard", true)]);
+        let order = first_order(&bench, &text, start);
+        let made = plan::decode(&planned(&mut bench, &order)).unwrap();
+        let to_do = made.steps.iter().filter(|step| how == FollowUp::Undo || step.done_in.is_none());
+        assert_eq!(to_do.map(|step| step.path.as_str()).collect::<Vec<_>>(), steps, "{:?}", made.of);
+    }
 }

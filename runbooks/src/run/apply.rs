@@ -507,7 +507,9 @@ impl HostRun {
             Resolution::Again => return if cancelled { None } else { self.again_asked(path, attempt) },
         };
         let found = if ran { "did run" } else { "did not run" };
-        let reason = format!("{path} {found}, says the person who looked; no step after it was started");
+        // Of a host whose word is missing nobody knows what came after it.
+        let after = if cancelled { "" } else { "; no step after it was started" };
+        let reason = format!("{path} {found}, says the person who looked{after}");
         let mut effects = self.close_gate("a person has looked");
         self.again = None;
         let then = match (cancelled, ran) {
@@ -576,6 +578,11 @@ fn meanwhile(segment: u32, outcome: &Outcome) -> Option<Meanwhile> {
         How::Unknown { path, attempt, .. } => {
             Some(Meanwhile::Unknown { path: path.clone(), attempt: *attempt })
         }
+        // That an undo did not come through is worse than that it was stopped.
+        How::Stopped { .. } if outcome.undoing == Undoing::Failed => Some(Meanwhile::Ended(Final::new(
+            Ending::Failed,
+            "an undo failed, and the run was cancelled after it",
+        ))),
         How::Gate { .. } | How::Stopped { .. } => None,
         How::Done | How::Failed { .. } if segment == 1 => None,
         // It only looked, or found nothing to do: that the symptom is still there ends nothing.

@@ -309,11 +309,10 @@ impl<'a> Machine<'a> {
                     self.state.done.remove(&index);
                     self.undo();
                 }
-                Verdict::Failed { reason, .. }
-                | Verdict::Unknown { reason, .. }
-                | Verdict::Barred { reason } => {
+                Verdict::Failed { reason, .. } | Verdict::Barred { reason } => {
                     self.undo_failed(&path, &reason);
                 }
+                Verdict::Unknown { attempt, reason } => self.undo_unknown(path, attempt, reason),
                 Verdict::Gate => self.undo_failed(&path, "it needs an approval of its own"),
             },
             Place::Verify(index) => match verdict {
@@ -501,6 +500,15 @@ impl<'a> Machine<'a> {
             how @ (How::Done | How::Gate { .. } | How::Unknown { .. } | How::Stopped { .. }) => how,
         };
         self.give_up(how);
+    }
+
+    /// Whether the step is undone a person must find out; no earlier one is undone before.
+    fn undo_unknown(&mut self, path: String, attempt: u32, mut reason: String) {
+        self.state.outcome.undoing = Undoing::Failed;
+        if let How::Failed { path: of, reason: first } = &self.state.outcome.how {
+            reason = format!("{reason}; it was to be undone because {of} failed: {first}");
+        }
+        self.give_up(How::Unknown { path, attempt, reason });
     }
 
     // --- verify ---

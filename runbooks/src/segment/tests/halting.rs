@@ -312,3 +312,42 @@ fn a_run_that_is_cancelled_before_its_step_has_run_again_leaves_that_one_unknown
     let over = bench.say(Say::Killed("remediate/move", 1));
     assert!(over.ends_with("interrupted remediate/move)"), "{over}");
 }
+
+#[test]
+fn an_undo_of_which_nobody_can_tell_is_unknown_and_no_other_follows_it() {
+    let done =
+        || vec![past("remediate/drain", 1, Some(exit(0, ""))), past("remediate/stop", 1, Some(exit(0, "")))];
+    check(
+        remediate(MOVE, "remediate/move", &[], done()),
+        &[
+            Say::Begin,
+            Say::Exit("remediate/move", 1, 1, ""),
+            Say::Unknown("remediate/stop/undo", 1, true),
+            Say::Exit("verify/up", 1, 7, ""),
+        ],
+        "
+        start remediate/move 1 (acts): move; started remediate/move 1
+        failed remediate/move 1: it exited with 1; start remediate/stop/undo 1 (acts): start; started remediate/stop/undo 1
+        unknown remediate/stop/undo 1: power was lost; start verify/up 1: curl; started verify/up 1
+        failed verify/up 1: it exited with 7; END unknown remediate/stop/undo 1 (effects, verify Failed, undo Failed)
+        ",
+    );
+    // Also where people stop the run while the symptom is read.
+    check(
+        remediate(MOVE, "remediate/move", &[], done()),
+        &[
+            Say::Begin,
+            Say::Exit("remediate/move", 1, 1, ""),
+            Say::Unknown("remediate/stop/undo", 1, true),
+            Say::Cancel,
+            Say::Killed("verify/up", 1),
+        ],
+        "
+        start remediate/move 1 (acts): move; started remediate/move 1
+        failed remediate/move 1: it exited with 1; start remediate/stop/undo 1 (acts): start; started remediate/stop/undo 1
+        unknown remediate/stop/undo 1: power was lost; start verify/up 1: curl; started verify/up 1
+        kill verify/up 1
+        killed verify/up 1: it was told to stop; END stopped: ana stopped it (effects, verify NotRun, undo Failed, interrupted remediate/stop/undo)
+        ",
+    );
+}
