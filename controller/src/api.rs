@@ -18,6 +18,7 @@ use fettle_proto::signed::Trust;
 use fettle_proto::v1;
 use fettle_proto::v1::operators_server::OperatorsServer;
 use futures_util::{Stream, StreamExt as _};
+use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::accept::{Connections, Peer};
@@ -27,7 +28,7 @@ use crate::library::Notices;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::signal::intake;
-use crate::tasks::Tasks;
+use crate::tasks::{TaskKind, Tasks};
 use crate::world::World;
 use door::Door;
 use refusal::{invalid, no, parse};
@@ -426,10 +427,18 @@ impl v1::operators_server::Operators for Operators {
     async fn revoke_agent(&self, request: Request<v1::RevokeAgentRequest>) -> Answer<v1::RevokeAgentReply> {
         self.answer("RevokeAgent", request, Scope::Operate, async |session, request| {
             let host: fettle_runbooks::id::Host = parse(&request.host)?;
-            let revoked = self.parts.handle.revoke(session, host.clone(), request.reason).await;
+            let (parts, (tell, told)) = (self.parts.clone(), oneshot::channel());
+            // A task of its own: whoever asked may hang up in between.
+            self.parts.tasks.spawn(TaskKind::Revocation, async move {
+                let revoked = parts.handle.revoke(session, host.clone(), request.reason).await;
+                // Durable, or not known to be: the handshake refuses it too from now on, and what is open is closed.
+                if matches!(revoked, Ok(_) | Err(Problem::Unavailable { .. })) {
+                    parts.connections.revoke(&host, parts.world.now());
+                }
+                let _ = tell.send(revoked);
+            });
+            let revoked = told.await.unwrap_or_else(|_| Err(Problem::unavailable()));
             let was_connected = revoked.map_err(|problem| no(&problem))?;
-            // Durable: now the handshake refuses it too, and what is open is closed.
-            self.parts.connections.revoke(&host, self.parts.world.now());
             Ok(v1::RevokeAgentReply { was_connected })
         })
         .await

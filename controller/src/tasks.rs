@@ -42,6 +42,8 @@ pub enum TaskKind {
     Enrolment,
     /// Signs one person in.
     Login,
+    /// Revokes one host.
+    Revocation,
     /// Streams something to one person's client.
     Watch,
     /// Replaces the server's certificate before it ends.
@@ -82,6 +84,7 @@ impl TaskKind {
             | TaskKind::AgentOutput
             | TaskKind::Enrolment
             | TaskKind::Login
+            | TaskKind::Revocation
             | TaskKind::Measurement
             | TaskKind::Watch => OnDeath::LogAndForget,
         }
