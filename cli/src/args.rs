@@ -8,9 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::output::Format;
 
 const AFTER: &str = "\
-Exit codes: 0 verified, or succeeded with nothing to verify · 1 failed · 2 usage · 3 not found · 4 sign-in needed ·
-5 not allowed · 7 undone · 8 pending · 9 rejected or expired · 10 not verified · 11 partial · 13 held by a guard ·
-14 controller unreachable · 15 waits for a person to resolve
+Exit codes: 0 verified, or succeeded with nothing to verify · 1 failed or cancelled · 2 usage · 3 not found · 4 sign-in needed ·
+5 not allowed · 7 undone · 8 pending · 9 rejected or expired · 10 not verified · 11 partial · 13 refused by a guard
+or the host · 14 controller unreachable · 15 waits for a person to resolve
 
 Examples:
   fettle login
@@ -256,7 +256,7 @@ pub enum Run {
         #[arg(long, value_name = "RUN")]
         before: Option<String>,
     },
-    /// Go on from a run that is over and did not end well: a new run that diagnoses anew and resumes at the step that failed.
+    /// Go on from a run that is over and did not end well: a new run that diagnoses anew and goes on at the step that failed.
     #[command(after_help = "\
 Examples:
   fettle run retry run_019…
@@ -268,8 +268,8 @@ rest is as with `fettle start`: gates, guards and the host's veto. You are its r
 with `fettle run resolve` first what you found.
 
 Ends with the exit code of the new run's ending; with --detach, 0 once it is accepted.
-Exit codes besides: 1 nothing is left to retry, or the library has another runbook by now · 3 no such run · 5 not allowed
-8 the run is not over · 13 a host refuses, and says why · 15 it waits for a person to resolve a step")]
+Exit codes besides: 1 nothing is left to retry, the library has another runbook by now, it is an undo itself, or another retry or
+undo of it is not over · 3 no such run or host · 5 not allowed · 8 the run is not over · 13 a host refuses, and says why · 15 it waits for a person to resolve a step")]
     Retry {
         /// What to go on from.
         #[command(flatten)]
@@ -289,7 +289,8 @@ guards and the host's veto are as for any plan. A step that failed midway is put
 (`undo: previous`). Steps without an undo are named, and stay. What was undone is not undone twice.
 
 Ends with the exit code of the new run's ending: 7 undone, as asked; 1 an undo failed. With --detach, 0 once it is accepted.
-Exit codes besides: 1 there is nothing to undo, or it was undone before · 3 no such run · 5 not allowed · 8 the run is not over
+Exit codes besides: 1 there is nothing to undo, it was undone before, it is an undo itself, or another retry or undo of it is not
+over · 3 no such run or host · 5 not allowed, also to stop it with --cancel · 8 the run is not over
 13 a host refuses, and says why · 15 it waits for a person to resolve a step")]
     Undo {
         /// What to go on from.
@@ -308,7 +309,7 @@ Examples:
   fettle run cancel run_019… --reason 'wrong host'
 
 A step that runs is killed with everything it started; if it may have had an effect, the run waits for `fettle run resolve`.
-For whoever started the run, and for the scope `operate`.
+What had ended by itself before its host heard of it keeps its ending. For whoever started the run, and for the scope `operate`.
 
 Exit codes: 0 the hosts are asked, or will be when they are back · 1 the run has ended · 3 no such run · 5 not allowed")]
     Cancel {
@@ -318,7 +319,7 @@ Exit codes: 0 the hosts are asked, or will be when they are back · 1 the run ha
         #[arg(short, long, value_name = "TEXT", default_value = "")]
         reason: String,
     },
-    /// Hold a run for a while: no step that acts begins until `fettle run resume`. A step that runs goes on.
+    /// Pause a run: no step that acts begins until `fettle run resume`. A step that runs goes on.
     #[command(after_help = "\
 Examples:
   fettle run pause run_019… --reason 'the failover is not over'
@@ -327,7 +328,7 @@ Examples:
 What only reads goes on, and so does the time of gates and approvals: a pause gives nobody more time. A host that is away is told
 when it is back; until it has confirmed, `fettle run show` says so. For whoever started the run, and for the scope `operate`.
 
-Exit codes: 0 paused, or will be when the host is back · 1 the run has ended or is paused · 3 no such run or host · 5 not allowed")]
+Exit codes: 0 paused, or will be when the host is back · 1 the run has ended, is cancelled or is paused · 3 no such run or host · 5 not allowed")]
     Pause {
         /// The run's id.
         run: String,
@@ -344,10 +345,10 @@ Examples:
   fettle run resume run_019…
   fettle run resume run_019… --host web-1
 
-Guards are asked anew, and the condition of the step that comes next is read anew. For whoever started the run, and for the scope
+Guards that had not let it pass yet are asked anew, and the condition of the step that comes next is read anew. For whoever started the run, and for the scope
 `operate`.
 
-Exit codes: 0 it goes on, or will when the host is back · 1 the run has ended or is not paused · 3 no such run or host · 5 not allowed")]
+Exit codes: 0 it goes on, or will when the host is back · 1 the run has ended, is cancelled or is not paused · 3 no such run or host · 5 not allowed")]
     Resume {
         /// The run's id.
         run: String,
@@ -367,7 +368,7 @@ After --ran and --did-not-run no later step is started; what the runbook verifie
 are the first to be asked. Where nobody would have to, your own signature is enough. Then it runs again, and the rest follows.
 Needs the scope `operate`; to sign, `approve`.
 
-Exit codes: 0 recorded, or enough people have signed · 1 nothing waits to be resolved there · 3 no such run · 5 not allowed ·
+Exit codes: 0 recorded, or enough people have signed · 1 nothing waits to be resolved there · 3 no such run or host · 5 not allowed ·
 8 others must sign")]
     Resolve {
         /// The run's id.
@@ -396,7 +397,7 @@ Exit codes: 0 recorded, or enough people have signed · 1 nothing waits to be re
     },
     /// One run with its steps. Ends with 0 whatever the run's ending.
     #[command(
-        after_help = "Examples:\n  fettle run show run_019…\n  fettle run show run_019… -o json | jq .hosts[].ending"
+        after_help = "Examples:\n  fettle run show run_019…\n  fettle run show run_019… -o json | jq '.hosts[].ending'"
     )]
     Show {
         /// The run's id.
@@ -486,7 +487,11 @@ pub enum Agent {
     ///
     /// For a host that is lost or in wrong hands. Nobody waits for it any more: what it had not finished is cancelled, and what it
     /// may have begun waits for a person who looks (fettle run resolve). A host that still lives may finish what it has accepted.
-    #[command(after_help = "Examples:\n  fettle agent revoke web-1 --reason 'host is gone'")]
+    #[command(after_help = "\
+Examples:
+  fettle agent revoke web-1 --reason 'host is gone'
+
+Exit codes: 0 revoked · 3 no such host · 5 not allowed")]
     Revoke {
         /// The host's name.
         host: String,

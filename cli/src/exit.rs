@@ -7,9 +7,9 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Verified, or succeeded with nothing to verify; the command did what it was asked.
     Done,
-    /// A step, or the command itself, failed.
+    /// A step, or the command itself, failed; or the run was cancelled.
     Failed,
-    /// The command line, a file or a value is wrong; nothing was asked of the controller.
+    /// The command line, a file or a value is wrong, or the controller says that the request is.
     Usage,
     /// There is no such run, gate, signal, incident, agent or runbook.
     NotFound,
@@ -27,7 +27,7 @@ pub enum Exit {
     NotVerified,
     /// Hosts ended differently.
     Partial,
-    /// A guard holds it back.
+    /// A guard or the host refuses it.
     Guard,
     /// The controller cannot be reached.
     Unreachable,
@@ -78,7 +78,7 @@ impl Exit {
     pub const fn meaning(self) -> &'static str {
         match self {
             Exit::Done => "verified, or succeeded with nothing to verify",
-            Exit::Failed => "failed",
+            Exit::Failed => "failed or cancelled",
             Exit::Usage => "usage",
             Exit::NotFound => "not found",
             Exit::SignIn => "sign-in needed",
@@ -88,7 +88,7 @@ impl Exit {
             Exit::Rejected => "rejected or expired",
             Exit::NotVerified => "not verified",
             Exit::Partial => "partial",
-            Exit::Guard => "held by a guard",
+            Exit::Guard => "refused by a guard or the host",
             Exit::Unreachable => "controller unreachable",
             Exit::Resolve => "waits for a person to resolve",
         }
@@ -142,7 +142,7 @@ mod tests {
             Exit::ALL.iter().map(|exit| format!("{} {}", exit.code(), exit.meaning())).collect();
         insta::assert_snapshot!(table.join("\n"), @r"
         0 verified, or succeeded with nothing to verify
-        1 failed
+        1 failed or cancelled
         2 usage
         3 not found
         4 sign-in needed
@@ -152,7 +152,7 @@ mod tests {
         9 rejected or expired
         10 not verified
         11 partial
-        13 held by a guard
+        13 refused by a guard or the host
         14 controller unreachable
         15 waits for a person to resolve
         ");

@@ -30,6 +30,7 @@ fn host_run(host: &v1::HostRun) -> Value {
         "ending": or_null(&host.ending), "reason": or_null(&host.reason), "gate": or_null(&host.gate),
         "plan_digest": digest(&host.plan_digest), "plan": embedded(&host.plan), "agent_connected": host.agent_connected,
         "resolve": or_null(&host.resolve), "again": host.again, "found": host.found,
+        "cancelled": host.cancelled,
         "pause": host.pause.as_ref().map(|pause| json!({
             "on": pause.on, "confirmed": pause.confirmed, "reason": or_null(&pause.reason),
         })),

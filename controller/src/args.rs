@@ -61,7 +61,8 @@ enum Command {
     /// Put the store back from a backup, while the controller is stopped.
     ///
     /// The backup is checked first: that it is whole, that this version can read it, that its history gives its tables. The database in
-    /// place is kept beside it. Hosts tell again what they did since the backup, and nothing is run twice.
+    /// place is kept beside it. Hosts tell again what they did since the backup, and nothing is run twice. Run it as the controller's
+    /// user: the restored database belongs to whoever types it.
     Restore {
         /// The configuration file.
         #[arg(long, env = "FETTLE_CONTROLLER_CONFIG", value_name = "FILE")]

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::run::Ending;
 use serde::Serialize;
 
@@ -123,6 +124,24 @@ fn next(run: &RunRow, host_run: &HostRunRow) -> Vec<String> {
     next.extend(run.incident.map(|incident| format!("fettle incident show {incident}")));
     next.push(format!("fettle logs {}", run.id));
     let host = &host_run.host;
+    let ending = host_run.machine.ended().map(|how| how.ending);
+    match (run.of.as_ref().filter(|of| of.how == FollowUp::Undo), ending) {
+        // As asked.
+        (Some(_), Some(Ending::Undone)) => return next,
+        // What is undone is not undone twice.
+        (Some(of), _) => {
+            next.push(format!("fettle run undo {} --host {host} --reason '…'", of.run));
+            return next;
+        }
+        (None, Some(Ending::Failed)) => {
+            next.push(format!("fettle run retry {} --host {host}", run.id));
+            return next;
+        }
+        (None, Some(Ending::Unverified)) => {
+            next.push(format!("fettle run undo {} --host {host} --reason '…'", run.id));
+        }
+        (None, _) => {}
+    }
     let inputs: Option<String> = run
         .inputs
         .iter()

@@ -34,6 +34,11 @@ pub(crate) fn restore(config: &Config, from: &Path, output: Format) -> ExitCode 
     let tell_people = read.as_ref().is_ok_and(|policy| policy.notify.is_some()).then_some(body);
     match restore::restore(&config.state.join("store"), from, now, tell_people) {
         Ok(restored) => tell(output, &what_follows(from, &restored), as_json(from, &restored)),
+        Err(error @ restore::RestoreError::NotDurable { .. }) => failed(
+            "what was restored may not outlive a loss of power",
+            &error,
+            "the database is in place, and the one before beside it; once the disk is well, type the same again",
+        ),
         Err(error) => failed("nothing was restored", &error, "the database is as it was"),
     }
 }
@@ -129,7 +134,7 @@ fn what_follows(from: &Path, restored: &Restored) -> String {
         restored.tokens, restored.notifications
     ));
     lines.push(
-        "what follows when the controller runs again:\n  - hosts tell again what they did since the backup; runs that only they know          are taken in, and their timelines say so\n  - nothing is started again: a host refuses what it has carried out, and approvals that          were used stay used\n  - signals, incidents, approvals and sign-ins since the backup are lost: alerts that still fire come again          with their source's next repetition"
+        "what follows when the controller runs again:\n  - hosts tell again what they did since the backup; runs that only they know are taken in, and their timelines say so\n  - nothing is started again: a host refuses what it has carried out, and approvals that were used stay used\n  - signals, incidents, approvals and sign-ins since the backup are lost: alerts that still fire come again with their source's next repetition"
             .to_owned(),
     );
     lines.push("next: start the controller, then fettle status".to_owned());

@@ -20,6 +20,8 @@ const LONGEST_REASON: usize = 2048;
 const LONGEST_CODE: usize = 128;
 /// Bytes of an attempt's outputs beyond which none is kept.
 const LARGEST_OUTPUTS: usize = 256 * 1024;
+/// So many of them are more than a step has.
+const MOST_OUTPUTS: usize = 1000;
 
 /// One report, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,9 +152,13 @@ fn step_ended(run: RunId, host: &Host, at: At, ended: v1::StepEnded) -> Change {
     let took = std::time::Duration::from_millis(ended.took_ms);
     let mut message = short(ended.message, LONGEST_MESSAGE);
     let mut outputs = ended.outputs;
-    if outputs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > LARGEST_OUTPUTS {
+    let bytes = outputs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    if bytes > LARGEST_OUTPUTS || outputs.len() > MOST_OUTPUTS {
         outputs.clear();
-        message = format!("its outputs are larger than {} KiB and were not kept", LARGEST_OUTPUTS / 1024);
+        message = format!(
+            "its outputs are larger than {} KiB, or more than {MOST_OUTPUTS}, and were not kept",
+            LARGEST_OUTPUTS / 1024
+        );
     }
     Change::StepEnded(Box::new(StepEnd {
         run,

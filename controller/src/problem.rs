@@ -28,7 +28,7 @@ pub enum Problem {
     /// Signed in, and not allowed.
     #[error("{message}")]
     NotAllowed {
-        /// A stable word: `scope`, `requester`, `author`, `revoked`.
+        /// A stable word: `scope-missing`, `requester`, `author`, `revoked`.
         code: &'static str,
         /// For people.
         message: String,
@@ -83,6 +83,29 @@ impl Problem {
 
     pub(crate) fn conflict(code: &'static str, message: impl Into<String>) -> Problem {
         Problem::Conflict { code, message: message.into() }
+    }
+
+    /// The same, with the command to type next.
+    pub(crate) fn next(self, command: &str) -> Problem {
+        self.with("next", command)
+    }
+
+    /// The same, with what to change.
+    pub(crate) fn fix(self, what: &str) -> Problem {
+        self.with("fix", what)
+    }
+
+    /// Further lines are read by name: see the refusals of the operators' API.
+    fn with(mut self, name: &str, text: &str) -> Problem {
+        let (Problem::NotFound { what: message }
+        | Problem::Invalid { message, .. }
+        | Problem::SignIn { message }
+        | Problem::NotAllowed { message, .. }
+        | Problem::Conflict { message, .. }
+        | Problem::Guard { message }
+        | Problem::Unavailable { message }) = &mut self;
+        message.push_str(&format!("\n{name}: {text}"));
+        self
     }
 
     /// It was decided, and the store did not say that it has it.

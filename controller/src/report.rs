@@ -8,7 +8,7 @@ use fettle_proto::signed::Roster;
 use fettle_proto::signed::words::risk_word;
 use fettle_proto::{signed, v1};
 use fettle_runbooks::id::Host;
-use fettle_runbooks::run::{State, Wait};
+use fettle_runbooks::run::{Ending, State, Wait};
 
 use crate::evidence;
 use crate::gate;
@@ -89,6 +89,10 @@ fn host_run(
         found: row.found.iter().map(|(path, ran)| (path.clone(), found_word(*ran).to_owned())).collect(),
         pause: paused(row),
         again: state.waiting_for() == Some("resolve") && row.machine.again.is_some(),
+        cancelled: match row.machine.ended() {
+            Some(how) => how.ending == Ending::Cancelled,
+            None => !row.goes_on(),
+        },
     }
 }
 

@@ -86,11 +86,10 @@ pub(super) async fn create_token(
     context.output.show(&data, || made.token.clone())?;
     if context.output.is_table() {
         talk(&format!(
-            "\nValid until {}, once. Compare the root with the one you know, then on {host}, as root:\n\n  fettle-agent join --controller {} --root {} --token {}\n",
+            "\nValid until {}, once. Compare the root with the one you know, then on {host}, as root, type this, paste the token, and end with Ctrl-D:\n\n  fettle-agent join --controller {} --root {} --token-file -\n",
             time(made.expires_at),
             context.controller()?,
             visible(&made.root),
-            visible(&made.token),
         ));
     }
     Ok(Exit::Done)
@@ -104,8 +103,7 @@ pub(super) async fn revoke(context: &Context, host: &str, reason: &str) -> Resul
         &json!({ "host": host, "revoked": true, "was_connected": done.was_connected }),
         || {
             let end = if done.was_connected { "its connection is closed" } else { "it was not connected" };
-            let runs =
-                "its part in every run is cancelled, or waits for a person who looks: fettle run list --open";
+            let runs = "its part in every run is cancelled, or waits for a person who looks: fettle status";
             format!("{} is revoked; {end}; {runs}", visible(host))
         },
     )?;

@@ -114,7 +114,9 @@ fn not_over(run: &v1::Run, how: FollowUp) -> Result<Option<Exit>> {
     let error =
         Error::new(Exit::Pending, format!("{id} is not over, and only a run that is over is gone on from"));
     Err(match how {
-        FollowUp::Retry => error.next(format!("fettle watch {id}")).next(format!("fettle run cancel {id}")),
+        FollowUp::Retry => error
+            .fix(format!("wait until it is over, or stop it: fettle run cancel {id}"))
+            .next(format!("fettle watch {id}")),
         FollowUp::Undo => error
             .fix("to stop it on all its hosts first, add --cancel")
             .next(format!("fettle run undo {id} --cancel --reason '…'")),
@@ -125,8 +127,8 @@ fn not_over(run: &v1::Run, how: FollowUp) -> Result<Option<Exit>> {
 fn chosen(run: &v1::Run, named: &[String], by_default: impl Fn(&v1::HostRun) -> bool) -> Result<Vec<String>> {
     if let Some(stranger) = named.iter().find(|name| run.hosts.iter().all(|host| host.host != **name)) {
         let hosts: Vec<String> = run.hosts.iter().map(|host| visible(&host.host).into_owned()).collect();
-        return Err(Error::usage(format!("`{}` is no host of {}", visible(stranger), visible(&run.id)))
-            .fix(format!("its hosts: {}", hosts.join(", "))));
+        let what = format!("`{}` is no host of {}", visible(stranger), visible(&run.id));
+        return Err(Error::new(Exit::NotFound, what).fix(format!("its hosts: {}", hosts.join(", "))));
     }
     let wanted = |host: &&v1::HostRun| match named.is_empty() {
         true => by_default(host),

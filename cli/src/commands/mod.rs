@@ -16,6 +16,7 @@ mod stop;
 mod watch;
 mod whoami;
 
+pub(crate) use run::paused_why;
 pub(crate) use start::check as checked;
 
 use clap::CommandFactory as _;

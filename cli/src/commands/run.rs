@@ -1,6 +1,7 @@
 //! `fettle run …`
 
 use fettle_proto::v1;
+use fettle_runbooks::follow::FollowUp;
 
 use crate::client::{answer, connect};
 use crate::config::Context;
@@ -71,10 +72,12 @@ pub(super) fn state(host: &v1::HostRun) -> String {
 }
 
 /// Who paused it and why, and how it goes on; absent when it is not paused.
-pub(super) fn paused_why(run: &v1::Run, host: &v1::HostRun) -> Option<String> {
+pub(crate) fn paused_why(run: &v1::Run, host: &v1::HostRun) -> Option<String> {
     let pause = host.pause.as_ref().filter(|pause| pause.on)?;
-    let (why, run) = (visible(&pause.reason), visible(&run.id));
-    Some(format!("paused by {why}; let it go on with: fettle run resume {run}"))
+    let (why, id) = (visible(&pause.reason), visible(&run.id));
+    // Others may have paused the others.
+    let there = if run.hosts.len() > 1 { format!(" --host {}", visible(&host.host)) } else { String::new() };
+    Some(format!("paused by {why}; let it go on with: fettle run resume {id}{there}"))
 }
 
 /// A run as a person reads it.
@@ -128,6 +131,9 @@ pub(crate) fn page(out: &Output, run: &v1::Run) -> String {
         if let Some(why) = paused_why(run, host) {
             text.push_str(&format!("\n  {why}"));
         }
+        if let Some(lost) = super::stop::if_lost(host) {
+            text.push_str(&format!("\n  {lost}"));
+        }
         if !host.gate.is_empty() && host.waiting_for == "gate" {
             text.push_str(&format!(
                 "\n  gate: {}   → fettle approve {}",
@@ -145,7 +151,28 @@ pub(crate) fn page(out: &Output, run: &v1::Run) -> String {
         text.push_str("\n\n");
         text.push_str(&next);
     }
+    let further = further(run);
+    if !further.is_empty() {
+        text.push_str(&format!("\n\n  then: {}", further.join("\n        ")));
+    }
     text
+}
+
+/// What to type about a run that is over and did not end well, once its hosts were looked at.
+pub(super) fn further(run: &v1::Run) -> Vec<String> {
+    let ended = |ending: &str| run.hosts.iter().any(|host| host.ending == ending);
+    if run.ended_at == 0 || !run.follow_ups.is_empty() {
+        return Vec::new();
+    }
+    let undo = |of: &str| format!("fettle run undo {} --reason '…'", visible(of));
+    match run.of.as_ref().filter(|of| of.how == FollowUp::Undo.word()) {
+        Some(of) if ended("failed") || ended("unverified") => vec![undo(&of.run)],
+        Some(_) => Vec::new(),
+        None => {
+            let retry = ended("failed").then(|| format!("fettle run retry {}", visible(&run.id)));
+            retry.into_iter().chain(ended("unverified").then(|| undo(&run.id))).collect()
+        }
+    }
 }
 
 fn because(follow: &v1::FollowUp) -> String {

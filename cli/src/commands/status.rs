@@ -1,5 +1,7 @@
 //! `fettle status`
 
+use std::collections::BTreeSet;
+
 use fettle_proto::v1;
 use serde_json::json;
 
@@ -59,6 +61,9 @@ fn page(out: &Output, status: &v1::Status) -> String {
     } else {
         text.push_str(&format!("{}\n", out.paint(Tone::Strong, "Open runs")));
         text.push_str(&super::run::table(&status.runs, "").render(out));
+        let lost: BTreeSet<String> =
+            status.runs.iter().flat_map(|run| &run.hosts).filter_map(super::stop::if_lost).collect();
+        lost.iter().for_each(|lost| text.push_str(&format!("→ {lost}\n")));
     }
     text.push_str(&format!(
         "\n{} agents connected, {} away{}; {} incidents open; controller {}",

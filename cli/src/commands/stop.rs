@@ -13,7 +13,7 @@ pub(super) async fn cancel(context: &Context, run: &str, reason: &str) -> Result
     let mut calls = connect(context).await?;
     let request = v1::CancelRunRequest { run: run.to_owned(), reason: reason.to_owned() };
     let run = answer(context, calls.cancel_run(request)).await?;
-    tell(context, &run)
+    tell(context, &run, "its hosts are asked to stop; see when they have with")
 }
 
 pub(super) async fn pause(context: &Context, run: &str, host: Option<&str>, reason: &str) -> Result<Exit> {
@@ -22,9 +22,6 @@ pub(super) async fn pause(context: &Context, run: &str, host: Option<&str>, reas
     let request = v1::PauseRunRequest { run, host, reason: reason.to_owned() };
     let run = answer(context, calls.pause_run(request)).await?;
     context.output.show(&view::run(&run), || page(&context.output, &run))?;
-    if context.output.is_table() {
-        talk(&format!("let it go on with: fettle run resume {}", visible(&run.id)));
-    }
     Ok(Exit::Done)
 }
 
@@ -32,7 +29,7 @@ pub(super) async fn resume(context: &Context, run: &str, host: Option<&str>) -> 
     let mut calls = connect(context).await?;
     let (run, host) = (run.to_owned(), host.unwrap_or_default().to_owned());
     let run = answer(context, calls.resume_run(v1::ResumeRunRequest { run, host })).await?;
-    tell(context, &run)
+    tell(context, &run, GOES_ON)
 }
 
 /// What a person found out.
@@ -57,7 +54,7 @@ pub(super) async fn resolve(context: &Context, looked: &Looked<'_>) -> Result<Ex
     };
     let run = answer(context, calls.resolve_step(request)).await?;
     if looked.found != v1::Found::RunAgain {
-        return tell(context, &run);
+        return tell(context, &run, GOES_ON);
     }
     let host = run.hosts.iter().find(|host| host.host == looked.host);
     let gate = host.map(|host| host.gate.clone()).unwrap_or_default();
@@ -84,28 +81,36 @@ async fn sign_again(context: &Context, looked: &Looked<'_>, gate: String) -> Res
             let gate = answer(context, calls.get_gate(v1::GetGateRequest { gate: gate.clone() })).await?;
             if gate.state == "open" { later("others must sign as well") } else { Ok(Exit::Done) }
         }
-        Err(error) if error.exit() == Exit::NotAllowed => later(&error.to_string()),
+        // Others may sign instead. What nobody should sign, and what cannot be asked now, is told as what it is.
+        Err(error) if people::is_not_theirs(&error) => later(&error.to_string()),
         Ok(exit) => Ok(exit),
-        Err(error) => Err(error),
+        Err(error) => Err(error.why(format!("the gate {} stays open", visible(&gate)))),
     }
 }
 
+const GOES_ON: &str = "it goes on; see how it ends with";
+
 /// Where the run stands now, and how to see the rest.
-fn tell(context: &Context, run: &v1::Run) -> Result<Exit> {
+fn tell(context: &Context, run: &v1::Run, then: &str) -> Result<Exit> {
     context.output.show(&view::run(run), || page(&context.output, run))?;
     if context.output.is_table() && run.ended_at == 0 && waiting(run).is_empty() {
-        talk(&format!("it goes on; see how it ends with: fettle watch {}", visible(&run.id)));
+        talk(&format!("{then}: fettle watch {}", visible(&run.id)));
     }
     Ok(Exit::Done)
 }
 
 /// What people may do about a host that has not heard of their wish.
 fn away(host: &v1::HostRun) -> String {
-    let mut text = "\n  its agent is away; it is told when it is back".to_owned();
-    if host.state == "cancelling" {
-        text.push_str(&format!("; if it is lost: {}", revoke(&host.host)));
-    }
-    text
+    format!(
+        "\n  its agent is away; it is told when it is back{}",
+        if_lost(host).map_or(String::new(), |it| format!("; {it}"))
+    )
+}
+
+/// What to type where people wait for a host that may never come back.
+pub(super) fn if_lost(host: &v1::HostRun) -> Option<String> {
+    let waits = host.state == "cancelling" && !host.agent_connected;
+    waits.then(|| format!("if it is lost: {}", revoke(&host.host)))
 }
 
 /// What is typed when a host will not come back.
@@ -150,15 +155,16 @@ pub(super) fn waiting(run: &v1::Run) -> String {
                     visible(&host.resolve),
                 )
             };
-            let again = match host.again {
-                false => said("--run-again"),
-                true => format!(
-                    "  or, to let it run again, which people are asked:\n    fettle approve {}",
+            let again = match (host.cancelled, host.again) {
+                (true, _) => String::new(),
+                (false, false) => format!("\n{}", said("--run-again")),
+                (false, true) => format!(
+                    "\n  or, to let it run again, which people are asked:\n    fettle approve {}",
                     visible(&host.gate)
                 ),
             };
             format!(
-                "  nobody can tell whether {} took effect{}; look at {}, then say what you found:\n{}\n{}\n{again}",
+                "  nobody can tell whether {} took effect{}; look at {}, then say what you found:\n{}\n{}{again}",
                 visible(&host.resolve),
                 visible(&why),
                 visible(&host.host),
@@ -208,6 +214,14 @@ mod tests {
             fettle run resolve run_1 --host web-1 --step remediate/purge --did-not-run --reason '…'
             fettle run resolve run_1 --host web-1 --step remediate/purge --run-again --reason '…'
         ");
+    }
+
+    #[test]
+    fn a_step_of_a_cancelled_run_is_not_offered_to_run_again() {
+        let mut run = example();
+        run.hosts[0].cancelled = true;
+        let text = waiting(&run);
+        assert!(text.contains("--did-not-run") && !text.contains("--run-again"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `fettle watch`: what happened to a run, then what happens, live.
 
+use std::collections::BTreeSet;
+
 use fettle_proto::v1::{self, run_event::What};
 use serde_json::{Value, json};
 
@@ -96,7 +98,11 @@ pub(crate) async fn follow(
             Err(_) => Error::new(Exit::Unreachable, "the controller did not answer in time"),
         };
         broken += 1;
-        if why.exit() != Exit::Unreachable || broken > RETRIES {
+        // What else is wrong says by itself what comes next.
+        if why.exit() != Exit::Unreachable {
+            return Err(why);
+        }
+        if broken > RETRIES {
             return Err(why.next(format!("fettle watch {run} --after {seen}")));
         }
         talk(&format!("lost the controller; trying again ({broken} of {RETRIES})"));
@@ -116,9 +122,15 @@ fn stands_still(run: &v1::Run) -> Exit {
 
 fn ended(run: &v1::Run) -> Exit {
     let exit = Exit::of_run(&run.hosts);
-    let mut said = format!("{}: {}", run.id, exit.meaning());
+    let endings: BTreeSet<&str> = run.hosts.iter().map(|host| host.ending.as_str()).collect();
+    let how = match endings.first() {
+        Some(ending) if endings.len() == 1 && exit != Exit::Done => ending,
+        Some(_) | None => exit.meaning(),
+    };
+    let mut said = format!("{}: {how}", run.id);
     if exit != Exit::Done {
         said.push_str(&format!("\n  fettle run show {0}\n  fettle logs {0}", run.id));
+        super::run::further(run).iter().for_each(|next| said.push_str(&format!("\n  {next}")));
     }
     talk(&visible_lines(&said));
     exit

@@ -10,11 +10,20 @@ use super::keys::{Wanted, signer};
 use super::{brief, terminal};
 use crate::args;
 use crate::client::{Operators, answer, connect};
+use crate::commands::paused_why;
 use crate::config::Context;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::output::{print, talk, visible};
+use crate::output::{print, talk, time, visible};
 use crate::view;
+
+/// Said of an approval that others may give instead.
+const WOULD_NOT_COUNT: &str = "your approval would not count";
+
+/// Whether somebody may not approve here, and others may.
+pub(crate) fn is_not_theirs(error: &Error) -> bool {
+    error.exit() == Exit::NotAllowed && error.what() == WOULD_NOT_COUNT
+}
 
 pub(super) async fn approve(context: &Context, args: &args::Approve) -> Result<Exit> {
     let now = super::now();
@@ -33,7 +42,7 @@ pub(super) async fn approve(context: &Context, args: &args::Approve) -> Result<E
     })?;
     show(context, &checked, now)?;
     gate::may_approve(&checked, &roster, person, now)
-        .map_err(|refusal| Error::new(Exit::NotAllowed, "your approval would not count").why(refusal))?;
+        .map_err(|refusal| Error::new(Exit::NotAllowed, WOULD_NOT_COUNT).why(refusal))?;
     if !args.yes && !confirmed(&checked).await? {
         talk("nothing was signed; the gate stays open");
         return Ok(Exit::Pending);
@@ -41,7 +50,13 @@ pub(super) async fn approve(context: &Context, args: &args::Approve) -> Result<E
     let keys = keys_of(&roster, person);
     let reply =
         decide(context, &mut calls, &args.gate, &gate, &keys, Decision::Approve, &args.reason).await?;
-    report(context, reply, "approved")
+    let paused =
+        if reply.state == "approved" { paused(context, &mut calls, &reply).await } else { Vec::new() };
+    report(context, reply, "approved")?;
+    if context.output.is_table() {
+        paused.iter().for_each(|why| talk(why));
+    }
+    Ok(Exit::Done)
 }
 
 pub(super) async fn reject(context: &Context, args: &args::Reject) -> Result<Exit> {
@@ -73,7 +88,8 @@ fn still_open(gate: &v1::Gate) -> Result<()> {
     if gate.state == "open" {
         return Ok(());
     }
-    let mut error = Error::new(Exit::Rejected, format!("the gate is {}", visible(&gate.state)));
+    let exit = if ["denied", "expired"].contains(&&*gate.state) { Exit::Rejected } else { Exit::Failed };
+    let mut error = Error::new(exit, format!("the gate is {}", visible(&gate.state)));
     if !gate.reason.is_empty() {
         error = error.why(&gate.reason);
     }
@@ -137,6 +153,22 @@ async fn decide(
     let request = v1::DecideRequest { gate: id.to_owned(), approval: Some(signed.into()) };
     let reply = answer(context, calls.decide(request)).await?;
     reply.gate.ok_or_else(|| Error::new(Exit::Failed, "the controller answered without the gate"))
+}
+
+/// Where what was approved does not begin because the run is paused there. The approval counts whether or not that can be told.
+async fn paused(context: &Context, calls: &mut Operators, gate: &v1::Gate) -> Vec<String> {
+    let asked = v1::GetRunRequest { run: gate.run.clone() };
+    let Ok(run) = answer(context, calls.get_run(asked)).await else { return Vec::new() };
+    let waits = |host: &&v1::HostRun| host.gate == gate.id;
+    let why = run.hosts.iter().filter(waits).filter_map(|host| {
+        let why = paused_why(&run, host)?;
+        Some(format!(
+            "nothing begins on {} before it is resumed, nor after {}: {why}",
+            visible(&host.host),
+            time(gate.start_by)
+        ))
+    });
+    why.collect()
 }
 
 fn report(context: &Context, gate: v1::Gate, done: &str) -> Result<Exit> {

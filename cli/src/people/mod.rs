@@ -27,6 +27,7 @@ use fettle_runbooks::id::Host;
 use jiff::Timestamp;
 
 pub use certify::beside;
+pub(crate) use decide::is_not_theirs;
 
 use crate::args;
 use crate::config::Context;

@@ -69,7 +69,7 @@ pub(super) fn scope(person: &str, needed: &str, scopes: &[String]) -> Status {
     let has = if scopes.is_empty() { "none".to_owned() } else { scopes.join(", ") };
     coded(
         Code::PermissionDenied,
-        "scope",
+        "scope-missing",
         format!(
             "{person} may not do this\nwhy: it needs the scope `{needed}`; the roster gives: {has}\nfix: have the scope added to the roster, or ask someone who has it"
         ),

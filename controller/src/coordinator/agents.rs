@@ -20,7 +20,7 @@ use super::people::hash;
 use super::timers::of_order;
 use crate::dispatch;
 use crate::model::Change;
-use crate::model::row::{AgentRow, Ahead, StepRow, TokenRow};
+use crate::model::row::{AgentRow, Ahead, KeptRow, StepRow, TokenRow};
 use crate::outcome::{About, hear};
 use crate::problem::Problem;
 use crate::world::At;
@@ -346,12 +346,16 @@ impl Desk<'_> {
                 self.change(Change::Noted { run, host: host.clone(), text });
                 return;
             }
-            if self.too_many_steps(&change) {
-                tracing::warn!(%host, %run, "More steps than a run has; ignored.");
-            } else if !self.told_before(&change) {
-                self.change(change);
-            }
+            self.hear_of_step(change);
         }
+        // A host that had taken on an order, and does not know its own plan any more, has lost its journal since.
+        let lost = |code: &str| code == fettle_proto::Code::PlanMismatch.as_str();
+        let order = self.model.orders.get(&(run, host.clone(), segment));
+        let had_it = order.is_some_and(|order| order.accepted_at.is_some() && order.closed_at.is_none());
+        let accepted = match &heard.event {
+            Some(Event::Refused { code, .. }) if had_it && lost(code) => self.may_have_begun(run, host),
+            Some(_) | None => None,
+        };
         if heard.closes {
             let open = self.model.orders.get(&(run, host.clone(), segment));
             if open.is_some_and(|order| order.closed_at.is_none()) {
@@ -362,7 +366,7 @@ impl Desk<'_> {
             if let (Event::Planned { .. }, Some(incident)) = (&event, incident) {
                 self.investigated(incident);
             }
-            for event in self.lost_midway(run, host, at, event) {
+            for event in self.lost_midway(run, host, at, event, accepted) {
                 self.host_event(run, host, event);
             }
         }
@@ -380,31 +384,52 @@ impl Desk<'_> {
         }
     }
 
-    /// Whether a host makes up steps without end.
-    pub(super) fn too_many_steps(&self, change: &Change) -> bool {
-        let (run, host, path, attempt) = if let Change::StepEnded(end) = change {
-            (end.run, &end.host, &end.path, end.attempt)
-        } else if let Change::StepStarted { run, host, path, attempt, .. } = change {
-            (*run, host, path, *attempt)
-        } else if let Change::StepSkipped { run, host, path, .. } = change {
-            (*run, host, path, 0)
+    /// Keeps what is new of a step, within bounds.
+    pub(super) fn hear_of_step(&mut self, change: Change) {
+        if self.told_before(&change) {
+            return;
+        }
+        match self.within_bounds(change) {
+            Ok(change) => self.change(change),
+            Err(host) => tracing::warn!(%host, "More steps than a run has; ignored."),
+        }
+    }
+
+    /// A host may make up steps without end: no more of them are kept than a run has, and no more of what they said. `Err`: it is not
+    /// kept at all.
+    fn within_bounds(&self, change: Change) -> Result<Change, Host> {
+        let (key, own) = if let Change::StepEnded(end) = &change {
+            let own = said(&end.message, &end.outputs, [&end.stdout, &end.stderr]);
+            ((end.run, end.host.clone(), end.path.clone(), end.attempt), own)
+        } else if let Change::StepStarted { run, host, path, attempt, .. } = &change {
+            ((*run, host.clone(), path.clone(), *attempt), 0)
+        } else if let Change::StepSkipped { run, host, path, reason, .. } = &change {
+            ((*run, host.clone(), path.clone(), 0), reason.len())
         } else {
-            return false;
+            return Ok(change);
         };
-        if self.model.steps.contains_key(&(run, host.clone(), path.clone(), attempt)) {
-            return false;
-        }
+        let (run, host) = (key.0, key.1.clone());
         let all = self.model.steps.range((run, host.clone(), String::new(), 0)..);
-        let (mut count, mut bytes) = (0, 0);
-        for (_, row) in all.take_while(|((of, on, _, _), _)| *of == run && on == host) {
-            count += 1;
-            bytes += row.message.len() + row.outputs.values().map(String::len).sum::<usize>();
-            bytes += [&row.stdout, &row.stderr]
-                .map(|kept| kept.head.0.len() + kept.tail.0.len())
-                .iter()
-                .sum::<usize>();
+        let here = all.take_while(|((of, on, _, _), _)| *of == run && *on == host);
+        let known = self.model.steps.contains_key(&key);
+        if !known && here.clone().count() >= MOST_STEPS {
+            return Err(host);
         }
-        count >= MOST_STEPS || bytes >= MOST_STEP_BYTES
+        let others = here.filter(|(other, _)| **other != key).map(|(_, row)| row);
+        let kept: usize =
+            others.map(|row| said(&row.message, &row.outputs, [&row.stdout, &row.stderr])).sum();
+        if kept.saturating_add(own) <= MOST_STEP_BYTES {
+            return Ok(change);
+        }
+        // How it ended counts, whatever it said.
+        if known && let Change::StepEnded(mut end) = change {
+            let most = MOST_STEP_BYTES >> 20;
+            end.message =
+                format!("the steps of this run have said {most} MiB: what this one said is not kept");
+            (end.outputs, end.stdout, end.stderr) = Default::default();
+            return Ok(Change::StepEnded(end));
+        }
+        Err(host)
     }
 
     /// Whether a host refuses an order because it carries out, or has carried out, another of the same number, which it has told
@@ -482,8 +507,11 @@ impl Desk<'_> {
     pub(super) fn revoke(&mut self, session: &Session, host: Host, reason: String) -> Result<bool, Problem> {
         session.may(Scope::Operate)?;
         let Some(row) = self.model.agents.get(&host) else {
-            return Err(Problem::not_found(format!("host `{host}`")));
+            return Err(Problem::not_found(format!("host `{host}`")).next("fettle agent list"));
         };
+        if reason.trim().is_empty() {
+            return Err(Problem::invalid("reason-missing", "say why: the record keeps it"));
+        }
         let was_connected = row.connected;
         let by = session.person.clone();
         let why = format!("{host} was revoked by {by}: {reason}");
@@ -498,4 +526,12 @@ impl Desk<'_> {
         self.effect(Effect::Detach(host));
         Ok(was_connected)
     }
+}
+
+/// About how much memory it takes what a host says of a step, bytes.
+fn said(message: &str, outputs: &BTreeMap<String, String>, kept: [&KeptRow; 2]) -> usize {
+    const EACH: usize = 64;
+    let outputs: usize = outputs.iter().map(|(name, value)| name.len() + value.len() + EACH).sum();
+    let kept: usize = kept.iter().map(|kept| kept.head.0.len() + kept.tail.0.len()).sum();
+    message.len() + outputs + kept
 }

@@ -45,17 +45,22 @@ impl Desk<'_> {
         let looked_for =
             |host: &&row::HostRunRow| matches!(host.machine.state, State::Waiting(Wait::Resolve { .. }));
         if let Some(host) = hosts.iter().find(looked_for) {
-            let what = format!(
-                "{} waits for a person to look at a step on {}: see fettle run show",
-                run.id, host.host
+            let what = format!("{} waits for a person to look at a step on {}", run.id, host.host);
+            return Err(
+                Problem::conflict("outcome-unknown", what).next(&format!("fettle run show {}", run.id))
             );
-            return conflict("outcome-unknown", what);
         }
         if run.ended_at.is_none() {
-            return conflict("run-open", format!("{} is still going on", run.id));
+            let message = format!("{} is still going on", run.id);
+            return Err(Problem::conflict("run-open", message).next(&format!("fettle watch {}", run.id)));
         }
         if run.of.as_ref().is_some_and(|of| of.how == FollowUp::Undo) {
-            return conflict("is-undo", format!("{} is an undo itself: name the run that it was of", run.id));
+            let message = format!("{} is an undo itself: name the run that it was of", run.id);
+            let problem = Problem::conflict("is-undo", message);
+            return Err(match &run.of {
+                Some(of_it) => problem.next(&format!("fettle run {} {} --reason '…'", of.how, of_it.run)),
+                None => problem,
+            });
         }
         let same = start.runbook == run.runbook
             && start.runbook_digest == run.runbook_digest
@@ -74,10 +79,8 @@ impl Desk<'_> {
             follows && other.ended_at.is_none() && other.hosts.iter().any(|host| start.hosts.contains(host))
         });
         if let Some((other, how)) = open.and_then(|open| Some((open.id, open.of.as_ref()?.how))) {
-            return conflict(
-                "followed",
-                format!("{other} goes on from it already: a {how}, which is not over"),
-            );
+            let message = format!("{other} goes on from it already: a {how}, which is not over");
+            return Err(Problem::conflict("followed", message).next(&format!("fettle watch {other}")));
         }
         if of.how == FollowUp::Undo {
             let undone = earlier.follow_ups.iter().flat_map(|later| &later.hosts).find(|host| {

@@ -105,7 +105,8 @@ impl Desk<'_> {
                     row.escalate.as_ref().filter(|(at, _)| self.now >= *at && row.escalated_at.is_none());
                 let Some(to) = due.map(|(_, to)| to.clone()) else { return };
                 let title = format!("{} still waits for approval", row.runbook);
-                let text = format!("nobody has decided; decide by {}", row.decide_by);
+                let text =
+                    format!("nobody has decided; decide by {}; then: fettle approve {id}", row.decide_by);
                 self.change(Change::Escalated { gate: id });
                 let (kind, run, gate, host) = ("gate-escalated", Some(run), Some(id), hosts.first());
                 self.notify(Told { kind, title, run, gate, host, to: &to, text: &text, ..Told::default() });

@@ -10,8 +10,11 @@ use super::desk::{Desk, Effect};
 use super::handle::Session;
 use crate::dispatch;
 use crate::model::Change;
-use crate::model::row::{HostRunRow, OrderRow};
+use crate::model::row::{HostRunRow, OrderRow, RunRow};
 use crate::problem::Problem;
+
+/// So many hosts are named where a person named another.
+const SOME: usize = 20;
 
 /// Whether a run is to be paused, where, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,13 +40,13 @@ impl Desk<'_> {
         let wanted = match &host {
             None => row.hosts.clone(),
             Some(host) if row.hosts.contains(host) => vec![host.clone()],
-            Some(host) => return Err(Problem::not_found(format!("{run} does not run on host `{host}`"))),
+            Some(host) => return Err(no_host_of(row, host)),
         };
         let there = |host: &Host| self.model.host_runs.get(&(run, host.clone()));
         if let (Some(host), Some(how)) = (&host, host.as_ref().and_then(|host| there(host)?.machine.ended()))
         {
             let message = format!("{run} on {host} has ended: {}", how.ending.word());
-            return Err(Problem::conflict("run-ended", message));
+            return Err(Problem::conflict("run-ended", message).next(&format!("fettle run show {run}")));
         }
         let go_on: Vec<Host> =
             wanted.into_iter().filter(|host| there(host).is_some_and(HostRunRow::goes_on)).collect();
@@ -52,14 +55,15 @@ impl Desk<'_> {
             let message = format!(
                 "{run}{place} is cancelled: nothing of it begins any more, and nothing lets it go on"
             );
-            return Err(Problem::conflict("run-cancelled", message));
+            return Err(Problem::conflict("run-cancelled", message).next(&format!("fettle run show {run}")));
         }
         let turns = |host: &Host| there(host).is_some_and(|row| row.machine.pause.on != on);
         let hosts: Vec<Host> = go_on.into_iter().filter(turns).collect();
         if hosts.is_empty() {
             let so = if on { "is paused already" } else { "is not paused" };
             let place = host.map(|host| format!(" on {host}")).unwrap_or_default();
-            return Err(Problem::conflict("nothing-to-pause", format!("{run}{place} {so}")));
+            return Err(Problem::conflict("nothing-to-pause", format!("{run}{place} {so}"))
+                .next(&format!("fettle run show {run}")));
         }
         let by = session.person.clone();
         let why = format!("{by}: {reason}");
@@ -119,8 +123,7 @@ impl Desk<'_> {
         let Some((machine, State::Waiting(Wait::Resolve { path, attempt, cancelled }))) =
             machine.map(|machine| (machine, &machine.state))
         else {
-            let message = format!("{run} on {host} does not wait for anybody to look");
-            return Err(Problem::conflict("nothing-to-resolve", message));
+            return Err(nothing_to_resolve(run, host));
         };
         if *cancelled {
             let message = format!(
@@ -130,7 +133,12 @@ impl Desk<'_> {
         }
         if let Some(Unclear { path, .. }) = &machine.again {
             let message = format!("people are asked already whether {path} runs again on {host}");
-            return Err(Problem::conflict("gate-open", message));
+            let problem = Problem::conflict("gate-open", message);
+            let gate = self.model.host_runs.get(&(run, host.clone())).and_then(|row| row.gate);
+            return Err(match gate {
+                Some(gate) => problem.next(&format!("fettle approve {gate}")),
+                None => problem,
+            });
         }
         let (path, attempt) = (path.clone(), *attempt);
         // A gate that cannot be opened is told to who asks, and changes nothing.
@@ -142,6 +150,20 @@ impl Desk<'_> {
         self.host_event(run, host, Event::Resolved(Resolution::Again));
         Ok(())
     }
+}
+
+/// A person means a step at which nobody need look.
+pub(super) fn nothing_to_resolve(run: RunId, host: &Host) -> Problem {
+    let message = format!("{run} on {host} does not wait for anybody to look");
+    Problem::conflict("nothing-to-resolve", message).next(&format!("fettle run show {run}"))
+}
+
+/// A person means a host that has no part in a run.
+pub(super) fn no_host_of(run: &RunRow, host: &Host) -> Problem {
+    let hosts: Vec<&str> = run.hosts.iter().take(SOME).map(Host::as_str).collect();
+    let more = if run.hosts.len() > SOME { ", …" } else { "" };
+    let what = format!("host `{host}` among those of {}: {}{more}", run.id, hosts.join(", "));
+    Problem::not_found(what).next(&format!("fettle run show {}", run.id))
 }
 
 fn acts(order: &OrderRow) -> bool {

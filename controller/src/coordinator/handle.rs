@@ -17,7 +17,7 @@ use super::follow::Earlier;
 use super::gates::parse;
 use super::halts::Halt;
 use super::lately::{Asked, Over};
-use super::people::{same_start, taken};
+use super::people::{no_run, same_start, taken};
 use crate::model::row::HostRunRow;
 use crate::policy::Policy;
 use crate::problem::Problem;
@@ -394,10 +394,11 @@ impl Handle {
 
     /// Refuses what is asked of a run that is over or never was: the coordinator remembers only open ones.
     async fn still_open(&self, run: RunId) -> Result<(), Problem> {
-        let known = self.parts(run).await?.ok_or_else(|| Problem::not_found(format!("run `{run}`")))?;
+        let known = self.parts(run).await?.ok_or_else(|| no_run(run))?;
         match known.run.ended_at {
             None => Ok(()),
-            Some(at) => Err(Problem::conflict("run-ended", format!("{run} ended at {at}"))),
+            Some(at) => Err(Problem::conflict("run-ended", format!("{run} ended at {at}"))
+                .next(&format!("fettle run show {run}"))),
         }
     }
 

@@ -66,7 +66,8 @@ impl Desk<'_> {
             Asked::AskCancel { reason } => self.effect(Effect::Tell(host.clone(), cancel(run, reason))),
             Asked::AskResolve { path, reason, .. } => {
                 let title = format!("{path} on {host}: a person must look");
-                let text = format!("{reason}; then: {}", look(run, host, &path));
+                let cancelled = self.rows(run, host).is_some_and(|(_, row)| !row.goes_on());
+                let text = format!("{reason}; then: {}", look(run, host, &path, cancelled));
                 let (kind, run, host, text) = ("resolve-wanted", Some(run), Some(host), text.as_str());
                 self.notify(Told { kind, title, run, host, text, ..Told::default() });
             }
@@ -235,7 +236,11 @@ impl Desk<'_> {
             None => format!("{} on {host} waits for approval", row.runbook),
             Some(_) => format!("{} on {host}: run {from} again, which may have run?", row.runbook),
         };
-        let text = format!("{from} needs {}; decide by {}", needs.join(" and "), row.decide_by);
+        let text = format!(
+            "{from} needs {}; decide by {}; then: fettle approve {id}",
+            needs.join(" and "),
+            row.decide_by
+        );
         self.change(Change::GateOpened(Box::new(row)));
         let (kind, run, gate, host) = ("gate-opened", Some(run), Some(id), Some(host));
         self.notify(Told { kind, title, run, gate, host, to: &to, text: &text, ..Told::default() });
@@ -346,6 +351,7 @@ impl Desk<'_> {
 
     fn over(&mut self, run: RunId, host: &Host, how: &Final, barred: bool, tell: bool) {
         self.close_orders(run, host);
+        self.close_steps(run, host);
         let Some(row) = self.model.runs.get(&run) else { return };
         let (incident, signal) = (row.incident, row.signal);
         if let Some(incident) = incident {
@@ -410,9 +416,11 @@ fn reason<'a>(state: &'a State, effects: &'a [Asked]) -> Option<&'a str> {
 }
 
 /// What a person types who has looked at a step whose outcome was unknown.
-pub(super) fn look(run: RunId, host: &Host, path: &str) -> String {
+pub(super) fn look(run: RunId, host: &Host, path: &str, cancelled: bool) -> String {
+    // Of a run that is cancelled nothing runs again.
+    let again = if cancelled { "" } else { " | --run-again" };
     format!(
-        "fettle run resolve {run} --host {host} --step {path} (--ran | --did-not-run | --run-again) --reason '…'"
+        "fettle run resolve {run} --host {host} --step {path} (--ran | --did-not-run{again}) --reason '…'"
     )
 }
 

@@ -22,7 +22,15 @@ use crate::world::At;
 impl Desk<'_> {
     /// A host that refuses to go on with a segment of which it has begun a step, or that stops without a word of that step, has lost
     /// its journal: it will never tell what became of it, so a person must look. What happened, then.
-    pub(super) fn lost_midway(&mut self, run: RunId, host: &Host, at: At, event: Event) -> Vec<Event> {
+    /// `accepted`: the attempt that it may have begun without telling, behind an order that it had taken on.
+    pub(super) fn lost_midway(
+        &mut self,
+        run: RunId,
+        host: &Host,
+        at: At,
+        event: Event,
+        accepted: Option<(String, u32)>,
+    ) -> Vec<Event> {
         let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { return vec![event] };
         let segment = row.machine.segment;
         let waits = row.machine.ended().is_some() || row.machine.state.wait().is_some();
@@ -38,8 +46,10 @@ impl Desk<'_> {
         } else {
             return vec![event];
         };
-        let Some((path, attempt)) = self.under_way(run, host) else { return vec![event] };
-        let reason = format!("it had begun, and its host does not know of it any more{why}");
+        let begun = self.under_way(run, host);
+        let how = if begun.is_some() { "it had begun" } else { "it may have begun" };
+        let Some((path, attempt)) = begun.or(accepted.filter(|_| refused)) else { return vec![event] };
+        let reason = format!("{how}, and its host does not know of it any more{why}");
         let unknown = self.never_known(run, host, at, path, attempt, reason);
         if refused { vec![unknown] } else { vec![unknown, event] }
     }
@@ -55,20 +65,11 @@ impl Desk<'_> {
         reason: String,
     ) -> Event {
         let current = self.model.host_runs.get(&(run, host.clone())).map(|row| row.machine.segment);
-        self.change(Change::StepEnded(Box::new(StepEnd {
-            run,
-            host: host.clone(),
-            path: path.clone(),
-            attempt,
-            outcome: "unknown".to_owned(),
-            message: reason.clone(),
-            exit_code: None,
-            outputs: BTreeMap::new(),
-            stdout: KeptRow::default(),
-            stderr: KeptRow::default(),
-            at,
-            began_at: at,
-        })));
+        let told = self.model.steps.get(&(run, host.clone(), path.clone(), attempt));
+        // What the host itself said of it stays on record.
+        if told.is_none_or(|row| row.state != UNKNOWN) {
+            self.nobody_tells(run, host, at, &path, attempt, &reason);
+        }
         let outcome = Outcome {
             how: How::Unknown { path, attempt, reason },
             verification: Verification::NotRun,
@@ -78,12 +79,47 @@ impl Desk<'_> {
         Event::SegmentEnded { segment: current.unwrap_or_default(), outcome }
     }
 
+    fn nobody_tells(&mut self, run: RunId, host: &Host, at: At, path: &str, attempt: u32, message: &str) {
+        self.change(Change::StepEnded(Box::new(StepEnd {
+            run,
+            host: host.clone(),
+            path: path.to_owned(),
+            attempt,
+            outcome: UNKNOWN.to_owned(),
+            message: message.to_owned(),
+            exit_code: None,
+            outputs: BTreeMap::new(),
+            stdout: KeptRow::default(),
+            stderr: KeptRow::default(),
+            at,
+            began_at: at,
+        })));
+    }
+
+    /// Of a host run that is over no step runs, as far as anybody will hear.
+    pub(super) fn close_steps(&mut self, run: RunId, host: &Host) {
+        let open: Vec<(String, u32)> = self
+            .steps_of(run, host)
+            .filter(|row| row.state == "running")
+            .map(|row| (row.path.clone(), row.attempt))
+            .collect();
+        for (path, attempt) in open {
+            self.nobody_tells(run, host, self.now, &path, attempt, "its host did not tell how it ended");
+        }
+    }
+
+    fn steps_of<'a>(&'a self, run: RunId, host: &'a Host) -> impl Iterator<Item = &'a StepRow> {
+        let all = self.model.steps.range((run, host.clone(), String::new(), 0)..);
+        all.take_while(move |((of, on, _, _), _)| *of == run && on == host).map(|(_, row)| row)
+    }
+
     /// Ends the part of a host in every run. Of all of them first, so that none begins because another one is over.
     pub(super) fn part_with(&mut self, host: &Host, why: &str) {
         let open: Vec<RunId> = self.model.open_on(host).map(|row| row.run).collect();
         let mut parts = Vec::new();
         for run in open {
             let begun = self.under_way(run, host).or_else(|| self.may_have_begun(run, host));
+            let begun = begun.or_else(|| self.may_have_gone_on(run, host));
             self.host_event(run, host, Event::CancelAsked { reason: why.to_owned() });
             let row = self.model.host_runs.get(&(run, host.clone()));
             if row.is_some_and(|row| matches!(row.machine.state, State::Cancelling { .. })) {
@@ -94,7 +130,9 @@ impl Desk<'_> {
             // Should it join again, it is sent none of them.
             self.close_orders(run, host);
             if let Some((path, attempt)) = begun {
-                let reason = format!("it may have begun, and nobody will hear of it: {why}");
+                let reason = format!(
+                    "it may have begun, and so may steps after it, and nobody will hear of them: {why}"
+                );
                 let unknown = self.never_known(run, host, self.now, path, attempt, reason);
                 self.host_event(run, host, unknown);
             }
@@ -115,16 +153,22 @@ impl Desk<'_> {
         }
     }
 
-    /// The step that acts on a host and has not ended, as far as the host has told. An attempt that another one followed is over, and
-    /// one that only waits or looks has changed nothing.
+    /// The step that acts on a host and has not ended, or of which its host could not tell how, as far as the host has told. An attempt
+    /// that another one followed is over, and one that only waits or looks has changed nothing.
     fn under_way(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
-        let all = self.model.steps.range((run, host.clone(), String::new(), 0)..);
-        let here = all.take_while(|((of, on, _, _), _)| *of == run && on == host).map(|(_, row)| row);
-        let last: BTreeMap<&str, &StepRow> = here.map(|row| (row.path.as_str(), row)).collect();
-        let mut running =
-            last.into_values().filter(|row| row.state == "running" && row.path.starts_with("remediate/"));
+        let host_run = self.model.host_runs.get(&(run, host.clone()))?;
+        let last: BTreeMap<&str, &StepRow> =
+            self.steps_of(run, host).map(|row| (row.path.as_str(), row)).collect();
+        // Of one that people let run again, a person is asked anyway.
+        let unclear = |row: &StepRow| {
+            row.state == UNKNOWN
+                && host_run.machine.again.is_none()
+                && !host_run.found.contains_key(&row.path)
+        };
+        let acting = last.into_values().filter(|row| row.path.starts_with("remediate/"));
+        let mut open = acting.filter(|row| row.state == "running" || unclear(row));
         let plan = self.plan_of(run, host);
-        let row = running.find(|row| {
+        let row = open.find(|row| {
             let step = plan.iter().flat_map(|plan| &plan.steps).find(|step| step.path == row.path);
             step.is_none_or(|step| acts(&step.work))
         })?;
@@ -132,7 +176,7 @@ impl Desk<'_> {
     }
 
     /// The attempt that a host may have begun without telling: the next, behind an order to act.
-    fn may_have_begun(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
+    pub(super) fn may_have_begun(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
         let row = self.model.host_runs.get(&(run, host.clone()))?;
         // Of one that people let run again, a person is asked anyway.
         if row.machine.again.is_some() {
@@ -164,6 +208,23 @@ impl Desk<'_> {
             }
         }
         None
+    }
+
+    /// After a restore: the step that a host may have begun since the backup, if it has told nothing since.
+    fn may_have_gone_on(&self, run: RunId, host: &Host) -> Option<(String, u32)> {
+        let agent = self.model.agents.get(host)?;
+        let since = agent.ahead.filter(|_| agent.acked.is_empty() && self.may_know_more(host))?.since();
+        let row = self.model.runs.get(&run).filter(|row| row.created_at < since)?;
+        let plan = self.plan_of(run, host)?;
+        let undoes = row.of.as_ref().is_some_and(|of| of.how == FollowUp::Undo);
+        let from = self.gate_before(run, host);
+        let steps = plan.steps.iter().skip_while(|step| from.as_ref().is_some_and(|from| step.path != *from));
+        let mut acting = steps.filter(|step| acts(&step.work) && (undoes || step.done_in.is_none()));
+        acting.find_map(|step| {
+            let of = |attempt| (run, host.clone(), step.path.clone(), attempt);
+            let told = self.model.steps.range(of(0)..=of(u32::MAX)).next().is_some();
+            (!told).then(|| (step.path.clone(), 1))
+        })
     }
 
     /// The undo that follows the failure of a step: of the latest that is done, or tried where that can be put back.
@@ -201,6 +262,9 @@ impl Desk<'_> {
         fettle_proto::signed::plan::decode(&plan).ok()
     }
 }
+
+/// Nobody can tell how it ended.
+const UNKNOWN: &str = "unknown";
 
 /// Whether a step does anything but wait or look.
 fn acts(work: &PlannedWork) -> bool {

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::desk::Desk;
 use super::follow::Earlier;
+use super::halts::{no_host_of, nothing_to_resolve};
 use super::handle::{Found, Looked, Session};
 use crate::model::Change;
 use crate::model::row::{Origin, RunRow, SessionRow, SignedBlob};
@@ -163,7 +164,13 @@ impl Desk<'_> {
             return Err(Problem::invalid("no-host", "a run needs at least one host"));
         }
         if let Some(host) = start.hosts.iter().find(|host| !self.enrolled(host)) {
-            return Err(Problem::not_found(format!("host `{host}`: no such host is enrolled")));
+            let revoked = self.model.agents.contains_key(host);
+            let what = if revoked { "it is revoked" } else { "no such host is enrolled" };
+            let problem = Problem::not_found(format!("host `{host}`: {what}"));
+            return Err(match start.hosts.len() {
+                1 => problem.next("fettle agent list"),
+                _ => problem.fix("name the others with --host").next("fettle agent list"),
+            });
         }
         let followed = self.follow(start, earlier)?;
         let source = match followed.as_ref().and_then(|followed| followed.source.clone()) {
@@ -267,14 +274,18 @@ impl Desk<'_> {
         if reason.trim().is_empty() {
             return Err(Problem::invalid("reason-missing", "say how you know: the record keeps it"));
         }
+        if let Some(row) = self.model.runs.get(&run).filter(|row| !row.hosts.contains(host)) {
+            return Err(no_host_of(row, host));
+        }
         let state = self.model.host_runs.get(&(run, host.clone())).map(|row| &row.machine.state);
         let Some(State::Waiting(Wait::Resolve { path, .. })) = state else {
-            let message = format!("{run} on {host} does not wait for anybody to look");
-            return Err(Problem::conflict("nothing-to-resolve", message));
+            return Err(nothing_to_resolve(run, host));
         };
         if let Some(wanted) = wanted.filter(|wanted| wanted != path) {
             let message = format!("{run} on {host} waits for somebody to look at {path}, not at {wanted}");
-            return Err(Problem::conflict("nothing-to-resolve", message));
+            return Err(
+                Problem::conflict("nothing-to-resolve", message).next(&format!("fettle run show {run}"))
+            );
         }
         let (resolution, ran) = match found {
             Found::Ran => (Resolution::Ran, true),
@@ -295,7 +306,13 @@ impl Desk<'_> {
             .get(&run)
             .ok_or_else(|| Problem::conflict("run-ended", format!("{run} has ended or never was")))?;
         if row.origin != Origin::Person(session.person.clone()) {
-            session.may(Scope::Operate)?;
+            let whose = match &row.origin {
+                Origin::Person(person) => format!("ask `{person}`, who started it, or "),
+                Origin::Alert(_) => "ask ".to_owned(),
+            };
+            session
+                .may(Scope::Operate)
+                .map_err(|problem| problem.fix(&format!("{whose}somebody with the scope `operate`")))?;
         }
         Ok(row)
     }
@@ -320,6 +337,11 @@ impl Desk<'_> {
         }
         Ok(())
     }
+}
+
+/// A run that there is not.
+pub(super) fn no_run(run: RunId) -> Problem {
+    Problem::not_found(format!("run `{run}`")).next("fettle run list")
 }
 
 /// A run id that something else has.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::follow::Earlier;
 use super::gates::parse;
 use super::handle::{Handle, Live, RunEvents};
+use super::people::no_run;
 use crate::model::Change;
 use crate::problem::Problem;
 use crate::report;
@@ -107,7 +108,8 @@ impl Handle {
         }
         warnings.extend(here.iter().filter_map(|row| {
             let says = row.missing.iter().find(|missing| missing.contains(TWO_OF_IT));
-            says.map(|says| format!("{} says: {says}; see `fettle agent show {0}`", row.host))
+            let then = "if there are two, stop one and type: fettle agent revoke";
+            says.map(|says| format!("{} says: {says}; {then} {0} --reason '…'", row.host))
         }));
         warnings
             .extend(in_force.library.refused.keys().map(|file| format!("runbook file not in force: {file}")));
@@ -153,7 +155,7 @@ impl Handle {
                 Ok(Some(Earlier { follow_ups: store.follow_ups(run)?, parts, root }))
             })
             .await?;
-        known.ok_or_else(|| Problem::not_found(format!("run `{run}`")))
+        known.ok_or_else(|| no_run(run))
     }
 
     /// One run, with plans and steps.
@@ -164,7 +166,7 @@ impl Handle {
                 Ok(Some((parts, store.follow_ups(run)?)))
             })
             .await?
-            .ok_or_else(|| Problem::not_found(format!("run `{run}`")))?;
+            .ok_or_else(|| no_run(run))?;
         let follow_ups = later.iter().map(|later| report::follow_up(&later.run)).collect();
         Ok(v1::Run { follow_ups, ..report::run(&parts, &|host| self.is_connected(host), true) })
     }
@@ -199,7 +201,7 @@ impl Handle {
 
     /// Kept output of a run's steps; `host` and `path` narrow it when not empty.
     pub async fn logs(&self, run: RunId, host: String, path: String) -> Result<Vec<v1::StepLog>, Problem> {
-        let parts = self.parts(run).await?.ok_or_else(|| Problem::not_found(format!("run `{run}`")))?;
+        let parts = self.parts(run).await?.ok_or_else(|| no_run(run))?;
         Ok(report::logs(&parts, &host, &path))
     }
 

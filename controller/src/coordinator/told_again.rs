@@ -174,7 +174,7 @@ impl Desk<'_> {
     }
 
     /// The step before which people were asked last.
-    fn gate_before(&self, run: RunId, host: &Host) -> Option<String> {
+    pub(super) fn gate_before(&self, run: RunId, host: &Host) -> Option<String> {
         let gate = self.model.host_runs.get(&(run, host.clone()))?.gate?;
         let leaf = self.model.gates.get(&gate)?.leaves.iter().find(|leaf| leaf.host == *host)?;
         Some(leaf.from.clone())
@@ -227,8 +227,8 @@ impl Desk<'_> {
             let heard = hear(About { run, host, runbook }, report);
             for change in heard.changes {
                 let other = matches!(&change, Change::Planned { plan, .. } if self.other_plan(run, host, plan.digest));
-                if !other && !self.too_many_steps(&change) && !self.told_before(&change) {
-                    self.change(change);
+                if !other {
+                    self.hear_of_step(change);
                 }
             }
             // People had asked for it before the host stopped.
@@ -275,9 +275,9 @@ impl Desk<'_> {
             State::Waiting(Wait::Gate { from, .. }) if gate.is_none() => {
                 self.open_gate(run, host, &from, None)
             }
-            State::Waiting(Wait::Resolve { path, .. }) => {
+            State::Waiting(Wait::Resolve { path, cancelled, .. }) => {
                 let title = format!("{path} on {host}: a person must look");
-                let text = format!("then: {}", look(run, host, &path));
+                let text = format!("then: {}", look(run, host, &path, cancelled));
                 let (kind, run, host) = ("resolve-wanted", Some(run), Some(host));
                 self.notify(Notice { kind, title, run, host, text: &text, ..Notice::default() });
             }

@@ -70,6 +70,14 @@ pub enum RestoreError {
         /// Why.
         source: io::Error,
     },
+    /// The disk, when the restored database has its name already.
+    #[error("make it durable that {} is in place", path.display())]
+    NotDurable {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The database.
     #[error("{what}")]
     Database {
@@ -118,7 +126,8 @@ pub fn restore(
         Restored { contents, before: None, replaced, tokens: 0, notifications: 0, revoked: Vec::new() };
     mark(&fresh, &model, &old, now, tell, &mut restored)?;
     restored.before = swap(&fresh, &old, now)?;
-    fs::remove_dir_all(&staging).map_err(io("clear up"))?;
+    // The next restore clears up what cannot be cleared up now.
+    let _ = fs::remove_dir_all(&staging);
     Ok(restored)
 }
 
@@ -307,7 +316,7 @@ fn swap(fresh: &Path, old: &Path, now: At) -> Result<Option<PathBuf>, RestoreErr
     let place = || io(format!("put {} in place", old.display()));
     fs::rename(fresh, old).map_err(place())?;
     crash_point("restore.undurable");
-    sync_folder_of(old).map_err(place())?;
+    sync_folder_of(old).map_err(|source| RestoreError::NotDurable { path: old.to_owned(), source })?;
     crash_point("restore.durable");
     Ok(before)
 }

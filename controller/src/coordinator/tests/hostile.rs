@@ -233,3 +233,37 @@ async fn a_flood_of_questions_does_not_keep_a_gate_from_expiring() {
     assert_eq!(bench.gate().await.state, "expired");
     bench.check().await;
 }
+
+#[tokio::test]
+async fn a_host_that_says_much_of_each_of_its_steps_fills_no_memory_and_how_they_ended_is_kept() {
+    const STEPS: u32 = 140;
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    bench.signal(Status::Firing).await;
+    diagnose(&bench, &mut agent).await;
+    let order = agent.order().await;
+    agent.accept(&bench, &order).await;
+    for attempt in 1..=STEPS {
+        let started = v1::StepStarted { path: "diagnose/loud".into(), attempt };
+        agent.report(&bench, &order, v1::report::What::StepStarted(started)).await;
+    }
+    for attempt in 1..=STEPS {
+        let much = vec![b'x'; 64 * 1024];
+        let long = v1::Kept { head: much.clone().into(), tail: much.into(), ..Default::default() };
+        let ended = v1::StepEnded {
+            path: "diagnose/loud".into(),
+            attempt,
+            outcome: "failed".into(),
+            stdout: Some(long.clone()),
+            stderr: Some(long),
+            ..Default::default()
+        };
+        agent.report(&bench, &order, v1::report::What::StepEnded(ended)).await;
+    }
+    let shown = bench.run().await.hosts.remove(0);
+    let loud: Vec<_> = shown.steps.iter().filter(|step| step.path == "diagnose/loud").collect();
+    assert_eq!(loud.iter().filter(|step| step.state == "failed").count(), STEPS as usize);
+    let cut = loud.iter().filter(|step| step.message.starts_with("the steps of this run have said 32 MiB"));
+    assert!((5..20).contains(&cut.count()), "128 of them fit into 32 MiB");
+    bench.check().await;
+}

@@ -253,7 +253,7 @@ async fn what_a_revoked_host_may_have_begun_a_person_looks_at() {
         bench.until("waiting resolve").await;
         let shown = bench.run().await.hosts.remove(0);
         let step = shown.steps.iter().find(|step| step.path == "remediate/vacuum").expect("it is shown");
-        let why = "it may have begun, and nobody will hear of it: web-1 was revoked by ben: it burned";
+        let why = "it may have begun, and so may steps after it, and nobody will hear of them: web-1 was revoked by ben: it burned";
         assert_eq!((step.state.as_str(), step.message.as_str()), ("unknown", why));
         // It joins again: what it hears of the run is that it is cancelled.
         let request = v1::CreateTokenRequest { host: "web-1".into(), ..Default::default() };
@@ -266,4 +266,49 @@ async fn what_a_revoked_host_may_have_begun_a_person_looks_at() {
         bench.until("ended cancelled").await;
         bench.check().await;
     }
+}
+
+#[tokio::test]
+async fn a_step_of_which_a_host_could_not_tell_is_asked_of_a_person_when_the_host_is_revoked() {
+    let (bench, mut agent, run, order) = remediating().await;
+    let path = || "remediate/vacuum".to_owned();
+    let started = v1::StepStarted { path: path(), attempt: 1 };
+    agent.report(&bench, &order, v1::report::What::StepStarted(started)).await;
+    let message = "the host was switched off".to_owned();
+    let unknown =
+        v1::StepEnded { path: path(), attempt: 1, outcome: "unknown".into(), message, ..Default::default() };
+    agent.report(&bench, &order, v1::report::What::StepEnded(unknown)).await;
+    // It reads the symptom, and is revoked before it has told how the segment ended.
+    let reading = v1::StepStarted { path: "verify/below".into(), attempt: 1 };
+    agent.report(&bench, &order, v1::report::What::StepStarted(reading)).await;
+    revoke(&bench).await;
+    bench.until("waiting resolve").await;
+    resolve(&bench, "ben", run, looked(Found::Ran)).await.unwrap();
+    bench.until("ended cancelled").await;
+    let shown = bench.run().await.hosts.remove(0);
+    assert_eq!(shown.reason, "remediate/vacuum did run, says the person who looked");
+    let step = |path: &str| {
+        let step = shown.steps.iter().find(|step| step.path == path).expect("it is shown");
+        (step.state.clone(), step.message.clone())
+    };
+    assert_eq!(step("remediate/vacuum"), ("unknown".to_owned(), "the host was switched off".to_owned()));
+    let silent = ("unknown".to_owned(), "its host did not tell how it ended".to_owned());
+    assert_eq!(step("verify/below"), silent, "nothing runs in a run that is over");
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn what_a_host_may_have_begun_behind_an_order_that_it_has_lost_a_person_looks_at() {
+    let (bench, mut agent, run, order) = remediating().await;
+    let refused = v1::Refused { code: "plan-mismatch".into(), message: "no plan was made".into() };
+    agent.report(&bench, &order, v1::report::What::Refused(refused)).await;
+    bench.until("waiting resolve").await;
+    let shown = bench.run().await.hosts.remove(0);
+    let why = "it may have begun, and its host does not know of it any more: plan-mismatch: no plan was made";
+    assert_eq!((shown.resolve.as_str(), shown.reason.as_str()), ("remediate/vacuum", why));
+    resolve(&bench, "ben", run, looked(Found::DidNotRun)).await.unwrap();
+    let look = agent.order().await;
+    agent.done(&bench, &look, v1::Verification::Failed).await;
+    bench.until("ended failed").await;
+    bench.check().await;
 }
