@@ -35,6 +35,7 @@ const ALL: &[(&str, fn())] = &[
     ("store", store::measure),
     ("fleet", fleet::measure),
     ("thousand", many::run),
+    ("ten-thousand", many::most),
     ("memory", many::memory),
     ("return", many::back),
     ("signals", absorb::measure),

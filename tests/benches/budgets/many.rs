@@ -15,9 +15,11 @@ use crate::bare::Bare;
 use crate::table::{self, Samples};
 
 const HOSTS: usize = 1000;
-/// Hosts that come back.
-const RETURNING: usize = 10_000;
+/// As many as there may be.
+const MOST: usize = 10_000;
 const RUNS: usize = 7;
+/// With the most hosts.
+const FEWER: usize = 3;
 const SLOW: Duration = Duration::from_secs(180);
 /// jemalloc keeps what was freed for 10 s.
 const STILL: Duration = Duration::from_secs(12);
@@ -63,9 +65,9 @@ fn time(value: &serde_json::Value) -> Timestamp {
 }
 
 /// From the decision until every host knows that all it reported is durable.
-fn everywhere(cluster: &Cluster, fleet: &Fleet, runbook: &str, reports: u64) -> Samples {
+fn everywhere(cluster: &Cluster, fleet: &Fleet, runbook: &str, reports: u64, times: usize) -> Samples {
     let (hosts, mut took) = (fleet.hosts(), Samples::default());
-    for round in 0..=RUNS {
+    for round in 0..=times {
         let before: u64 = fleet.works().iter().map(Works::reported).sum();
         let run = start(cluster, runbook, &hosts);
         let wanted = before + reports * hosts.len() as u64;
@@ -92,8 +94,8 @@ fn everywhere(cluster: &Cluster, fleet: &Fleet, runbook: &str, reports: u64) -> 
 pub(crate) fn run() {
     let cluster = cluster();
     let fleet = Fleet::start(&cluster, "web", HOSTS, Pace::AtOnce);
-    let looked = everywhere(&cluster, &fleet, "bench/look", 5);
-    let acted = everywhere(&cluster, &fleet, "bench/everywhere", 9);
+    let looked = everywhere(&cluster, &fleet, "bench/look", 5, RUNS);
+    let acted = everywhere(&cluster, &fleet, "bench/everywhere", 9, RUNS);
     drop(fleet);
     let (mut bare, peer) = beside(&cluster, HOSTS);
     let (mut once, mut twice) = (Samples::default(), Samples::default());
@@ -111,6 +113,28 @@ pub(crate) fn run() {
     let _ = crate::limit::disk(&cluster.path(""));
     table::at_most("one diagnose step to 1,000 hosts, all durable, median", looked.median(), 300.0, "ms");
     table::at_most("one remediate step to 1,000 hosts, all durable, median", acted.median(), 300.0, "ms");
+}
+
+pub(crate) fn most() {
+    let cluster = cluster();
+    let fleet = Fleet::start(&cluster, "web", MOST, Pace::AtOnce);
+    let looked = everywhere(&cluster, &fleet, "bench/look", 5, FEWER);
+    drop(fleet);
+    let (mut bare, peer) = beside(&cluster, MOST);
+    let mut once = Samples::default();
+    for _ in 0..FEWER {
+        once.add(bare.fan_out(1, 1200));
+    }
+    drop(peer);
+    table::line(&format!("{MOST} hosts, one diagnose step: decided → all durable"), &looked);
+    table::line("peer: bare tonic, not durable, one message and one answer", &once);
+    table::ratio("ratio to that", &looked, &once);
+    table::at_most(
+        "one diagnose step to 10,000 hosts, all durable, median",
+        looked.median() / 1000.0,
+        3.0,
+        "s",
+    );
 }
 
 /// A bare server and that many clients of it, each with a certificate of its own.
@@ -232,7 +256,7 @@ fn settled_memory(pid: u32) -> f64 {
 
 pub(crate) fn back() {
     let mut cluster = cluster();
-    let fleet = Fleet::start(&cluster, "web", RETURNING, Pace::AtOnce);
+    let fleet = Fleet::start(&cluster, "web", MOST, Pace::AtOnce);
     let mut took = Samples::default();
     for _ in 0..3 {
         let some: Vec<String> = fleet.hosts().into_iter().step_by(10).collect();
@@ -249,8 +273,8 @@ pub(crate) fn back() {
     }
     drop(fleet);
     let handshakes = handshakes(&cluster);
-    let back = RETURNING as f64 / (took.median() / 1000.0);
-    table::line(&format!("{RETURNING} hosts back after kill -9 and start"), &took);
+    let back = MOST as f64 / (took.median() / 1000.0);
+    table::line(&format!("{MOST} hosts back after kill -9 and start"), &took);
     table::line("hosts back per second, from the kill on", format!("{back:.0}"));
     table::line("peer: bare mTLS handshakes per second, both sides here", format!("{handshakes:.0}"));
     table::line("ratio to that", format!("{:.2}", back / handshakes));
