@@ -351,7 +351,10 @@ impl Desk<'_> {
 
     fn over(&mut self, run: RunId, host: &Host, how: &Final, barred: bool, tell: bool) {
         self.close_orders(run, host);
-        self.close_steps(run, host);
+        // One that may tell of it again says itself how its steps ended.
+        if tell && !self.may_know_more(host) {
+            self.close_steps(run, host);
+        }
         let Some(row) = self.model.runs.get(&run) else { return };
         let (incident, signal) = (row.incident, row.signal);
         if let Some(incident) = incident {
