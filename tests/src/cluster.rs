@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -491,9 +492,17 @@ pub fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-/// Different ports that were free a moment ago.
+/// Different ports that were free a moment ago, and below those that the kernel gives to whoever names none: a server that is down
+/// for a while finds its own free again.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    const FROM: u16 = 10_000;
+    const SO_MANY: u16 = 22_000;
+    let (chance, mut tries) = (RandomState::new(), 0u16..2000);
+    let any = |at: u16| {
+        let port = FROM + u16::try_from(chance.hash_one(at) % u64::from(SO_MANY)).expect("it is less");
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+    };
     // All are held at once, or one might be given twice.
-    let bound = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free"));
+    let bound = [(); N].map(|()| tries.find_map(any).expect("a port is free"));
     bound.map(|listener| listener.local_addr().expect("it has an address").port())
 }

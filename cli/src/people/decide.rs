@@ -88,8 +88,7 @@ fn still_open(gate: &v1::Gate) -> Result<()> {
     if gate.state == "open" {
         return Ok(());
     }
-    let exit = if ["denied", "expired"].contains(&&*gate.state) { Exit::Rejected } else { Exit::Failed };
-    let mut error = Error::new(exit, format!("the gate is {}", visible(&gate.state)));
+    let mut error = Error::new(Exit::Rejected, format!("the gate is {}", visible(&gate.state)));
     if !gate.reason.is_empty() {
         error = error.why(&gate.reason);
     }
