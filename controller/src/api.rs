@@ -17,6 +17,7 @@ use bytes::Bytes;
 use fettle_proto::signed::Trust;
 use fettle_proto::v1;
 use fettle_proto::v1::operators_server::OperatorsServer;
+use fettle_runbooks::id::Host;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -63,6 +64,22 @@ pub struct Parts {
     pub tasks: Tasks,
     /// When a tested signal "arrived".
     pub world: Arc<dyn World>,
+}
+
+impl Parts {
+    /// Takes the identity of a host away. In a task of its own, as whoever asked may hang up in between.
+    pub(crate) async fn revoke(&self, session: Session, host: Host, reason: String) -> Result<bool, Problem> {
+        let (parts, (tell, told)) = (self.clone(), oneshot::channel());
+        self.tasks.spawn(TaskKind::Revocation, async move {
+            let revoked = parts.handle.revoke(session, host.clone(), reason).await;
+            // Durable, or not known to be: the handshake refuses it too from now on, and what is open is closed.
+            if matches!(revoked, Ok(_) | Err(Problem::Unavailable { .. })) {
+                parts.connections.revoke(&host, parts.world.now());
+            }
+            let _ = tell.send(revoked);
+        });
+        told.await.unwrap_or_else(|_| Err(Problem::unavailable()))
+    }
 }
 
 /// The service.
@@ -405,7 +422,7 @@ impl v1::operators_server::Operators for Operators {
 
     async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Answer<v1::CreateTokenReply> {
         self.answer("CreateToken", request, Scope::Operate, async |session, mut request| {
-            parse::<fettle_runbooks::id::Host>(&request.host)?;
+            parse::<Host>(&request.host)?;
             if request.valid_ms == 0 {
                 request.valid_ms = u64::try_from(TOKEN_VALID.as_millis()).unwrap_or(u64::MAX);
             }
@@ -426,18 +443,8 @@ impl v1::operators_server::Operators for Operators {
 
     async fn revoke_agent(&self, request: Request<v1::RevokeAgentRequest>) -> Answer<v1::RevokeAgentReply> {
         self.answer("RevokeAgent", request, Scope::Operate, async |session, request| {
-            let host: fettle_runbooks::id::Host = parse(&request.host)?;
-            let (parts, (tell, told)) = (self.parts.clone(), oneshot::channel());
-            // A task of its own: whoever asked may hang up in between.
-            self.parts.tasks.spawn(TaskKind::Revocation, async move {
-                let revoked = parts.handle.revoke(session, host.clone(), request.reason).await;
-                // Durable, or not known to be: the handshake refuses it too from now on, and what is open is closed.
-                if matches!(revoked, Ok(_) | Err(Problem::Unavailable { .. })) {
-                    parts.connections.revoke(&host, parts.world.now());
-                }
-                let _ = tell.send(revoked);
-            });
-            let revoked = told.await.unwrap_or_else(|_| Err(Problem::unavailable()));
+            let host: Host = parse(&request.host)?;
+            let revoked = self.parts.revoke(session, host, request.reason).await;
             let was_connected = revoked.map_err(|problem| no(&problem))?;
             Ok(v1::RevokeAgentReply { was_connected })
         })

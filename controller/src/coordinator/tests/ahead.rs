@@ -265,3 +265,20 @@ async fn a_host_with_ever_new_journals_is_remembered_by_a_few_of_them() {
     assert!((1..=16).contains(&kept), "{kept}");
     bench.check().await;
 }
+
+#[tokio::test]
+async fn what_a_host_may_have_done_since_the_backup_a_person_looks_at_when_it_is_revoked_untold() {
+    let (mut bench, mut agent) = at_the_gate().await;
+    agent.leave(&bench).await;
+    bench.pass(MINUTE);
+    bench.restore().await;
+    let burned = "it burned".to_owned();
+    bench.handle.revoke(bench.session("ben"), host(), burned).await.unwrap();
+    bench.until("waiting resolve").await;
+    assert_eq!(
+        bench.run().await.hosts[0].resolve,
+        "remediate/purge",
+        "the gate may have been approved since"
+    );
+    bench.check().await;
+}

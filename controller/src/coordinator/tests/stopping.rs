@@ -1,8 +1,21 @@
 //! People stop a run, and say what became of a step whose outcome nobody knows.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+
 use super::*;
+use crate::accept::Connections;
+use crate::api::Parts;
+use crate::ca::Identity;
 use crate::coordinator::{Found, Looked};
+use crate::http::Refusals;
+use crate::library::Notices;
 use crate::problem::Problem;
+use crate::tasks::{Stopped, Tasks};
+use crate::world::World;
 
 fn looked(found: Found) -> Looked {
     Looked { path: Some("remediate/vacuum".into()), found, reason: "journalctl says so".into() }
@@ -25,6 +38,12 @@ async fn resolve(bench: &Bench, person: &str, run: RunId, looked: Looked) -> Res
 
 async fn cancel(bench: &Bench, person: &str, run: RunId) -> Result<(), Problem> {
     bench.handle.cancel(bench.session(person), run, "wrong host".into()).await
+}
+
+/// Its host does not know of the order any more, and says so.
+async fn lost(bench: &Bench, agent: &mut FakeAgent, order: &v1::OrderContent) {
+    let refused = v1::Refused { code: "plan-mismatch".into(), message: "no plan was made".into() };
+    agent.report(bench, order, v1::report::What::Refused(refused)).await;
 }
 
 /// Everything that was said of a run, once it has ended: who, and what.
@@ -77,8 +96,7 @@ async fn of_a_step_that_a_host_began_and_lost_with_its_journal_nobody_says_that_
     let (bench, mut agent, run, order) = remediating().await;
     let started = v1::StepStarted { path: "remediate/vacuum".into(), attempt: 1 };
     agent.report(&bench, &order, v1::report::What::StepStarted(started)).await;
-    let refused = v1::Refused { code: "plan-mismatch".into(), message: "no plan was made".into() };
-    agent.report(&bench, &order, v1::report::What::Refused(refused)).await;
+    lost(&bench, &mut agent, &order).await;
     bench.until("waiting resolve").await;
     let shown = bench.run().await.hosts.remove(0);
     let why = "it had begun, and its host does not know of it any more: plan-mismatch: no plan was made";
@@ -87,8 +105,7 @@ async fn of_a_step_that_a_host_began_and_lost_with_its_journal_nobody_says_that_
     assert_eq!((step.state.as_str(), step.message.as_str()), ("unknown", why));
     resolve(&bench, "ben", run, looked(Found::Ran)).await.unwrap();
     let order = agent.order().await;
-    let refused = v1::Refused { code: "plan-mismatch".into(), message: "no plan was made".into() };
-    agent.report(&bench, &order, v1::report::What::Refused(refused)).await;
+    lost(&bench, &mut agent, &order).await;
     bench.until("ended unverified").await;
     bench.check().await;
 }
@@ -239,6 +256,37 @@ async fn the_runs_of_a_revoked_host_are_over() {
 }
 
 #[tokio::test]
+async fn a_certificate_is_void_though_whoever_revoked_it_has_hung_up_or_the_store_does_not_answer() {
+    for hangs_up in [true, false] {
+        let bench = Bench::new(Mode::Auto).await;
+        let parts = Parts {
+            handle: bench.handle.clone(),
+            trust: Bytes::new(),
+            notices: Notices::default(),
+            refusals: Refusals::default(),
+            metrics: bench.metrics.clone(),
+            connections: Connections::default(),
+            tasks: Tasks::new(),
+            world: Arc::clone(&bench.clock) as Arc<dyn World>,
+        };
+        let asked = parts.revoke(bench.session("ben"), host(), "it burned".into());
+        if hangs_up {
+            assert!(asked.now_or_never().is_none(), "it takes a commit");
+        } else {
+            *bench.fault.lock().unwrap() = Some(false);
+            assert!(matches!(asked.await, Err(Problem::Unavailable { .. })));
+        }
+        let stopped = parts.tasks.stop(Duration::from_secs(10)).await;
+        assert_eq!(stopped, Stopped::Clean);
+        let now = bench.clock.now();
+        let issued = Identity { host: host(), serial: "1".into(), issued: now, not_after: At(i64::MAX) };
+        assert!(parts.connections.revocations().covers(&issued), "hangs up: {hangs_up}");
+        drop(parts);
+        bench.check().await;
+    }
+}
+
+#[tokio::test]
 async fn what_a_revoked_host_may_have_begun_a_person_looks_at() {
     for begun in [false, true] {
         let (bench, mut agent, run, order) = remediating().await;
@@ -300,8 +348,7 @@ async fn a_step_of_which_a_host_could_not_tell_is_asked_of_a_person_when_the_hos
 #[tokio::test]
 async fn what_a_host_may_have_begun_behind_an_order_that_it_has_lost_a_person_looks_at() {
     let (bench, mut agent, run, order) = remediating().await;
-    let refused = v1::Refused { code: "plan-mismatch".into(), message: "no plan was made".into() };
-    agent.report(&bench, &order, v1::report::What::Refused(refused)).await;
+    lost(&bench, &mut agent, &order).await;
     bench.until("waiting resolve").await;
     let shown = bench.run().await.hosts.remove(0);
     let why = "it may have begun, and its host does not know of it any more: plan-mismatch: no plan was made";
