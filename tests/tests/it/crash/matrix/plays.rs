@@ -411,6 +411,9 @@ impl<'a, 'c> Theatre<'a, 'c> {
                 assert_eq!(seen.ending == "verified", story.acted("high"), "{context}");
                 assert!(story.acted("low"), "{context}");
             }
+            Word::GoesOn if was_cut_at_birth(&story, &seen, row.point, way, &context) => {
+                assert_eq!(asked, None, "{context}");
+            }
             // The agent has heard of the result already, and what it wrote took the result's name along.
             Word::Asks if asked.is_none() && (row.point, way) == ("shim.exit-undurable", Way::Power) => {
                 goes_on(&story, &seen, Some(&host.booted()), &context);
@@ -727,6 +730,20 @@ enum Turn {
 /// the steps before are acknowledged late.
 fn may_be_while_it_runs(point: &str, way: Way) -> bool {
     point.starts_with("journal.compact.") || point.starts_with("journal.") && way == Way::Power
+}
+
+/// Whether the power failed while a shim was writing that it starts, so that a name without its content is left. Then its
+/// step has not begun, and the run says so and ends; neither that step nor a later one acts.
+#[track_caller]
+fn was_cut_at_birth(story: &Story<'_, '_>, seen: &v1::HostRun, point: &str, way: Way, context: &str) -> bool {
+    const CUT: &str = "its supervisor ended while it was starting, before the step did";
+    if way != Way::Power || !point.starts_with("journal.") || seen.ending != "failed" {
+        return false;
+    }
+    let Some(step) = seen.steps.iter().find(|step| step.message == CUT) else { return false };
+    assert!(!story.acted("high"), "{context}");
+    assert_eq!(story.acted("low"), step.path == "remediate/high", "{context}");
+    true
 }
 
 /// Each step has acted once and the run is verified; but what people approved, or are asked to approve, of a plan from
