@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::accept::Peer;
 use crate::ca::{Ca, Identity};
 use crate::coordinator::{AgentCertificate, Enrolment, Gone, Handle};
+use crate::dispatch::Message;
 use crate::problem::Problem;
 use crate::tasks::{TaskKind, Tasks};
 use crate::world::World;
@@ -57,7 +58,7 @@ pub trait Fleet: Clone + Send + Sync + 'static {
         host: Host,
         hello: v1::Hello,
         certificate: AgentCertificate,
-        orders: mpsc::Sender<Box<v1::ToAgent>>,
+        orders: mpsc::Sender<Message>,
     ) -> impl Future<Output = Result<v1::Welcome, Problem>> + Send;
 
     /// Takes reports in and says up to which all are durable. Those of an older epoch commit nothing and are refused.
@@ -93,7 +94,7 @@ impl Fleet for Handle {
         host: Host,
         hello: v1::Hello,
         certificate: AgentCertificate,
-        orders: mpsc::Sender<Box<v1::ToAgent>>,
+        orders: mpsc::Sender<Message>,
     ) -> impl Future<Output = Result<v1::Welcome, Problem>> + Send {
         Handle::agent_connected(self, host, hello, certificate, orders)
     }

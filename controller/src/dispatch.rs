@@ -1,12 +1,14 @@
 //! What is asked of a host: orders, produced once as bytes and kept in the outbox until their segment is over.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fettle_proto::grant::Grant;
 use fettle_proto::signed::words::risk_word;
-use fettle_proto::signed::{Tag, digest};
+use fettle_proto::signed::{Tag, digesting};
 use fettle_proto::v1;
-use fettle_runbooks::id::{Digest, Host};
+use fettle_runbooks::id::{Digest, Digesting, Host};
 use fettle_runbooks::run::Work;
 use fettle_runbooks::runbook::Risk;
 use prost::Message as _;
@@ -39,9 +41,37 @@ pub struct Needed<'a> {
     pub now: At,
 }
 
+/// Digests of orders. The orders of a run begin alike, with what was signed for all of its hosts: that is hashed once for each
+/// length, not for each host.
+#[derive(Debug, Default)]
+pub struct Digests {
+    /// What the last orders began with.
+    shared: Bytes,
+    /// How far they had come after it, by their lengths.
+    begun: BTreeMap<usize, Digesting>,
+}
+
+impl Digests {
+    fn of(&mut self, shared: &Bytes, own: &[u8]) -> Digest {
+        // The same memory: it is kept here, so nothing else can be in its place.
+        if self.shared.as_ptr_range() != shared.as_ptr_range() {
+            *self = Digests { shared: shared.clone(), begun: BTreeMap::new() };
+        }
+        let length = shared.len() + own.len();
+        let begun = self.begun.entry(length).or_insert_with(|| {
+            let mut begun = digesting(Tag::Order, length as u64);
+            begun.update(shared);
+            begun
+        });
+        let mut whole = begun.clone();
+        whole.update(own);
+        whole.end()
+    }
+}
+
 /// The order's row, its content produced here and nowhere else.
-pub fn order(run: &RunRow, needed: Needed<'_>) -> OrderRow {
-    let plan_digest = bytes::Bytes::copy_from_slice(needed.plan.as_ref().map_or(&[][..], |digest| &digest.0));
+pub fn order(run: &RunRow, needed: Needed<'_>, digests: &mut Digests) -> OrderRow {
+    let plan_digest = Bytes::copy_from_slice(needed.plan.as_ref().map_or(&[][..], |digest| &digest.0));
     let start_by = needed.grant.as_ref().map(|(_, start_by)| *start_by);
     let (work, within) = match needed.work {
         Work::Diagnose => (v1::order_content::Work::Diagnose(v1::Diagnose {}), DIAGNOSE_WITHIN),
@@ -81,7 +111,7 @@ pub fn order(run: &RunRow, needed: Needed<'_>) -> OrderRow {
         run: run.id,
         host: needed.host.clone(),
         segment: needed.segment,
-        digest: digest(Tag::Order, &[&run.shared.0[..], &content.0[..]].concat()),
+        digest: digests.of(&run.shared.0, &content.0),
         content,
         after_shared: !run.shared.is_empty(),
         issued_at: needed.now,
@@ -91,19 +121,61 @@ pub fn order(run: &RunRow, needed: Needed<'_>) -> OrderRow {
     }
 }
 
-/// The message that carries an order of a run. Members of a protobuf message may come in any order, and one after the other
-/// is one message.
-pub fn message(run: &RunRow, order: &OrderRow) -> v1::ToAgent {
-    let content = match order.after_shared {
-        true => [&run.shared.0[..], &order.content.0[..]].concat().into(),
-        false => order.content.bytes(),
-    };
-    let order = v1::Order { content, digest: bytes::Bytes::copy_from_slice(&order.digest.0) };
+/// What a host is told, on its way to the host's stream.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// An order that begins as others of its run do. It is put together when the stream takes it: ten thousand that wait would fill
+    /// gigabytes.
+    Order(Box<Sharing>),
+    /// Anything else.
+    Whole(Box<v1::ToAgent>),
+}
+
+/// An order in two parts.
+#[derive(Clone, Debug)]
+pub struct Sharing {
+    shared: Bytes,
+    own: Bytes,
+    digest: Digest,
+}
+
+impl Message {
+    /// Puts it together. Members of a protobuf message may come in any order, and one after the other is one message.
+    pub fn whole(self) -> v1::ToAgent {
+        match self {
+            Message::Order(order) => {
+                let content = [&order.shared[..], &order.own[..]].concat().into();
+                order_of(content, &order.digest)
+            }
+            Message::Whole(whole) => *whole,
+        }
+    }
+}
+
+impl From<v1::ToAgent> for Message {
+    fn from(whole: v1::ToAgent) -> Message {
+        Message::Whole(Box::new(whole))
+    }
+}
+
+fn order_of(content: Bytes, digest: &Digest) -> v1::ToAgent {
+    let order = v1::Order { content, digest: Bytes::copy_from_slice(&digest.0) };
     v1::ToAgent { what: Some(v1::to_agent::What::Order(order)) }
+}
+
+/// The message that carries an order of a run.
+pub fn message(run: &RunRow, order: &OrderRow) -> Message {
+    if !order.after_shared {
+        return order_of(order.content.bytes(), &order.digest).into();
+    }
+    let (shared, own) = (run.shared.bytes(), order.content.bytes());
+    Message::Order(Box::new(Sharing { shared, own, digest: order.digest }))
 }
 
 #[cfg(test)]
 mod tests {
+    use fettle_proto::signed::digest;
+
     use super::*;
     use crate::model::row::Origin;
     use crate::policy::Mode;
@@ -114,8 +186,10 @@ mod tests {
         let work = Work::Diagnose;
         let needed =
             Needed { host, segment: 1, work: &work, plan: None, also_from: None, grant: None, now: At(7) };
-        let row = order(run, needed);
-        let Some(v1::to_agent::What::Order(sent)) = message(run, &row).what else { panic!("an order") };
+        let row = order(run, needed, &mut Digests::default());
+        let Some(v1::to_agent::What::Order(sent)) = message(run, &row).whole().what else {
+            panic!("an order")
+        };
         assert_eq!(digest(Tag::Order, &sent.content), row.digest);
         v1::OrderContent::decode(sent.content).expect("an order")
     }
@@ -149,5 +223,22 @@ mod tests {
             (said.runbook, said.host, said.start.is_some()),
             ("a runbook".into(), "web-1".into(), true)
         );
+    }
+
+    #[test]
+    fn what_orders_begin_with_is_hashed_once_and_never_taken_for_what_others_begin_with() {
+        let mut digests = Digests::default();
+        let shared = [Bytes::from(vec![1; 100]), Bytes::from(vec![1; 100]), Bytes::from(vec![2; 100])];
+        for own in [&b"web-1"[..], b"web-2", b"web-10", b"", b"web-1"] {
+            for shared in &shared {
+                let whole = [shared, own].concat();
+                assert_eq!(digests.of(shared, own), digest(Tag::Order, &whole));
+            }
+        }
+        let last = shared.last().expect("there are some");
+        assert_eq!(digests.of(last, b"web-7"), digest(Tag::Order, &[last, &b"web-7"[..]].concat()));
+        assert_eq!(digests.begun.len(), 1, "once for each length");
+        digests.of(last, b"web-8");
+        assert_eq!(digests.begun.len(), 1, "not for each host");
     }
 }

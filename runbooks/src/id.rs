@@ -154,20 +154,55 @@ impl Digest {
     /// Digest of domain-separated bytes: SHA-256 over `fettle`, NUL, the tag, NUL, the version (big-endian u32), the
     /// length (big-endian u64) and the bytes. The tag keeps one kind of object from standing in for another.
     pub fn of(tag: &str, version: u32, bytes: &[u8]) -> Digest {
-        use sha2::{Digest as _, Sha256};
-        let mut hash = Sha256::new();
-        hash.update(b"fettle\0");
-        hash.update(tag.as_bytes());
-        hash.update(b"\0");
-        hash.update(version.to_be_bytes());
-        hash.update((bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
-        Digest(hash.finalize().into())
+        let mut begun = Digesting::new(tag, version, bytes.len() as u64);
+        begun.update(bytes);
+        begun.end()
     }
 
     /// A digest from the 32 bytes that travel on the wire.
     pub fn from_bytes(bytes: &[u8]) -> Result<Digest, NotADigest> {
         bytes.try_into().map(Digest).map_err(|_| NotADigest(format!("{} bytes", bytes.len())))
+    }
+}
+
+/// A digest in the making, as [`Digest::of`] makes it, of bytes that come in parts. A copy goes on from where it was made.
+#[derive(Clone, Debug)]
+pub struct Digesting {
+    hash: sha2::Sha256,
+    left: u64,
+}
+
+impl Digesting {
+    /// Of bytes that are so long in all.
+    pub fn new(tag: &str, version: u32, length: u64) -> Digesting {
+        use sha2::Digest as _;
+        let mut hash = sha2::Sha256::new();
+        hash.update(b"fettle\0");
+        hash.update(tag.as_bytes());
+        hash.update(b"\0");
+        hash.update(version.to_be_bytes());
+        hash.update(length.to_be_bytes());
+        Digesting { hash, left: length }
+    }
+
+    /// The bytes that come next.
+    ///
+    /// # Panics
+    /// When they are more than was said.
+    pub fn update(&mut self, bytes: &[u8]) {
+        use sha2::Digest as _;
+        self.left = self.left.checked_sub(bytes.len() as u64).expect("no more bytes than were said");
+        self.hash.update(bytes);
+    }
+
+    /// The digest of all of them.
+    ///
+    /// # Panics
+    /// When they are fewer than was said.
+    pub fn end(self) -> Digest {
+        use sha2::Digest as _;
+        assert_eq!(self.left, 0, "as many bytes as were said");
+        Digest(self.hash.finalize().into())
     }
 }
 

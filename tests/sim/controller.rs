@@ -9,6 +9,7 @@ use fettle_controller::accept::{Conn, Connections, Incoming};
 use fettle_controller::agents::Fleet;
 use fettle_controller::ca::{Ca, Identity};
 use fettle_controller::coordinator::{self, AgentCertificate, Enrolment, Gone, Handle, Setup};
+use fettle_controller::dispatch::Message;
 use fettle_controller::grpc::{self, Services};
 use fettle_controller::http::Refusals;
 use fettle_controller::library::Notices;
@@ -214,7 +215,7 @@ impl Fleet for Watched {
         host: Host,
         hello: v1::Hello,
         certificate: AgentCertificate,
-        orders: mpsc::Sender<Box<v1::ToAgent>>,
+        orders: mpsc::Sender<Message>,
     ) -> Result<v1::Welcome, Problem> {
         let welcome = self.handle.agent_connected(host.clone(), hello, certificate, orders).await?;
         let before = self.epochs().insert(host.clone(), (welcome.epoch, Vec::new()));

@@ -30,6 +30,7 @@ use tonic::{Status, Streaming};
 
 use super::{Caller, Fleet, PROTOCOL, Settings, Shared, certificate, refusal};
 use crate::coordinator::Gone;
+use crate::dispatch::Message;
 use crate::tasks::TaskKind;
 
 /// Orders on their way to one agent. A host has few at a time; one that does not take them counts as gone.
@@ -103,7 +104,7 @@ impl<F: Fleet> Reader<F> {
     async fn live(
         mut self: Box<Self>,
         welcome: oneshot::Sender<v1::ToAgent>,
-        orders: mpsc::Sender<Box<v1::ToAgent>>,
+        orders: mpsc::Sender<Message>,
     ) -> End {
         let host = self.caller.identity.host.clone();
         let hello = match self.hello().await {
@@ -330,7 +331,7 @@ pub struct Downstream {
     ending: Option<oneshot::Receiver<Result<(), Status>>>,
     // Boxed: a channel has room for 32 at once, and most hosts hear nothing.
     control: mpsc::Receiver<Box<v1::ToAgent>>,
-    orders: mpsc::Receiver<Box<v1::ToAgent>>,
+    orders: mpsc::Receiver<Message>,
     _left: DropGuard,
 }
 
@@ -366,7 +367,7 @@ impl Stream for Downstream {
             return Poll::Pending;
         }
         match this.orders.poll_recv(cx) {
-            Poll::Ready(Some(order)) => Poll::Ready(Some(Ok(*order))),
+            Poll::Ready(Some(order)) => Poll::Ready(Some(Ok(order.whole()))),
             Poll::Ready(None) => {
                 this.ending = None;
                 Poll::Ready(Some(Err(refusal::superseded())))

@@ -21,6 +21,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::*;
 use crate::accept::{self, Connections, Limits, Port, Security};
+use crate::dispatch::Message;
 use crate::tls::Ports;
 use crate::world::System;
 
@@ -35,7 +36,7 @@ struct Remembered {
     spent: Vec<String>,
     certified: Vec<(Host, AgentCertificate)>,
     epochs: HashMap<Host, u64>,
-    orders: HashMap<Host, mpsc::Sender<Box<v1::ToAgent>>>,
+    orders: HashMap<Host, mpsc::Sender<Message>>,
     reports: Vec<(u64, u64)>,
     gone: Vec<(u64, Gone)>,
     output: Vec<v1::OutputChunk>,
@@ -85,11 +86,11 @@ impl Fleet for Memory {
         host: Host,
         hello: v1::Hello,
         _certificate: AgentCertificate,
-        orders: mpsc::Sender<Box<v1::ToAgent>>,
+        orders: mpsc::Sender<Message>,
     ) -> Result<v1::Welcome, Problem> {
         self.with(|memory| {
             if let Some(eager) = memory.eager.clone() {
-                orders.try_send(Box::new(eager)).expect("there is room");
+                orders.try_send(eager.into()).expect("there is room");
             }
             let epoch = memory.epochs.entry(host.clone()).or_default();
             *epoch = hello.epoch_seen.max(*epoch) + 1;

@@ -18,7 +18,7 @@ use super::lately::Over;
 use super::moves::cancel;
 use super::people::hash;
 use super::timers::of_order;
-use crate::dispatch;
+use crate::dispatch::{self, Message};
 use crate::model::Change;
 use crate::model::row::{AgentRow, Ahead, KeptRow, StepRow, TokenRow};
 use crate::outcome::{About, hear};
@@ -67,9 +67,9 @@ fn sensible(hello: &v1::Hello) -> Result<(), Problem> {
 }
 
 /// The message that carries a roster.
-pub(super) fn roster_update(roster: &RosterInForce) -> v1::ToAgent {
+pub(super) fn roster_update(roster: &RosterInForce) -> Message {
     let update = v1::RosterUpdate { roster: Some(roster.signed.clone()) };
-    v1::ToAgent { what: Some(v1::to_agent::What::Roster(update)) }
+    v1::ToAgent { what: Some(v1::to_agent::What::Roster(update)) }.into()
 }
 
 impl Desk<'_> {
@@ -222,13 +222,13 @@ impl Desk<'_> {
 
     /// Opens the stream of a welcomed host. First it hears everything it may have missed: the roster, tombstones asked for,
     /// and every order of the outbox; it knows which of them it has.
-    pub(super) fn attach(&mut self, host: Host, epoch: u64, sender: mpsc::Sender<Box<v1::ToAgent>>) {
+    pub(super) fn attach(&mut self, host: Host, epoch: u64, sender: mpsc::Sender<Message>) {
         let first = self.owed(&host);
         self.effect(Effect::Attach { host, epoch, sender, first });
     }
 
     /// Everything a host must hear when it connects.
-    pub(super) fn owed(&self, host: &Host) -> Vec<v1::ToAgent> {
+    pub(super) fn owed(&self, host: &Host) -> Vec<Message> {
         let has = self.model.agents.get(host).map_or(0, |row| row.roster_version);
         let roster = self.in_force.roster.as_ref().filter(|roster| roster.roster.version > has);
         let cancels = self.model.open_on(host).filter_map(|row| match &row.machine.state {

@@ -6,11 +6,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fettle_proto::v1;
 use fettle_runbooks::id::{Host, IncidentId, RunId};
 use tokio::sync::mpsc;
 
 use super::handle::{InForce, Reply, RosterInForce};
+use crate::dispatch::{Digests, Message};
 use crate::model::{Change, Model, Row, RowKey};
 use crate::problem::Problem;
 use crate::store::{Record, Transaction};
@@ -21,9 +21,9 @@ pub(super) enum Effect {
     /// Answer somebody: with this if the decision is durable, else that it is not known.
     Reply(Box<dyn FnOnce(Result<(), Problem>) + Send>),
     /// Say something to a host, if it is connected; what it must hear in any case is said again when it connects.
-    Tell(Host, v1::ToAgent),
+    Tell(Host, Message),
     /// A host's stream is open from now on; these come first.
-    Attach { host: Host, epoch: u64, sender: mpsc::Sender<Box<v1::ToAgent>>, first: Vec<v1::ToAgent> },
+    Attach { host: Host, epoch: u64, sender: mpsc::Sender<Message>, first: Vec<Message> },
     /// End a host's stream.
     Detach(Host),
     /// Count a run that only its host knows and that was not taken in.
@@ -38,6 +38,7 @@ pub(super) struct Desk<'a> {
     /// The root fingerprint of the controller's trust bundle.
     pub(super) root: &'a str,
     pub(super) now: At,
+    pub(super) digests: &'a mut Digests,
     records: Vec<Record>,
     touched: BTreeSet<RowKey>,
     effects: Vec<Effect>,
@@ -56,6 +57,7 @@ impl<'a> Desk<'a> {
         in_force: &'a InForce,
         world: &'a dyn World,
         root: &'a str,
+        digests: &'a mut Digests,
     ) -> Desk<'a> {
         let now = world.now();
         Desk {
@@ -64,6 +66,7 @@ impl<'a> Desk<'a> {
             world,
             root,
             now,
+            digests,
             records: Vec::new(),
             touched: BTreeSet::new(),
             effects: Vec::new(),

@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use super::desk::{Desk, Effect};
 use super::handle::Session;
-use crate::dispatch;
+use crate::dispatch::{self, Message};
 use crate::model::Change;
 use crate::model::row::{HostRunRow, OrderRow, RunRow};
 use crate::problem::Problem;
@@ -83,7 +83,7 @@ impl Desk<'_> {
     }
 
     /// What a host has not confirmed yet.
-    pub(super) fn pauses_owed(&self, host: &Host) -> Vec<v1::ToAgent> {
+    pub(super) fn pauses_owed(&self, host: &Host) -> Vec<Message> {
         self.model.open_on(host).filter(|row| !row.machine.pause.is_confirmed()).map(pause).collect()
     }
 
@@ -99,7 +99,7 @@ impl Desk<'_> {
         let Some(row) = self.model.runs.get(&run) else { return };
         let open = self.model.orders_open(host).into_iter();
         let open = open.filter(|order| order.run == run && self.may_go(order));
-        let messages: Vec<v1::ToAgent> = open.map(|order| dispatch::message(row, order)).collect();
+        let messages: Vec<Message> = open.map(|order| dispatch::message(row, order)).collect();
         for message in messages {
             self.effect(Effect::Tell(host.clone(), message));
         }
@@ -175,8 +175,8 @@ fn acts(order: &OrderRow) -> bool {
 }
 
 /// The message that says whether a run is paused.
-fn pause(row: &HostRunRow) -> v1::ToAgent {
+fn pause(row: &HostRunRow) -> Message {
     let pause = &row.machine.pause;
     let pause = v1::Pause { run: row.run.to_string(), on: pause.on, count: pause.asked };
-    v1::ToAgent { what: Some(v1::to_agent::What::Pause(pause)) }
+    v1::ToAgent { what: Some(v1::to_agent::What::Pause(pause)) }.into()
 }

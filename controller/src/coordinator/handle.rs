@@ -18,6 +18,7 @@ use super::gates::parse;
 use super::halts::Halt;
 use super::lately::{Asked, Over};
 use super::people::{no_run, same_start, taken};
+use crate::dispatch::Message;
 use crate::model::row::HostRunRow;
 use crate::policy::Policy;
 use crate::problem::Problem;
@@ -242,7 +243,7 @@ pub(crate) enum Command {
         host: Host,
         hello: Box<v1::Hello>,
         certificate: AgentCertificate,
-        sender: mpsc::Sender<Box<v1::ToAgent>>,
+        sender: mpsc::Sender<Message>,
         reply: Reply<v1::Welcome>,
     },
     Gone {
@@ -432,7 +433,7 @@ impl Handle {
         host: Host,
         hello: v1::Hello,
         certificate: AgentCertificate,
-        sender: mpsc::Sender<Box<v1::ToAgent>>,
+        sender: mpsc::Sender<Message>,
     ) -> Result<v1::Welcome, Problem> {
         let hello = Box::new(hello);
         self.ask(|reply| Command::Connected { host, hello, certificate, sender, reply }).await

@@ -49,6 +49,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::crash::crash_point;
+use crate::dispatch::{Digests, Message};
 use crate::metrics::Metrics;
 use crate::model::{Change, MEMORY, Model, RowKey};
 use crate::notify::Deliver;
@@ -131,6 +132,7 @@ pub fn new(
         connected,
         durable,
         lately: Lately::default(),
+        digests: Digests::default(),
         live,
         challenges: Challenges::default(),
         deliveries: FuturesUnordered::new(),
@@ -152,7 +154,7 @@ struct InFlight {
 /// A host's open stream.
 struct Stream {
     epoch: u64,
-    sender: mpsc::Sender<Box<v1::ToAgent>>,
+    sender: mpsc::Sender<Message>,
 }
 
 type Delivered = Pin<Box<dyn Future<Output = (u64, Result<(), String>)> + Send>>;
@@ -169,6 +171,7 @@ struct Coordinator {
     /// The number of the last event that is known to be durable.
     durable: Arc<AtomicU64>,
     lately: Lately,
+    digests: Digests,
     live: broadcast::Sender<Arc<Live>>,
     challenges: Challenges,
     deliveries: FuturesUnordered<Delivered>,
@@ -262,7 +265,8 @@ impl Coordinator {
 
     fn decide_with<T>(&mut self, decide: impl FnOnce(&mut Desk<'_>, &mut Challenges) -> T) -> T {
         let in_force = self.in_force.borrow().clone();
-        let mut desk = Desk::new(&mut self.model, &in_force, &*self.setup.world, &self.setup.root);
+        let mut desk =
+            Desk::new(&mut self.model, &in_force, &*self.setup.world, &self.setup.root, &mut self.digests);
         let answer = decide(&mut desk, &mut self.challenges);
         let Decided { transaction, touched, effects } = desk.done();
         for key in touched {
@@ -335,9 +339,9 @@ impl Coordinator {
     }
 
     /// Says something to a host. One that does not take it is cut off: it hears everything again when it comes back.
-    fn tell(&mut self, host: &Host, message: v1::ToAgent) {
+    fn tell(&mut self, host: &Host, message: Message) {
         let Some(stream) = self.streams.get(host) else { return };
-        if stream.sender.try_send(Box::new(message)).is_ok() {
+        if stream.sender.try_send(message).is_ok() {
             return;
         }
         let epoch = stream.epoch;

@@ -8,10 +8,10 @@ use fettle_runbooks::run::{Effect as Asked, Ending, Event, Final, Held, State, W
 use super::desk::{Desk, Effect};
 use super::handle::RosterInForce;
 use super::notices::Told;
-use crate::dispatch::{self, Needed};
+use crate::dispatch::{self, Message, Needed};
 use crate::evidence;
-use crate::model::Change;
 use crate::model::row::{GateRow, GateState, HostRunRow, Leaf, Origin, RunRow};
+use crate::model::{Change, Model};
 use crate::signal::{Answer, Verdict};
 use crate::world::At;
 use crate::{gate, guard};
@@ -76,11 +76,11 @@ impl Desk<'_> {
     }
 
     fn rows(&self, run: RunId, host: &Host) -> Option<(&RunRow, &HostRunRow)> {
-        self.model.runs.get(&run).zip(self.model.host_runs.get(&(run, host.clone())))
+        rows(self.model, run, host)
     }
 
     fn send_segment(&mut self, run: RunId, host: &Host, segment: u32, work: &Work) {
-        let Some((run_row, host_row)) = self.rows(run, host) else { return };
+        let Some((run_row, host_row)) = rows(self.model, run, host) else { return };
         let grant = match work {
             Work::Remediate { granted: true, .. } => self.grant(host_row),
             Work::Remediate { granted: false, .. } | Work::Diagnose | Work::Verify => None,
@@ -94,7 +94,7 @@ impl Desk<'_> {
             grant,
             now: self.now,
         };
-        let order = dispatch::order(run_row, needed);
+        let order = dispatch::order(run_row, needed, self.digests);
         let message = dispatch::message(run_row, &order);
         self.close_orders(run, host);
         self.effect(Effect::Tell(host.clone(), message));
@@ -427,10 +427,14 @@ pub(super) fn look(run: RunId, host: &Host, path: &str, cancelled: bool) -> Stri
     )
 }
 
+fn rows<'a>(model: &'a Model, run: RunId, host: &Host) -> Option<(&'a RunRow, &'a HostRunRow)> {
+    model.runs.get(&run).zip(model.host_runs.get(&(run, host.clone())))
+}
+
 /// The message that asks a host for its tombstone.
-pub(super) fn cancel(run: RunId, reason: String) -> v1::ToAgent {
+pub(super) fn cancel(run: RunId, reason: String) -> Message {
     let cancel = v1::Cancel { run: run.to_string(), reason };
-    v1::ToAgent { what: Some(v1::to_agent::What::Cancel(cancel)) }
+    v1::ToAgent { what: Some(v1::to_agent::What::Cancel(cancel)) }.into()
 }
 
 /// The groups that are told when a gate opens. Those it escalates to may decide as well, but are told later, unless nobody

@@ -42,7 +42,7 @@ pub use roster::{Person, Roster, Rule, Scope};
 pub use start::{Start, Started, Until};
 pub use trust::Trust;
 
-use fettle_runbooks::id::Digest;
+use fettle_runbooks::id::{Digest, Digesting};
 
 /// What a digest is of. One kind of object can never stand in for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,11 @@ impl Tag {
 /// The digest of an object's exact bytes.
 pub fn digest(tag: Tag, bytes: &[u8]) -> Digest {
     Digest::of(tag.as_str(), 1, bytes)
+}
+
+/// The same of bytes that come in parts, and are so long in all.
+pub fn digesting(tag: Tag, length: u64) -> Digesting {
+    Digesting::new(tag.as_str(), 1, length)
 }
 
 impl From<Malformed> for crate::Refusal {

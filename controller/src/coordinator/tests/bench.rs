@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{AgentCertificate, Gone, Handle, RosterInForce, Session, Setup, new};
+use crate::dispatch::Message;
 use crate::metrics::Metrics;
 use crate::model::row::{AgentRow, GateRow, IncidentRow, SignalRow};
 use crate::model::{Model, Row};
@@ -407,7 +408,7 @@ async fn start(
 
 /// A host that follows a script and remembers, as a journal does.
 pub(super) struct FakeAgent {
-    inbox: mpsc::Receiver<Box<v1::ToAgent>>,
+    inbox: mpsc::Receiver<Message>,
     pub(super) epoch: u64,
     seq: u64,
     /// Everything ever reported, as a journal keeps it until it is acknowledged.
@@ -462,7 +463,7 @@ impl FakeAgent {
         loop {
             let message = tokio::time::timeout(Duration::from_secs(10), self.inbox.recv()).await;
             let message = message.expect("an order comes").expect("the stream is open");
-            let Some(v1::to_agent::What::Order(order)) = message.what else { continue };
+            let Some(v1::to_agent::What::Order(order)) = message.whole().what else { continue };
             assert_eq!(signed::digest(Tag::Order, &order.content).0.as_slice(), &order.digest[..]);
             let content = v1::OrderContent::decode(order.content).unwrap();
             match self.orders.insert(content.segment, order.digest.to_vec()) {
@@ -477,7 +478,7 @@ impl FakeAgent {
         let mut ordered = false;
         loop {
             let message = tokio::time::timeout(Duration::from_secs(10), self.inbox.recv()).await;
-            match message.expect("a pause comes").expect("the stream is open").what {
+            match message.expect("a pause comes").expect("the stream is open").whole().what {
                 Some(v1::to_agent::What::Pause(pause)) if pause.on == on => return ordered,
                 Some(v1::to_agent::What::Order(_)) => ordered = true,
                 Some(_) | None => {}
@@ -490,7 +491,7 @@ impl FakeAgent {
         loop {
             let message = tokio::time::timeout(Duration::from_secs(10), self.inbox.recv()).await;
             let message = message.expect("a pause comes").expect("the stream is open");
-            if let Some(v1::to_agent::What::Pause(pause)) = message.what
+            if let Some(v1::to_agent::What::Pause(pause)) = message.whole().what
                 && pause.count > count
             {
                 return pause;

@@ -3,6 +3,7 @@
 use super::super::desk::Desk;
 use super::super::handle::InForce;
 use super::*;
+use crate::dispatch::Digests;
 use crate::model::Model;
 use crate::signal::Signal;
 
@@ -11,7 +12,8 @@ async fn ten_thousand_signals_leave_nothing_but_their_names() {
     let bench = Bench::new(Mode::Auto).await;
     let (mut model, in_force) = (Model::default(), InForce::default());
     let mut take = |signal: Signal| {
-        let mut desk = Desk::new(&mut model, &in_force, &*bench.clock, "controller.test");
+        let mut digests = Digests::default();
+        let mut desk = Desk::new(&mut model, &in_force, &*bench.clock, "controller.test", &mut digests);
         let receipt = desk.signal(signal);
         desk.done();
         (receipt, model.signals.len(), model.incidents.len())
@@ -98,7 +100,8 @@ async fn a_signal_kept_by_an_earlier_version_was_seen_when_it_was_received() {
     let mut take = |start: i64, forget: bool| {
         let mut signal = bench.alert(Status::Firing, "f1");
         signal.starts_at = Some(At(start));
-        let mut desk = Desk::new(&mut model, &in_force, &*bench.clock, "controller.test");
+        let mut digests = Digests::default();
+        let mut desk = Desk::new(&mut model, &in_force, &*bench.clock, "controller.test", &mut digests);
         let receipt = desk.signal(signal);
         desk.done();
         if forget {

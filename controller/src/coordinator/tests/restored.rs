@@ -14,6 +14,7 @@ use v1::report::What;
 
 use super::*;
 use crate::coordinator::Handle;
+use crate::dispatch::Message;
 use crate::model::Change;
 use crate::store;
 use crate::world::World;
@@ -24,7 +25,7 @@ pub(super) struct Teller {
     pub(super) epoch: u64,
     seq: u64,
     acked: u64,
-    inbox: mpsc::Receiver<Box<v1::ToAgent>>,
+    inbox: mpsc::Receiver<Message>,
 }
 
 impl Teller {
@@ -108,7 +109,7 @@ impl Teller {
     pub(super) async fn hears(&mut self) -> v1::to_agent::What {
         loop {
             let message = tokio::time::timeout(Duration::from_secs(10), self.inbox.recv()).await;
-            let what = message.expect("a message comes").expect("the stream is open").what.unwrap();
+            let what = message.expect("a message comes").expect("the stream is open").whole().what.unwrap();
             if let v1::to_agent::What::Order(_) | v1::to_agent::What::Cancel(_) = what {
                 return what;
             }
