@@ -69,6 +69,10 @@ pub struct Parts {
 impl Parts {
     /// Takes the identity of a host away. In a task of its own, as whoever asked may hang up in between.
     pub(crate) async fn revoke(&self, session: Session, host: Host, reason: String) -> Result<bool, Problem> {
+        // Before anything: what is refused voids nothing, whether or not the store answers.
+        if reason.trim().is_empty() {
+            return Err(Problem::invalid("reason-missing", "say why: the record keeps it"));
+        }
         let (parts, (tell, told)) = (self.clone(), oneshot::channel());
         self.tasks.spawn(TaskKind::Revocation, async move {
             let revoked = parts.handle.revoke(session, host.clone(), reason).await;

@@ -509,9 +509,6 @@ impl Desk<'_> {
         let Some(row) = self.model.agents.get(&host) else {
             return Err(Problem::not_found(format!("host `{host}`")).next("fettle agent list"));
         };
-        if reason.trim().is_empty() {
-            return Err(Problem::invalid("reason-missing", "say why: the record keeps it"));
-        }
         let was_connected = row.connected;
         let by = session.person.clone();
         let why = format!("{host} was revoked by {by}: {reason}");

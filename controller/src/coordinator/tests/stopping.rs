@@ -269,6 +269,11 @@ async fn a_certificate_is_void_though_whoever_revoked_it_has_hung_up_or_the_stor
             tasks: Tasks::new(),
             world: Arc::clone(&bench.clock) as Arc<dyn World>,
         };
+        let now = bench.clock.now();
+        let issued = Identity { host: host(), serial: "1".into(), issued: now, not_after: At(i64::MAX) };
+        let refused = parts.revoke(bench.session("ben"), host(), " ".into()).await;
+        assert_eq!(refused.unwrap_err().code(), "reason-missing");
+        assert!(!parts.connections.revocations().covers(&issued), "what is refused voids nothing");
         let asked = parts.revoke(bench.session("ben"), host(), "it burned".into());
         if hangs_up {
             assert!(asked.now_or_never().is_none(), "it takes a commit");
@@ -278,8 +283,6 @@ async fn a_certificate_is_void_though_whoever_revoked_it_has_hung_up_or_the_stor
         }
         let stopped = parts.tasks.stop(Duration::from_secs(10)).await;
         assert_eq!(stopped, Stopped::Clean);
-        let now = bench.clock.now();
-        let issued = Identity { host: host(), serial: "1".into(), issued: now, not_after: At(i64::MAX) };
         assert!(parts.connections.revocations().covers(&issued), "hangs up: {hangs_up}");
         drop(parts);
         bench.check().await;
