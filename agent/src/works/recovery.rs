@@ -69,6 +69,8 @@ pub(crate) fn look(place: &Place) -> io::Result<Found> {
         Start::Made(started) => started,
         Start::Never => return Ok(Found::NotStarted),
         Start::Broken => {
+            // It could be started after all; but a disk that lost what it had called durable looks the same, and there it has
+            // acted. A person who retries the run knows which.
             let why = "its supervisor ended while it was starting, before the step did".into();
             return Ok(Found::Exit(Box::new(not_started("spawn-failed", why))));
         }
