@@ -289,6 +289,7 @@ impl Attempts {
         crash_point("attempts.undurable");
         super::disk::sync_dir(&state)?;
         crash_point("attempts.durable");
+        super::ballast::put_back(&state);
         let program = PathBuf::from(super::shim::itself());
         let confinement = Confinement::new(program.clone(), state.clone());
         Ok(Attempts { dir, program, policy: state.join("policy.yaml"), confinement })

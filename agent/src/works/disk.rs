@@ -14,6 +14,7 @@ use fettle_crash::Replaced;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 
+use super::ballast;
 use crate::crash::crash_point;
 
 /// The most of each output of a step that stays on the host; the rest is counted.
@@ -153,9 +154,15 @@ pub(crate) fn create(path: &Path, mode: u32) -> io::Result<File> {
 /// Replaces a file as a whole: after a crash it has its old or its new content.
 pub(crate) fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8], points: &Replaced) -> io::Result<()> {
     let tmp = path.with_extension("tmp");
-    let _ = disk.remove(&tmp); // left by a crash
-    let mut file = disk.create_new(&tmp)?;
-    file.write_at(bytes, 0)?;
+    let write = || {
+        let _ = disk.remove(&tmp); // left by a crash
+        let mut file = disk.create_new(&tmp)?;
+        file.write_at(bytes, 0).map(|()| file)
+    };
+    let mut file = match (write(), path.parent()) {
+        (Err(error), Some(dir)) if ballast::is_full(&error) && ballast::give_back(disk, dir) => write()?,
+        (written, _) => written?,
+    };
     crash_point(points.unsynced);
     file.sync()?;
     crash_point(points.unnamed);

@@ -33,6 +33,7 @@ mod kin; // which processes belong to a step
 pub mod cgroup; // … named by the kernel
 mod unix; // the only unsafe code
 pub mod disk; // so that it is there after a power failure
+mod ballast; // … and space for it on a disk that is full
 mod base64_bytes;
 
 pub use driver::StartError;

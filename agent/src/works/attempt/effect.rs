@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 
 use super::{Attempts, Happening, Observer, Running, Spec, StartBy, StartError, Stop};
 use crate::crash::{self, crash_point};
+use crate::works::ballast;
 use crate::works::cgroup::Cgroup;
 use crate::works::disk;
 use crate::works::facts::owner;
@@ -41,6 +42,7 @@ impl Attempts {
         observer: Observer,
     ) -> Result<Running, StartError> {
         crash_point("attempt.before-prepare");
+        self.dir.parent().into_iter().for_each(ballast::make_room);
         let place = self.place(&spec.key);
         let prepare = |path: PathBuf| move |source| StartError::Prepare { path, source };
         std::fs::DirBuilder::new()
@@ -340,6 +342,7 @@ impl Follower {
         if over {
             recovery::remove_group(&self.place);
         }
+        self.place.dir().parent().and_then(Path::parent).into_iter().for_each(ballast::put_back);
     }
 
     /// Whether the shim has left word, or is no more. Its own end takes the kernel longer than many a step.

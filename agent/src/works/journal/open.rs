@@ -6,6 +6,7 @@ use super::frame::{self, Parsed, Verdict};
 use super::writer::{self, Files};
 use super::*;
 use crate::crash::{self, crash_point};
+use crate::works::ballast::is_full;
 use crate::works::disk::DiskFile;
 
 /// Opens the journal in `dir`, or creates it.
@@ -121,7 +122,7 @@ fn reopen(disk: &dyn Disk, path: &Path, bytes: &[u8], parsed: &Parsed) -> io::Re
     let last = bytes.get(parsed.last as usize..parsed.next.at as usize).unwrap_or_default();
     match file.write_at(last, parsed.last) {
         // Where even writing the same again needs space, an agent that waits for it is better than none.
-        Err(error) if writer::is_full(&error) => {}
+        Err(error) if is_full(&error) => {}
         written => written?,
     }
     file.sync()?;

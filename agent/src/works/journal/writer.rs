@@ -14,6 +14,7 @@ use fettle_crash::Replaced;
 use super::frame::{self, Header, LARGEST, Place};
 use super::{AppendError, TO_SAY_HOW_IT_WENT};
 use crate::crash::{self, crash_point};
+use crate::works::ballast::{self, is_full};
 use crate::works::disk::{Disk, DiskFile};
 
 /// The file grows by so much, so that an fsync seldom has to write a new size.
@@ -150,19 +151,33 @@ pub(super) fn create(
     Ok(file)
 }
 
+impl Files {
+    /// Tries again where there was no space and some can be given back.
+    fn with_room<T>(&mut self, mut write: impl FnMut(&mut Files) -> io::Result<T>) -> io::Result<T> {
+        match write(self) {
+            Err(error) if is_full(&error) => match self.dir.parent() {
+                Some(state) if ballast::give_back(&*self.disk, state) => write(self),
+                Some(_) | None => Err(error),
+            },
+            written => written,
+        }
+    }
+}
+
 impl Medium for Files {
     fn reserve(&mut self, end: u64) -> io::Result<()> {
         if end <= self.reserved {
             return Ok(());
         }
         let size = end.next_multiple_of(GROWTH);
-        self.file.reserve(self.reserved, size)?;
+        let from = self.reserved;
+        self.with_room(|files| files.file.reserve(from, size))?;
         self.reserved = size;
         Ok(())
     }
 
     fn write_at(&mut self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.file.write_at(bytes, at)
+        self.with_room(|files| files.file.write_at(bytes, at))
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -170,7 +185,8 @@ impl Medium for Files {
     }
 
     fn replace(&mut self, generation: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file = create(&*self.disk, &self.dir, generation, bytes, &crash::COMPACTED)?;
+        let points = &crash::COMPACTED;
+        self.file = self.with_room(|files| create(&*files.disk, &files.dir, generation, bytes, points))?;
         self.reserved = bytes.len() as u64;
         let old = std::mem::replace(&mut self.generation, generation);
         // Should it survive a crash here, opening takes the higher generation and removes the lower.
@@ -336,10 +352,6 @@ impl Writer {
         let source = Arc::clone(self.broken.insert(Arc::new(error)));
         AppendError::Broken { source }
     }
-}
-
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A whole new file: header and all records, in as many batches as they need.

@@ -167,6 +167,8 @@ fn approved_on_a_full_disk(sparse: bool, says: &str) -> Option<String> {
     let gate = cluster.gate(&story.run);
     assert_eq!((story.times("low"), story.times("high")), (1, 0));
 
+    // Not even what the agent keeps for this.
+    fs::remove_file(cluster.path("web-1/ballast")).expect("there is some");
     disk.fill();
     story.approve(&gate);
     eventually("the host says what is wrong", LIMIT, || {
@@ -200,6 +202,33 @@ fn a_host_whose_journal_cannot_grow_waits_for_space_before_it_runs_anything() {
 fn a_host_without_space_for_a_step_runs_nothing_and_says_why() {
     if let Some(ending) = approved_on_a_full_disk(false, "No space left on device") {
         assert_eq!(ending, "failed");
+    }
+}
+
+#[test]
+fn a_host_without_a_byte_of_space_acts_and_says_how_it_went_and_is_ready_for_the_next_time() {
+    let mut cluster = stage().agent("web-1").start();
+    cluster.agent("web-1").kill();
+    let Some(disk) = Disk::under(&cluster.path("web-1"), false) else { return };
+    cluster.start_agent("web-1");
+    for _ in 0..2 {
+        let ballast = cluster.path("web-1/ballast");
+        eventually("there is a ballast", LIMIT, || fs::metadata(&ballast).map(drop));
+        disk.fill();
+        let full = fs::write(cluster.path("web-1/one-more"), [1]).expect_err("there is no space");
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        // It comes back to its controller, too.
+        cluster.agent("web-1").kill();
+        cluster.start_agent("web-1");
+        let story = Story::new(&cluster, "web-1", Low::Checked).begin();
+        let seen = story.play(|| ());
+        story.healed(&seen);
+        assert!(!ballast.exists(), "that was what it took");
+        disk.free();
+        // The next step finds space, and leaves the ballast as it was.
+        let story = Story::new(&cluster, "web-1", Low::Checked).begin();
+        let seen = story.play(|| ());
+        story.healed(&seen);
     }
 }
 
