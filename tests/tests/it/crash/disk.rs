@@ -43,12 +43,14 @@ impl Disk {
         Some(disk)
     }
 
-    /// Takes all the space there is.
+    /// Takes all the space there is: not one byte is left.
     fn fill(&self) {
         let mut file = File::create(self.at.join("filler")).expect("a file can be made");
         for size in [64 * 1024, 4096, 1] {
             while file.write_all(&vec![1; size]).is_ok() {}
         }
+        let full = fs::write(self.at.join("one-more"), [1]).expect_err("there is no space");
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     }
 
     /// Gives it back.
@@ -205,18 +207,22 @@ fn a_host_without_space_for_a_step_runs_nothing_and_says_why() {
     }
 }
 
-#[test]
-fn a_host_without_a_byte_of_space_acts_and_says_how_it_went_and_is_ready_for_the_next_time() {
+/// A host whose state is on a small disk of its own.
+fn host_on_a_disk() -> Option<(Cluster, Disk)> {
     let mut cluster = stage().agent("web-1").start();
     cluster.agent("web-1").kill();
-    let Some(disk) = Disk::under(&cluster.path("web-1"), false) else { return };
+    let disk = Disk::under(&cluster.path("web-1"), false)?;
     cluster.start_agent("web-1");
+    Some((cluster, disk))
+}
+
+#[test]
+fn a_host_without_a_byte_of_space_acts_and_says_how_it_went_and_is_ready_for_the_next_time() {
+    let Some((mut cluster, disk)) = host_on_a_disk() else { return };
     for _ in 0..2 {
         let ballast = cluster.path("web-1/ballast");
         eventually("there is a ballast", LIMIT, || fs::metadata(&ballast).map(drop));
         disk.fill();
-        let full = fs::write(cluster.path("web-1/one-more"), [1]).expect_err("there is no space");
-        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         // It comes back to its controller, too.
         cluster.agent("web-1").kill();
         cluster.start_agent("web-1");
@@ -234,17 +240,12 @@ fn a_host_without_a_byte_of_space_acts_and_says_how_it_went_and_is_ready_for_the
 
 #[test]
 fn what_ran_while_the_disk_became_full_is_recorded_there_and_reported() {
-    let mut cluster = stage().agent("web-1").start();
-    cluster.agent("web-1").kill();
-    let Some(disk) = Disk::under(&cluster.path("web-1"), false) else { return };
-    cluster.start_agent("web-1");
+    let Some((mut cluster, disk)) = host_on_a_disk() else { return };
     let story = Story::new(&cluster, "web-1", Low::Checked).hold("high").begin();
     let gate = cluster.gate(&story.run);
     story.approve(&gate);
     story.until_file("at-high");
     disk.fill();
-    let full = fs::write(cluster.path("web-1/one-more"), [1]).expect_err("there is no space");
-    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     story.go("high");
     // To the very end without a byte: result, journal and report have their space since before the step began.
     let seen = story.play(|| ());
