@@ -68,6 +68,11 @@ pub(super) async fn undo(context: &Context, args: &Follow, reason: &str, cancel:
     if let Some(exit) = not_over(&run, FollowUp::Undo)? {
         return Ok(exit);
     }
+    if let Some(of) = run.of.as_ref().filter(|of| of.how == FollowUp::Undo.word()) {
+        return Err(Error::new(Exit::Failed, format!("{} is an undo itself", visible(&run.id)))
+            .fix("name the run that it was of")
+            .next(format!("fettle run undo {} --reason '…'", visible(&of.run))));
+    }
     let (mut can, mut cannot) = (Vec::new(), Vec::new());
     let hosts = chosen(&run, &args.hosts, |_| true)?;
     for host in run.hosts.iter().filter(|host| hosts.contains(&host.host)) {

@@ -6,6 +6,8 @@ use fettle_tests::{Cluster, eventually};
 
 use super::Play;
 
+mod over; // … and once the run is over
+
 /// One that waits in each phase, and at a gate if there is a file `gated`; its last step waits while there is a file `hold`,
 /// and fails if there is a file `fail`: then what was done is undone.
 const TURNS: &str = r#"fettle: 1
@@ -104,9 +106,13 @@ const STOPPED: &[Answer] = &[
 /// Of one that is over; what goes on from it depends on how it ended.
 const OVER: &[Answer] = &[
     ("cancel", 1, "ended at"),
+    ("cancel", 1, "fettle run show run_"),
     ("pause", 1, "ended at"),
+    ("pause", 1, "fettle run show run_"),
     ("resume", 1, "ended at"),
+    ("resume", 1, "fettle run show run_"),
     ("resolve", 1, "ended at"),
+    ("resolve", 1, "fettle run show run_"),
 ];
 
 /// Of one that never was.
@@ -172,7 +178,10 @@ impl<'c> Play<'c> {
             "retry" => ("retry", &["--detach"]),
             "undo" => ("undo", &["--reason", "it was wrong", "--detach"]),
             "undo --cancel" => ("undo", &["--cancel", "--reason", "it was wrong"]),
+            "retry in sight" => ("retry", &[]),
+            "undo in sight" => ("undo", &["--reason", "it was wrong"]),
             "resolve" => ("resolve", &["--host", "web-1", "--ran", "--reason", "saw it"]),
+            "resolve not" => ("resolve", &["--host", "web-1", "--did-not-run", "--reason", "saw it"]),
             "resolve elsewhere" => {
                 ("resolve", &["--host", "web-1", "--step", "remediate/last", "--ran", "--reason", "saw it"])
             }
@@ -243,15 +252,29 @@ fn every_way_to_step_in_answers_wherever_the_run_stands() {
         let play = Play::turns(cluster, &["go-look", "go-first", "gated"]);
         play.stands("gate");
         odd.expect(&play, "gate", GOES_ON);
+        // What was done before the gate is looked at, however people decide.
+        let gate = cluster.gate(&play.run);
+        let no = cluster.fettle("ana", &["reject", &gate, "--reason", "not now"]);
+        assert!(no.status.success(), "{}", told(&no));
+        play.stands("verifying");
+        odd.expect(&play, "verifying", GOES_ON);
         play.cancel("ended");
+        assert_eq!(cluster.ending(&play.run), "cancelled");
 
         let play = Play::turns(cluster, &["go-look", "go-first"]);
         play.stands("verifying");
         odd.expect(&play, "verifying", GOES_ON);
-        play.let_go(&["go-verify"]);
-        play.stands("ended");
+        play.cancel("ended");
+        assert_eq!(cluster.ending(&play.run), "cancelled");
         odd.expect(&play, "ended", OVER);
-        odd.one(&play, "ended", ("retry", 1, "is left to retry"));
+        play.let_go(&["go-verify"]);
+        odd.one(&play, "ended", ("retry in sight", 0, "remediate/last skipped: done in run_"));
+        assert_eq!((play.pids("first").len(), play.pids("last").len()), (1, 1), "only the symptom is read");
+
+        let play = Play::turns(cluster, &["go-look", "go-first", "go-undo"]);
+        play.stands("verifying");
+        odd.one(&play, "verifying", ("undo --cancel", 7, "undone"));
+        assert_eq!(play.pids("undo").len(), 1);
 
         let play = Play::turns(cluster, &["go-look", "go-first", "fail"]);
         play.runs("undo");
