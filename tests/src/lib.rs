@@ -14,6 +14,7 @@ pub mod programs; // what is started
 pub mod cluster; // … and how it is put together
 pub mod desk; // … and asked
 pub mod alerts; // what comes in
+pub mod wire; // … byte by byte
 pub mod prometheus; // … and who sends it in earnest
 pub mod receiver; // … and what is told
 pub mod systemd; // a host with units

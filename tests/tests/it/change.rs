@@ -4,6 +4,7 @@
 //! goes on where a test wants to hold it.
 
 mod backup; // the store is copied while it is written to, and put back
+mod online; // … again and again, while alerts pour in
 mod drain; // the controller ends and comes back with everything open
 mod load; // policy and library change while alerts pour in
 mod upgrade; // the agent's program is another one

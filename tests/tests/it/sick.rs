@@ -3,4 +3,3 @@
 mod crowd; // too many, too slow, too wrong
 mod steps; // steps that take all there is
 mod host; // … of one host
-mod wire; // a connection of our own, so that it can misbehave

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use fettle_tests::alerts::firing;
 use fettle_tests::cluster::{LIMIT, SOURCE};
+use fettle_tests::wire::{Wire, client, dial};
 use fettle_tests::{Cluster, eventually};
 use serde_json::json;
-
-use super::wire::{Wire, client, dial};
 
 /// What a program holds in memory, MiB.
 fn resident(pid: u32) -> u64 {

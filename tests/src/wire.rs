@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fettle_proto::signed::Trust;
-use fettle_tests::Cluster;
-use fettle_tests::cluster::{LIMIT, SOURCE};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::Cluster;
+use crate::cluster::{LIMIT, SOURCE};
+
 /// Connects to a port of this machine from another of its addresses, `127.0.0.FROM`.
-pub(super) fn dial(from: u8, port: u16) -> io::Result<TcpStream> {
+pub fn dial(from: u8, port: u16) -> io::Result<TcpStream> {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
     bind(&socket, &SocketAddr::from((Ipv4Addr::new(127, 0, 0, from), 0)))?;
     connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
@@ -21,7 +22,7 @@ pub(super) fn dial(from: u8, port: u16) -> io::Result<TcpStream> {
 }
 
 /// How a client of this cluster begins.
-pub(super) fn client(cluster: &Cluster) -> ClientConnection {
+pub fn client(cluster: &Cluster) -> ClientConnection {
     let trust = std::fs::read(cluster.path("controller/trust.json")).expect("a trust bundle");
     let ca = Trust::decode(&trust).expect("it is one").ca_der;
     let mut roots = RootCertStore::empty();
@@ -37,11 +38,11 @@ pub(super) fn client(cluster: &Cluster) -> ClientConnection {
 }
 
 /// HTTP, as far as these tests need it.
-pub(super) struct Wire(StreamOwned<ClientConnection, TcpStream>);
+pub struct Wire(StreamOwned<ClientConnection, TcpStream>);
 
 impl Wire {
     /// To the port for signals.
-    pub(super) fn to(cluster: &Cluster, from: u8) -> io::Result<Wire> {
+    pub fn to(cluster: &Cluster, from: u8) -> io::Result<Wire> {
         let stream = dial(from, cluster.http)?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;
@@ -50,13 +51,13 @@ impl Wire {
     }
 
     /// Says something.
-    pub(super) fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)?;
         self.0.flush()
     }
 
     /// The beginning of a post, without its body.
-    pub(super) fn head(source: &str, token: &str, length: usize) -> String {
+    pub fn head(source: &str, token: &str, length: usize) -> String {
         format!(
             "POST /v1/signals/{source} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
              Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
@@ -64,13 +65,13 @@ impl Wire {
     }
 
     /// Posts as the one source, and reads the answer.
-    pub(super) fn post(&mut self, token: &str, body: &[u8]) -> io::Result<(u16, String)> {
+    pub fn post(&mut self, token: &str, body: &[u8]) -> io::Result<(u16, String)> {
         self.say(&[Wire::head(SOURCE.0, token, body.len()).as_bytes(), body].concat())?;
         self.answer()
     }
 
     /// Reads one answer: its status and body.
-    pub(super) fn answer(&mut self) -> io::Result<(u16, String)> {
+    pub fn answer(&mut self) -> io::Result<(u16, String)> {
         let mut read = Vec::new();
         let (head, length) = loop {
             let text = String::from_utf8_lossy(&read).into_owned();
@@ -101,7 +102,7 @@ impl Wire {
     }
 
     /// Whether the other side has ended the connection; waits no longer than `limit` for that.
-    pub(super) fn ends_within(&mut self, limit: Duration) -> bool {
+    pub fn ends_within(&mut self, limit: Duration) -> bool {
         let _ = self.0.sock.set_read_timeout(Some(limit));
         let mut buffer = [0; 1024];
         loop {
