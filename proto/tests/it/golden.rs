@@ -8,11 +8,11 @@ use fettle_proto::signed::{self, Envelope, certificate, digest, sign};
 
 use crate::world;
 
-fn file(name: &str) -> PathBuf {
+pub(crate) fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
 }
 
-fn pinned(name: &str, found: &[u8]) {
+pub(crate) fn pinned(name: &str, found: &[u8]) {
     let path = file(name);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::create_dir_all(path.parent().expect("a directory")).expect("makes golden/");
