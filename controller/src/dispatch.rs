@@ -1,14 +1,14 @@
 //! What is asked of a host: orders, produced once as bytes and kept in the outbox until their segment is over.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fettle_proto::grant::Grant;
 use fettle_proto::signed::words::risk_word;
-use fettle_proto::signed::{Tag, digesting};
+use fettle_proto::signed::{Tag, beginning};
 use fettle_proto::v1;
-use fettle_runbooks::id::{Digest, Digesting, Host};
+use fettle_runbooks::id::{Beginning, Digest, Host};
 use fettle_runbooks::run::Work;
 use fettle_runbooks::runbook::Risk;
 use prost::Message as _;
@@ -41,31 +41,27 @@ pub struct Needed<'a> {
     pub now: At,
 }
 
+/// So many runs may send orders in turn before one is hashed anew.
+const RUNS: usize = 4;
+
 /// Digests of orders. The orders of a run begin alike, with what was signed for all of its hosts: that is hashed once for each
 /// length, not for each host.
 #[derive(Debug, Default)]
 pub struct Digests {
-    /// What the last orders began with.
-    shared: Bytes,
-    /// How far they had come after it, by their lengths.
-    begun: BTreeMap<usize, Digesting>,
+    /// What the orders of the last runs began with, the last first.
+    runs: VecDeque<Beginning<Bytes>>,
 }
 
 impl Digests {
     fn of(&mut self, shared: &Bytes, own: &[u8]) -> Digest {
         // The same memory: it is kept here, so nothing else can be in its place.
-        if self.shared.as_ptr_range() != shared.as_ptr_range() {
-            *self = Digests { shared: shared.clone(), begun: BTreeMap::new() };
-        }
-        let length = shared.len() + own.len();
-        let begun = self.begun.entry(length).or_insert_with(|| {
-            let mut begun = digesting(Tag::Order, length as u64);
-            begun.update(shared);
-            begun
-        });
-        let mut whole = begun.clone();
-        whole.update(own);
-        whole.end()
+        let here = |run: &Beginning<Bytes>| run.bytes().as_ptr_range() == shared.as_ptr_range();
+        let known = self.runs.iter().position(here).and_then(|at| self.runs.remove(at));
+        let mut run = known.unwrap_or_else(|| beginning(Tag::Order, shared.clone()));
+        let digest = run.with(own);
+        self.runs.push_front(run);
+        self.runs.truncate(RUNS);
+        digest
     }
 }
 
@@ -226,19 +222,23 @@ mod tests {
     }
 
     #[test]
-    fn what_orders_begin_with_is_hashed_once_and_never_taken_for_what_others_begin_with() {
+    fn what_orders_begin_with_is_kept_for_the_last_runs_and_never_taken_for_what_others_begin_with() {
         let mut digests = Digests::default();
-        let shared = [Bytes::from(vec![1; 100]), Bytes::from(vec![1; 100]), Bytes::from(vec![2; 100])];
+        let runs: Vec<Bytes> = (0..=RUNS).map(|run| Bytes::from(vec![run as u8 / 2; 100])).collect();
         for own in [&b"web-1"[..], b"web-2", b"web-10", b"", b"web-1"] {
-            for shared in &shared {
+            for shared in &runs {
                 let whole = [shared, own].concat();
                 assert_eq!(digests.of(shared, own), digest(Tag::Order, &whole));
             }
+            assert_eq!(digests.runs.len(), RUNS);
         }
-        let last = shared.last().expect("there are some");
-        assert_eq!(digests.of(last, b"web-7"), digest(Tag::Order, &[last, &b"web-7"[..]].concat()));
-        assert_eq!(digests.begun.len(), 1, "once for each length");
-        digests.of(last, b"web-8");
-        assert_eq!(digests.begun.len(), 1, "not for each host");
+        let kept = |digests: &Digests, run: &Bytes| {
+            digests.runs.iter().any(|known| known.bytes().as_ptr_range() == run.as_ptr_range())
+        };
+        // The second of five was used last but three; now it is the last, and the third is the one that goes.
+        digests.of(&runs[1], b"web-1");
+        digests.of(&runs[0], b"web-1");
+        let all: Vec<bool> = runs.iter().map(|run| kept(&digests, run)).collect();
+        assert_eq!(all, [true, true, false, true, true]);
     }
 }

@@ -1,9 +1,11 @@
 //! Identities. Each is a type of its own, and prints what it is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::Digest as _;
 use uuid::Uuid;
 
 /// Serialised as the text it prints, read back by the parser people's text goes through.
@@ -154,9 +156,7 @@ impl Digest {
     /// Digest of domain-separated bytes: SHA-256 over `fettle`, NUL, the tag, NUL, the version (big-endian u32), the
     /// length (big-endian u64) and the bytes. The tag keeps one kind of object from standing in for another.
     pub fn of(tag: &str, version: u32, bytes: &[u8]) -> Digest {
-        let mut begun = Digesting::new(tag, version, bytes.len() as u64);
-        begun.update(bytes);
-        begun.end()
+        Digest(begin(tag, version, bytes.len()).chain_update(bytes).finalize().into())
     }
 
     /// A digest from the 32 bytes that travel on the wire.
@@ -165,45 +165,47 @@ impl Digest {
     }
 }
 
-/// A digest in the making, as [`Digest::of`] makes it, of bytes that come in parts. A copy goes on from where it was made.
-#[derive(Clone, Debug)]
-pub struct Digesting {
-    hash: sha2::Sha256,
-    left: u64,
+/// What several things begin with whose digests are wanted, each as [`Digest::of`] the whole. It is hashed once for each length of
+/// the whole, for that comes before it.
+#[derive(Debug)]
+pub struct Beginning<B> {
+    tag: &'static str,
+    version: u32,
+    bytes: B,
+    begun: BTreeMap<usize, sha2::Sha256>,
 }
 
-impl Digesting {
-    /// Of bytes that are so long in all.
-    pub fn new(tag: &str, version: u32, length: u64) -> Digesting {
-        use sha2::Digest as _;
-        let mut hash = sha2::Sha256::new();
-        hash.update(b"fettle\0");
-        hash.update(tag.as_bytes());
-        hash.update(b"\0");
-        hash.update(version.to_be_bytes());
-        hash.update(length.to_be_bytes());
-        Digesting { hash, left: length }
+impl<B: AsRef<[u8]>> Beginning<B> {
+    /// Of things with a tag and a version.
+    pub fn new(tag: &'static str, version: u32, bytes: B) -> Beginning<B> {
+        Beginning { tag, version, bytes, begun: BTreeMap::new() }
     }
 
-    /// The bytes that come next.
-    ///
-    /// # Panics
-    /// When they are more than was said.
-    pub fn update(&mut self, bytes: &[u8]) {
-        use sha2::Digest as _;
-        self.left = self.left.checked_sub(bytes.len() as u64).expect("no more bytes than were said");
-        self.hash.update(bytes);
+    /// What they begin with.
+    pub fn bytes(&self) -> &B {
+        &self.bytes
     }
 
-    /// The digest of all of them.
-    ///
-    /// # Panics
-    /// When they are fewer than was said.
-    pub fn end(self) -> Digest {
-        use sha2::Digest as _;
-        assert_eq!(self.left, 0, "as many bytes as were said");
-        Digest(self.hash.finalize().into())
+    /// The digest of the one that ends so.
+    pub fn with(&mut self, end: &[u8]) -> Digest {
+        let bytes = self.bytes.as_ref();
+        let length = bytes.len() + end.len();
+        let begun = self
+            .begun
+            .entry(length)
+            .or_insert_with(|| begin(self.tag, self.version, length).chain_update(bytes));
+        Digest(begun.clone().chain_update(end).finalize().into())
     }
+}
+
+/// What is hashed before the bytes.
+fn begin(tag: &str, version: u32, length: usize) -> sha2::Sha256 {
+    sha2::Sha256::new()
+        .chain_update(b"fettle\0")
+        .chain_update(tag)
+        .chain_update(b"\0")
+        .chain_update(version.to_be_bytes())
+        .chain_update((length as u64).to_be_bytes())
 }
 
 impl fmt::Display for Digest {
@@ -238,5 +240,20 @@ impl FromStr for Digest {
             *byte = digit(pair[0]).zip(digit(pair[1])).map(|(high, low)| high << 4 | low).ok_or_else(bad)?;
         }
         Ok(Digest(out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_things_begin_with_is_hashed_once_for_each_length_of_the_whole() {
+        let mut beginning = Beginning::new("order", 1, b"shared ");
+        for end in ["web-1", "web-2", "web-10", "", "web-3"] {
+            let whole = format!("shared {end}");
+            assert_eq!(beginning.with(end.as_bytes()), Digest::of("order", 1, whole.as_bytes()), "{whole}");
+        }
+        assert_eq!(beginning.begun.len(), 3);
     }
 }

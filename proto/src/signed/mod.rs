@@ -42,7 +42,7 @@ pub use roster::{Person, Roster, Rule, Scope};
 pub use start::{Start, Started, Until};
 pub use trust::Trust;
 
-use fettle_runbooks::id::{Digest, Digesting};
+use fettle_runbooks::id::{Beginning, Digest};
 
 /// What a digest is of. One kind of object can never stand in for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +85,9 @@ pub fn digest(tag: Tag, bytes: &[u8]) -> Digest {
     Digest::of(tag.as_str(), 1, bytes)
 }
 
-/// The same of bytes that come in parts, and are so long in all.
-pub fn digesting(tag: Tag, length: u64) -> Digesting {
-    Digesting::new(tag.as_str(), 1, length)
+/// The same of several objects that begin alike.
+pub fn beginning<B: AsRef<[u8]>>(tag: Tag, bytes: B) -> Beginning<B> {
+    Beginning::new(tag.as_str(), 1, bytes)
 }
 
 impl From<Malformed> for crate::Refusal {
