@@ -152,13 +152,13 @@ impl From<tonic::Status> for Error {
             Code::DeadlineExceeded | Code::Cancelled => {
                 make(Exit::Unreachable, "the controller did not answer in time")
             }
+            Code::Unimplemented => make(Exit::Failed, "the controller does not know this call")
+                .why("it is older than this fettle")
+                .fix("use the fettle of its version, or upgrade the controller"),
             Code::AlreadyExists | Code::Aborted => make(Exit::Failed, "something else was there first"),
-            Code::Ok
-            | Code::Unknown
-            | Code::ResourceExhausted
-            | Code::Unimplemented
-            | Code::Internal
-            | Code::DataLoss => make(Exit::Failed, "the controller failed to do this"),
+            Code::Ok | Code::Unknown | Code::ResourceExhausted | Code::Internal | Code::DataLoss => {
+                make(Exit::Failed, "the controller failed to do this")
+            }
         }
     }
 }

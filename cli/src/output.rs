@@ -75,17 +75,36 @@ impl Tone {
     }
 }
 
-/// The glyph of a state or ending; the same in every table, line and page.
-pub fn glyph(word: &str) -> &'static str {
-    match word {
+/// A state or ending with its glyph; the same in every table, line and page.
+pub fn stated(word: &str) -> String {
+    format!("{} {}", glyph(word).unwrap_or("?"), named(word))
+}
+
+/// A state or ending. Of one that only a newer controller knows it is said that it is not known here.
+pub fn named(word: &str) -> Cow<'_, str> {
+    match glyph(word) {
+        Some(_) => word.into(),
+        None if word.is_empty() => "(not told)".into(),
+        None => unknown(word).into(),
+    }
+}
+
+/// A word that this program does not know.
+pub fn unknown(word: &str) -> String {
+    format!("{word} (not known to this fettle)")
+}
+
+fn glyph(word: &str) -> Option<&'static str> {
+    Some(match word {
         "verified" | "succeeded" | "approved" => "✓",
         "failed" | "refused" | "denied" | "rejected" | "killed" | "timed-out" => "✗",
         "unverified" | "unknown" => "?",
         "waiting" | "open" | "pending" | "created" | "planned" => "…",
         "diagnosing" | "remediating" | "verifying" | "undoing" | "cancelling" | "running" => "▸",
         "expired" | "cancelled" | "undone" | "skipped" | "closed" => "–",
-        _ => "·",
-    }
+        "not-started" => "·",
+        _ => return None,
+    })
 }
 
 /// Where output goes and how it looks.

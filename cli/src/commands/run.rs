@@ -7,7 +7,7 @@ use crate::client::{answer, connect};
 use crate::config::Context;
 use crate::error::Result;
 use crate::exit::Exit;
-use crate::output::{Output, Table, Tone, glyph, span, time, visible};
+use crate::output::{Output, Table, Tone, span, stated, time, unknown, visible};
 use crate::{people, view};
 
 pub(super) async fn list(
@@ -58,9 +58,13 @@ pub(super) fn table(runs: &[v1::Run], empty: &'static str) -> Table {
 /// The state of a host run in a word and its glyph; the ending when it has ended.
 pub(super) fn state(host: &v1::HostRun) -> String {
     let state = match host.state.as_str() {
-        "ended" => format!("{} {}", glyph(&host.ending), host.ending),
-        "waiting" if !host.waiting_for.is_empty() => format!("… waiting for {}", host.waiting_for),
-        state => format!("{} {state}", glyph(state)),
+        "ended" => stated(&host.ending),
+        "waiting" => match host.waiting_for.as_str() {
+            "" => stated("waiting"),
+            what @ ("gate" | "resolve" | "wave" | "window") => format!("… waiting for {what}"),
+            what => format!("… waiting for {}", unknown(what)),
+        },
+        state => stated(state),
     };
     let pause = host.pause.as_ref().map_or("", |pause| match (pause.on, pause.confirmed) {
         (true, true) => ", paused",
@@ -197,7 +201,7 @@ fn steps(out: &Output, host: &v1::HostRun) -> String {
             }
             says.push_str(&format!("{name}={}", value.chars().take(60).collect::<String>()));
         }
-        table.row([path, step.risk.clone(), format!("{} {}", glyph(&step.state), step.state), took, says]);
+        table.row([path, step.risk.clone(), stated(&step.state), took, says]);
     }
     table.render(out).lines().map(|line| format!("\n  {line}")).collect::<String>()
 }

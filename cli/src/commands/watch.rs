@@ -11,7 +11,7 @@ use crate::client::{Operators, connect, explain};
 use crate::config::Context;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::output::{Output, Tone, talk, time, time_json, visible, visible_lines};
+use crate::output::{Output, Tone, named, talk, time, time_json, visible, visible_lines};
 use crate::view;
 
 pub(super) async fn run(context: &Context, args: &args::Watch) -> Result<Exit> {
@@ -72,7 +72,10 @@ pub(crate) async fn follow(
                     };
                     match next {
                         Ok(Some(event)) => {
-                            broken = 0;
+                            // A stream that says only what it has said before is as broken as none.
+                            if event.number > seen || matches!(event.what, Some(What::Output(_))) {
+                                broken = 0;
+                            }
                             seen = seen.max(event.number);
                             if let Some(What::Run(run)) = &event.what {
                                 last = Some(run.clone());
@@ -87,7 +90,8 @@ pub(crate) async fn follow(
                                 return Ok(ended(run));
                             }
                             Some(_) | None => {
-                                break Error::new(Exit::Unreachable, "the controller ended the stream");
+                                break Error::new(Exit::Unreachable, "the controller ended the stream")
+                                    .why("it told of no end of the run that this fettle knows");
                             }
                         },
                         Err(status) => break explain(context, status),
@@ -124,8 +128,8 @@ fn ended(run: &v1::Run) -> Exit {
     let exit = Exit::of_run(&run.hosts);
     let endings: BTreeSet<&str> = run.hosts.iter().map(|host| host.ending.as_str()).collect();
     let how = match endings.first() {
-        Some(ending) if endings.len() == 1 && exit != Exit::Done => ending,
-        Some(_) | None => exit.meaning(),
+        Some(ending) if endings.len() == 1 && exit != Exit::Done => named(ending),
+        Some(_) | None => exit.meaning().into(),
     };
     let mut said = format!("{}: {how}", run.id);
     if exit != Exit::Done {
@@ -141,21 +145,21 @@ fn print(out: &Output, event: &v1::RunEvent, show: Show) -> Result<()> {
         Some(What::Output(_)) if show == Show::Events => Ok(()),
         // People have read the events that led here; programs want the state.
         Some(What::Run(_)) if out.is_table() => Ok(()),
-        Some(what) => out.line(&data(event, what), || line(out, event, what)),
-        None => Ok(()),
+        what => out.line(&data(event, what.as_ref()), || line(out, event, what.as_ref())),
     }
 }
 
-fn data(event: &v1::RunEvent, what: &What) -> Value {
+fn data(event: &v1::RunEvent, what: Option<&What>) -> Value {
     let mut value = match what {
-        What::Happened(happened) => {
+        Some(What::Happened(happened)) => {
             json!({ "kind": happened.kind, "who": happened.who, "text": happened.text })
         }
-        What::Output(chunk) => json!({
+        Some(What::Output(chunk)) => json!({
             "kind": "output", "path": chunk.path, "attempt": chunk.attempt, "stream": stream(chunk),
             "offset": chunk.offset, "text": String::from_utf8_lossy(&chunk.data),
         }),
-        What::Run(run) => json!({ "kind": "run", "run": view::run(run) }),
+        Some(What::Run(run)) => json!({ "kind": "run", "run": view::run(run) }),
+        None => json!({ "kind": "unknown" }),
     };
     if let Some(object) = value.as_object_mut() {
         object.insert("number".to_owned(), json!(event.number));
@@ -165,20 +169,28 @@ fn data(event: &v1::RunEvent, what: &What) -> Value {
     value
 }
 
-fn line(out: &Output, event: &v1::RunEvent, what: &What) -> String {
+fn line(out: &Output, event: &v1::RunEvent, what: Option<&What>) -> String {
+    let at_its_time = |text: &str| {
+        let clock = time(event.at);
+        let clock = clock.split_once(' ').map_or(clock.as_str(), |(_, clock)| clock);
+        let host = if event.host.is_empty() { "-" } else { &event.host };
+        // Indented, so that no line of a text from outside passes for an event.
+        let text = visible_lines(text).replace('\n', "\n           ");
+        format!("{}  {}  {text}", out.paint(Tone::Dim, clock), visible(host))
+    };
     match what {
-        What::Happened(happened) => {
-            let clock = time(event.at);
-            let clock = clock.split_once(' ').map_or(clock.as_str(), |(_, clock)| clock);
-            let host = if event.host.is_empty() { "-" } else { &event.host };
+        Some(What::Happened(happened)) => {
             let by = happened.who.strip_prefix("person ").map(|name| format!("{name}: ")).unwrap_or_default();
-            // Indented, so that no line of a text from outside passes for an event.
-            let text = visible_lines(&format!("{by}{}", happened.text)).replace('\n', "\n           ");
-            format!("{}  {}  {text}", out.paint(Tone::Dim, clock), visible(host))
+            at_its_time(&format!("{by}{}", happened.text))
         }
-        What::Output(chunk) => {
+        None => at_its_time("something happened that this fettle does not know"),
+        Some(What::Output(chunk)) => {
             let text = String::from_utf8_lossy(&chunk.data).into_owned();
-            let mark = if stream(chunk) == "stderr" { "!" } else { "|" };
+            let mark = match stream(chunk) {
+                "stdout" => "|",
+                "stderr" => "!",
+                _ => "?",
+            };
             let at = format!("{} {} {mark}", event.host, chunk.path);
             text.trim_end_matches('\n')
                 .split('\n')
@@ -186,14 +198,15 @@ fn line(out: &Output, event: &v1::RunEvent, what: &What) -> String {
                 .collect::<Vec<_>>()
                 .join("\n")
         }
-        What::Run(run) => format!("{} {}", visible(&run.id), visible(&run.runbook)),
+        Some(What::Run(run)) => format!("{} {}", visible(&run.id), visible(&run.runbook)),
     }
 }
 
 fn stream(chunk: &v1::OutputChunk) -> &'static str {
     match chunk.kind() {
         v1::OutputKind::Stderr => "stderr",
-        v1::OutputKind::Stdout | v1::OutputKind::Unspecified => "stdout",
+        v1::OutputKind::Stdout => "stdout",
+        v1::OutputKind::Unspecified => "unknown",
     }
 }
 
@@ -225,9 +238,8 @@ mod tests {
             })),
             ..Default::default()
         };
-        let text: Vec<String> = [&happened, &output]
-            .map(|event| line(&out, event, event.what.as_ref().expect("it has one")))
-            .into();
+        let text: Vec<String> =
+            [&happened, &output].map(|event| line(&out, event, event.what.as_ref())).into();
         insta::assert_snapshot!(text.join("\n"), @r"
         12:26:40Z  web-1  diagnose/port starts
                    12:26:41Z  -  approved

@@ -14,7 +14,7 @@ use crate::commands::paused_why;
 use crate::config::Context;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::output::{print, talk, time, visible};
+use crate::output::{named, print, talk, time, visible};
 use crate::view;
 
 /// Said of an approval that others may give instead.
@@ -38,7 +38,7 @@ pub(super) async fn approve(context: &Context, args: &args::Approve) -> Result<E
         )
         .at(&args.gate)
         .because(&error)
-        .fix("tell whoever runs the controller: it is broken, or not what it should be")
+        .fix(error.fix())
     })?;
     show(context, &checked, now)?;
     gate::may_approve(&checked, &roster, person, now)
@@ -88,7 +88,11 @@ fn still_open(gate: &v1::Gate) -> Result<()> {
     if gate.state == "open" {
         return Ok(());
     }
-    let mut error = Error::new(Exit::Rejected, format!("the gate is {}", visible(&gate.state)));
+    let exit = match gate.state.as_str() {
+        "approved" | "denied" | "expired" | "closed" => Exit::Rejected,
+        _ => Exit::Failed,
+    };
+    let mut error = Error::new(exit, format!("the gate is {}; nothing was signed", named(&gate.state)));
     if !gate.reason.is_empty() {
         error = error.why(&gate.reason);
     }

@@ -79,6 +79,20 @@ pub enum Mismatch {
     Differs(String),
 }
 
+impl Mismatch {
+    /// What to do about it.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Mismatch::Unreadable { .. } => {
+                "if the controller is newer than this fettle, use the one of its version; if not, tell whoever runs it"
+            }
+            Mismatch::Differs(_) => {
+                "tell whoever runs the controller: it is broken, or not what it should be"
+            }
+        }
+    }
+}
+
 fn differs(what: impl Into<String>) -> Mismatch {
     Mismatch::Differs(what.into())
 }

@@ -61,7 +61,7 @@ async fn say(send: &tokio::sync::mpsc::Sender<v1::LoginRequest>, what: Request) 
 
 async fn next(context: &Context, replies: &mut tonic::Streaming<v1::LoginReply>) -> Result<Reply> {
     let reply = replies.message().await.map_err(|status| explain(context, status))?;
-    reply.and_then(|reply| reply.what).ok_or_else(|| unexpected("nothing"))
+    reply.and_then(|reply| reply.what).ok_or_else(|| unexpected("nothing that this fettle knows"))
 }
 
 fn unexpected(what: &str) -> Error {

@@ -8,6 +8,8 @@ mod online; // … again and again, while alerts pour in
 mod drain; // the controller ends and comes back with everything open
 mod load; // policy and library change while alerts pour in
 mod upgrade; // the agent's program is another one
+mod versions; // command line and controller are one version apart
+mod between; // … by whoever stands between them
 
 use std::fs;
 use std::path::PathBuf;
