@@ -21,6 +21,8 @@ pub const POINTS: &[&str] = &[
     CA_PEM.undurable,
     CA_PEM.durable,
     "store.before-create",
+    "store.migrate-uncommitted",
+    "store.migrated",
     "store.created",
     // Decided, not durable.
     "store.before-commit",

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::{OpenError, Record};
+use crate::crash::crash_point;
 use crate::model::Row;
 
 /// The version this code writes, kept in `user_version`. 2: history knows `still-firing` and `refusal-told`, and incidents and agents
@@ -71,9 +72,14 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), OpenError> {
             ))
             .map_err(database),
         // From here on what wrote an earlier version cannot read all of it, and must not try.
-        1..VERSION => connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {FOLLOW_UPS} PRAGMA user_version = {VERSION}; COMMIT;"))
-            .map_err(database),
+        1..VERSION => {
+            let changes = format!("BEGIN IMMEDIATE; {FOLLOW_UPS} PRAGMA user_version = {VERSION};");
+            connection.execute_batch(&changes).map_err(database)?;
+            crash_point("store.migrate-uncommitted");
+            connection.execute_batch("COMMIT;").map_err(database)?;
+            crash_point("store.migrated");
+            Ok(())
+        }
         VERSION => Ok(()),
         newer => Err(OpenError::Newer { found: newer, known: VERSION }),
     }

@@ -6,6 +6,7 @@
 
 mod hosts; // a host whose power can fail
 mod plays; // how a story gets to a point
+mod starts; // … of a controller that starts for the first time
 mod copies; // … of a store that is copied, and put back
 mod units; // … of a step that does something with a unit
 mod words; // how it must end
@@ -187,6 +188,10 @@ fn is_of_the_first_start(point: &str) -> bool {
     ["ca.", "trust.", "ca-pem.", "store.create", "store.before-create"].iter().any(|of| point.starts_with(of))
 }
 
+fn is_of_a_migration(point: &str) -> bool {
+    point.starts_with("store.migrate")
+}
+
 fn is_of_a_copy(point: &str) -> bool {
     point.starts_with("backup.") || point.starts_with("restore.")
 }
@@ -200,14 +205,22 @@ fn a_controller_that_dies_at_its_first_start_is_as_the_table_says() {
     every(
         rows(|point| is_of_the_controller(point) && is_of_the_first_start(point)),
         4,
-        |_, share, _, times| plays::on_a_first_controller(share, times),
+        |_, share, _, times| starts::on_a_first_controller(share, times),
     );
+}
+
+#[test]
+fn a_controller_that_dies_while_it_takes_over_an_older_store_is_as_the_table_says() {
+    every(rows(is_of_a_migration), 4, |_, share, _, times| starts::on_an_older_store(share, times));
 }
 
 #[test]
 fn a_controller_that_dies_at_a_commit_is_as_the_table_says() {
     every(
-        rows(|point| is_of_the_controller(point) && !is_of_the_first_start(point) && !is_of_a_copy(point)),
+        rows(|point| {
+            let elsewhere = is_of_the_first_start(point) || is_of_a_migration(point) || is_of_a_copy(point);
+            is_of_the_controller(point) && !elsewhere
+        }),
         2,
         |_, share, chance, times| plays::on_a_controller(share, chance, times),
     );

@@ -1,7 +1,6 @@
 //! How a story gets to a point, and how it ends there.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -60,7 +59,7 @@ const TWO_DAYS: Duration = Duration::from_secs(48 * 3600);
 const ENOUGH: u64 = 40;
 
 /// Between two looks at a run: to ask costs both programs more than a story loses by it.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// A controller that knows the runbook, and goes on trying.
 pub(super) fn stage() -> Builder {
@@ -675,45 +674,6 @@ pub(super) fn on_a_controller(share: &[(Row, Way)], chance: &mut Chance, times: 
         host.halt();
         nothing_came_late(&stories);
         super::super::history_gives_the_tables(cluster);
-    }
-    host.deaths
-}
-
-/// Plays the first start of a controller, which has nothing yet. Gives back how many deaths there were.
-pub(super) fn on_a_first_controller(share: &[(Row, Way)], times: u64) -> u64 {
-    let mut cluster = stage().start();
-    cluster.controller().kill();
-    let state = cluster.path("controller");
-    fs::remove_dir_all(&state).expect("it can be removed");
-    let cluster = &cluster;
-    let Some(mut host) = Host::of_controller(cluster) else { return 0 };
-    for (row, way) in share {
-        for time in 0..times {
-            let case = format!("{} {way:?} {time}", row.point);
-            host.wipe();
-            host.arm(row.point, *way);
-            host.start();
-            let answers = |host: &mut Host<'_>, what: &str| {
-                eventually_every(LOOK, what, LIMIT, || {
-                    host.look();
-                    let is_there = TcpStream::connect((Ipv4Addr::LOCALHOST, cluster.http)).is_ok();
-                    if host.waits() || !is_there {
-                        return Err(format!("{case}: nobody listens\n{}", host.said()));
-                    }
-                    let url = cluster.url("/v1/signals/nobody");
-                    let answer = fettle_tests::alerts::post(&url, &state.join("ca.pem"), None, b"{}");
-                    if answer.status == 0 { Err(format!("{answer:?}\n{}", host.said())) } else { Ok(()) }
-                });
-                fs::read(state.join("trust.json")).expect("there is a trust bundle")
-            };
-            let trust = answers(&mut host, "a controller that died at its first start starts");
-            host.halt();
-            host.start();
-            let again = answers(&mut host, "it starts again");
-            assert_eq!(trust, again, "{case}: the authority that hosts pin stays the same");
-            assert!(!state.join("ca.new").exists(), "{case}: no key is left that nobody uses");
-            host.halt();
-        }
     }
     host.deaths
 }
