@@ -17,7 +17,7 @@ use super::attempt::{Ended, Outcome};
 use super::carry::exit;
 use super::driver::Driver;
 use super::here::{REMEMBER, RunHere};
-use super::orders::Judged;
+use super::orders::{Judged, OwnPlan};
 use super::record::Record;
 
 /// What an order that goes on from an earlier run comes to.
@@ -106,7 +106,11 @@ impl Driver {
                 )),
             };
         };
-        let Some(own) = &earlier.plan else {
+        let (found, own) = match of.how {
+            FollowUp::Retry => self.last_acted(of),
+            FollowUp::Undo => (of.found.clone(), earlier.plan.as_ref()),
+        };
+        let Some(own) = own else {
             return match of.how {
                 FollowUp::Retry => followed(vec![format!("{} came to no plan here", of.run)], None),
                 FollowUp::Undo => {
@@ -116,24 +120,23 @@ impl Driver {
             };
         };
         if own.plan.runbook_digest != judged.runbook.digest() {
-            let what = format!("{} was of runbook {}", of.run, own.plan.runbook_digest);
+            let what = format!("{} was of runbook {}", own.plan.run, own.plan.runbook_digest);
             return Err(Refusal::new(Code::EarlierMismatch, what));
         }
         match of.how {
             FollowUp::Retry => {
-                let unknown = own.plan.steps.iter().find_map(|step| {
-                    match self.became(&of.found, run, &own.plan, step) {
+                let unknown =
+                    own.plan.steps.iter().find_map(|step| match self.became(&found, run, &own.plan, step) {
                         Became::Unknown { path, run } => Some((path, run)),
                         Became::Nothing | Became::Done(_) | Became::Failed { .. } | Became::Undone => None,
-                    }
-                });
+                    });
                 match unknown {
                     Some((path, run)) => Err(unknown_outcome(&path, run)),
                     None => followed(Vec::new(), None),
                 }
             }
             FollowUp::Undo => {
-                let back = follow::backwards(&own.plan, |step| self.became(&of.found, run, &own.plan, step))
+                let back = follow::backwards(&own.plan, |step| self.became(&found, run, &own.plan, step))
                     .map_err(|(path, run)| unknown_outcome(&path, run))?;
                 let stays: Vec<String> = back.stays.iter().map(|what| format!("stays: {what}")).collect();
                 if back.steps.is_empty() {
@@ -158,29 +161,26 @@ impl Driver {
         rendering: &mut Rendering,
     ) -> Vec<String> {
         let Some(of) = self.runs.get(&run).and_then(RunHere::of) else { return Vec::new() };
-        let Some(own) = self.runs.get(&of.run).and_then(|earlier| earlier.plan.as_ref()) else {
-            return Vec::new();
-        };
+        let (said, Some(own)) = self.last_acted(of) else { return Vec::new() };
         let Rendering { steps, evidence, .. } = rendering;
         let found = evidence.clone();
         let mut left: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for step in &own.plan.steps {
-            if let Became::Done(_) = self.became(&of.found, run, &own.plan, step)
-                && let Some(outputs) = self.outputs(of.run, &own.plan, step, program, &found)
+            if let Became::Done(_) = self.became(&said, run, &own.plan, step)
+                && let Some(outputs) = self.outputs(&own.plan, step, program, &found)
             {
                 left.insert(step.path.clone(), outputs);
             }
         }
-        let says =
-            follow::resume(&own.plan, steps, |step| match self.became(&of.found, run, &own.plan, step) {
-                // What later steps may want to know of it is not known: it runs again.
-                Became::Done(run) if !left.contains_key(&step.path) => Became::Failed { born: true, run },
-                became @ (Became::Nothing
-                | Became::Done(_)
-                | Became::Failed { .. }
-                | Became::Undone
-                | Became::Unknown { .. }) => became,
-            });
+        let says = follow::resume(&own.plan, steps, |step| match self.became(&said, run, &own.plan, step) {
+            // What later steps may want to know of it is not known: it runs again.
+            Became::Done(run) if !left.contains_key(&step.path) => Became::Failed { born: true, run },
+            became @ (Became::Nothing
+            | Became::Done(_)
+            | Became::Failed { .. }
+            | Became::Undone
+            | Became::Unknown { .. }) => became,
+        });
         let marked = steps.iter().filter(|step| step.done_in.is_some());
         evidence.extend(marked.filter_map(|step| left.remove(&step.path)).flatten());
         says
@@ -189,7 +189,6 @@ impl Driver {
     /// What a step that was done has left, `step.output` → JSON text; none: it cannot be told any more.
     fn outputs(
         &self,
-        earlier: RunId,
         plan: &Plan,
         step: &PlannedStep,
         program: &Program,
@@ -203,8 +202,26 @@ impl Driver {
             let names = step.outputs.keys().map(|name| format!("{id}.{name}"));
             return names.map(|name| Some((name.clone(), plan.evidence.get(&name)?.clone()))).collect();
         }
-        let (ended, _) = self.runs.get(&earlier)?.last(&step.path)?;
+        let (ended, _) = self.runs.get(&plan.run)?.last(&step.path)?;
         program.left(id, found, &exit(ended.filter(|ended| went_well(ended))?))
+    }
+
+    /// The last run that tried a step, of the one that a retry names and of those which that one went on from itself: what began
+    /// nothing has changed nothing. If none did, the last that came to a plan. With what people have found out about it until now.
+    fn last_acted(&self, of: &Of) -> (Found, Option<&OwnPlan>) {
+        let (mut found, mut planned) = (of.found.clone(), None);
+        for here in self.line(of.run).iter().filter_map(|run| self.runs.get(run)) {
+            if let Some(own) = &here.plan {
+                if own.plan.steps.iter().any(|step| here.last(&step.path).is_some()) {
+                    return (found, Some(own));
+                }
+                planned.get_or_insert(own);
+            }
+            for (what, ran) in here.of().iter().flat_map(|of| &of.found) {
+                found.entry(what.clone()).or_insert(*ran);
+            }
+        }
+        (of.found.clone(), planned)
     }
 
     /// What became of a step of an earlier run, and whether that still is so. `run` is who asks; what a person has `found`

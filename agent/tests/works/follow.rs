@@ -195,6 +195,37 @@ fn a_run_that_was_retried_before_its_first_order_came_starts_nothing_and_is_not_
 }
 
 #[test]
+fn a_retry_that_did_nothing_does_not_make_its_host_forget_what_was_done_before_it() {
+    let mut bench = Bench::new();
+    let look = bench.file("look");
+    std::fs::write(&look, "7").unwrap();
+    let reads = format!("run: [cat, \"{}\"]", look.display());
+    let text = two_low(&bench).replacen("run: [echo, \"7\"]", &reads, 1);
+    std::fs::write(bench.file("go"), "x").unwrap();
+    let plan_bytes = bench.plan(&text);
+    bench.order(&carry_out(&bench, &text, &plan_bytes, None));
+    bench.ended();
+    let first = bench.run;
+
+    // The diagnosis of its retry fails, and so its plan lacks what that has found.
+    std::fs::remove_file(&look).unwrap();
+    let start = follow(&mut bench, LATER[0], FollowUp::Retry, &text, &[]);
+    let order = first_order(&bench, &text, start);
+    let made = plan::decode(&planned(&mut bench, &order)).unwrap();
+    assert_eq!(made.steps[0].done_in, None);
+    std::fs::write(&look, "7").unwrap();
+    let start = follow(&mut bench, LATER[1], FollowUp::Retry, &text, &[]);
+    let order = first_order(&bench, &text, start);
+    let made = plan::decode(&planned(&mut bench, &order)).unwrap();
+    assert_eq!(made.steps[0].done_in, Some(first), "{:?}", made.of);
+    assert!(made.of.unwrap().says[0].contains(&first.to_string()));
+
+    std::fs::write(bench.file("go"), "").unwrap();
+    retried(&mut bench, LATER[2], &text);
+    assert_eq!(bench.written("marker"), "low\nhigh\n", "{}", bench.transcript());
+}
+
+#[test]
 fn what_the_journal_knows_of_a_step_is_not_what_a_person_says() {
     let mut bench = Bench::new();
     let text = half_done(&mut bench);

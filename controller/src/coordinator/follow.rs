@@ -74,6 +74,17 @@ impl Desk<'_> {
         if of.how == FollowUp::Undo && start.until != signed::Until::End {
             return Err(Problem::invalid("follow-mismatch", "an undo does not stop at its plan"));
         }
+        // Such a host may not know that it was to go on from anything, and would begin anew what was done before.
+        let no_plan = |host: &&row::HostRunRow| start.hosts.contains(&host.host) && host.plan.is_none();
+        if of.how == FollowUp::Retry
+            && let Some(before) = &run.of
+            && let Some(host) = hosts.iter().find(no_plan)
+        {
+            let what = format!("{} came to no plan on {} ({})", run.id, host.host, host.reason);
+            let message = format!("{what}, and went on from {}: name that one", before.run);
+            let next = format!("fettle run retry {} --host {} --reason '…'", before.run, host.host);
+            return Err(Problem::conflict("no-plan-there", message).next(&next));
+        }
         let open = self.model.runs.values().find(|other| {
             let follows = other.of.as_ref().is_some_and(|other| other.run == run.id);
             follows && other.ended_at.is_none() && other.hosts.iter().any(|host| start.hosts.contains(host))

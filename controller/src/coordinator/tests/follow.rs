@@ -114,3 +114,35 @@ async fn what_is_undone_is_not_undone_again_and_an_undo_is_not_gone_on_from() {
     }
     bench.check().await;
 }
+
+#[tokio::test]
+async fn a_retry_that_came_to_no_plan_on_a_host_is_not_retried_over_what_was_done_there_before_it() {
+    let bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    let first = bench.signal(Status::Firing).await.remove(0).run.unwrap();
+    diagnose(&bench, &mut agent).await;
+    let order = agent.order().await;
+    agent.accept(&bench, &order).await;
+    agent.done(&bench, &order, v1::Verification::Failed).await;
+    bench.until("ended unverified").await;
+
+    agent.orders.clear();
+    let retry = follow(&bench, "ana", first, FollowUp::Retry).await;
+    let second: RunId = bench.handle.start(bench.session("ana"), retry).await.unwrap().run.parse().unwrap();
+    let order = agent.order().await;
+    let refused = v1::Refused { code: "earlier-mismatch".into(), message: "another went on from it".into() };
+    agent.report(&bench, &order, v1::report::What::Refused(refused)).await;
+    bench.until("ended refused").await;
+    let again = follow(&bench, "ana", second, FollowUp::Retry).await;
+    let told = bench.handle.start(bench.session("ana"), again).await.unwrap_err();
+    assert_eq!(told.code(), "no-plan-there");
+    let words = told.to_string();
+    for word in ["another went on from it", &format!("fettle run retry {first} --host web-1")] {
+        assert!(words.contains(word), "{words}");
+    }
+    agent.orders.clear();
+    let retry = follow(&bench, "ana", first, FollowUp::Retry).await;
+    bench.handle.start(bench.session("ana"), retry).await.unwrap();
+    diagnose(&bench, &mut agent).await;
+    bench.check().await;
+}
