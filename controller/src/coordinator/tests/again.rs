@@ -67,10 +67,7 @@ async fn told(bench: &Bench, kind: &str, count: usize) -> Vec<Value> {
         let bodies = bench.inbox.bodies.lock().unwrap();
         bodies.iter().filter(|body| body["kind"] == kind).cloned().collect::<Vec<_>>()
     };
-    let limit = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while of().len() < count && std::time::Instant::now() < limit {
-        tokio::task::spawn_blocking(|| ()).await.unwrap();
-    }
+    eventually(|| of().len() >= count).await;
     let found = of();
     assert_eq!(found.len(), count, "{:?}", bench.inbox.kinds());
     found

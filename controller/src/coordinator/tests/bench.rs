@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fettle_proto::grant::{self, Grant, GrantInput};
@@ -323,7 +323,8 @@ impl Bench {
     /// Waits until the run stands so; on a timeout tells where it stood last.
     pub(super) async fn until(&self, expected: &str) {
         let mut last = String::new();
-        for _ in 0..2000 {
+        let limit = Instant::now() + PATIENCE;
+        while Instant::now() < limit {
             last = self.state().await;
             if last.split_whitespace().collect::<Vec<_>>().join(" ") == expected {
                 return;
@@ -357,6 +358,17 @@ impl Bench {
     }
 }
 
+/// For so long a test waits for what is to come.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until it is so, or for as long as a test waits.
+pub(super) async fn eventually(is_so: impl Fn() -> bool) {
+    let limit = Instant::now() + PATIENCE;
+    while !is_so() && Instant::now() < limit {
+        tokio::task::spawn_blocking(|| ()).await.expect("a thread");
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the test owns the task and waits for it")]
 async fn start(
     directory: &Path,
@@ -367,10 +379,8 @@ async fn start(
     metrics: &Metrics,
 ) -> (Handle, CancellationToken, JoinHandle<()>) {
     let mut opened = Sqlite::open(directory);
-    for _ in 0..1000 {
-        if opened.is_ok() {
-            break;
-        }
+    let limit = Instant::now() + PATIENCE;
+    while opened.is_err() && Instant::now() < limit {
         // A blocking read of the one before may still hold the lock.
         tokio::task::spawn_blocking(|| ()).await.expect("a thread");
         opened = Sqlite::open(directory);

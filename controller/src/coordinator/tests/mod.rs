@@ -12,7 +12,7 @@ mod several;
 mod stopping;
 
 use super::AgentCertificate;
-use bench::{Bench, FakeAgent, MINUTE, host, key};
+use bench::{Bench, FakeAgent, MINUTE, PATIENCE, eventually, host, key};
 use fettle_proto::signed::words::from_ms;
 use fettle_proto::signed::{self, Decision, Namespace, Start, Tag, Until};
 use fettle_proto::v1;
@@ -330,12 +330,7 @@ async fn people_learn_of_a_gate_even_when_the_receiver_is_down_for_a_while() {
     to_the_gate(&bench, &mut agent).await;
     bench.until("waiting gate").await;
     bench.pass(2_000);
-    for _ in 0..2000 {
-        if !bench.inbox.kinds().is_empty() {
-            break;
-        }
-        tokio::task::spawn_blocking(|| ()).await.unwrap();
-    }
+    eventually(|| !bench.inbox.kinds().is_empty()).await;
     assert_eq!(bench.inbox.kinds(), ["gate-opened"]);
     bench.check().await;
 }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fettle_proto::signed::start::Of;
@@ -199,7 +199,8 @@ fn start_on(bench: &Bench, hosts: &[&str]) -> Start {
 /// `web-1 ended succeeded` and so on, once it is so.
 async fn until(bench: &Bench, run: RunId, expected: &[&str]) {
     let mut last = Vec::new();
-    for _ in 0..2000 {
+    let limit = Instant::now() + PATIENCE;
+    while Instant::now() < limit {
         last.clear();
         if let Ok(run) = bench.handle.run(run).await {
             last.extend(run.hosts.iter().map(|it| format!("{} {} {}", it.host, it.state, it.ending)));
@@ -608,12 +609,7 @@ async fn whoever_must_look_after_a_restore_is_told_a_command_that_can_be_typed()
         let wanted = bodies.iter().find(|body| body["kind"] == "resolve-wanted");
         wanted.and_then(|body| Some(body["text"].as_str()?.to_owned()))
     };
-    for _ in 0..2000 {
-        if text().is_some() {
-            break;
-        }
-        tokio::task::spawn_blocking(|| ()).await.unwrap();
-    }
+    eventually(|| text().is_some()).await;
     let typed = format!(
         "then: fettle run resolve {} --host web-1 --step remediate/purge (--ran | --did-not-run | --run-again) --reason '…'",
         content.run

@@ -99,12 +99,7 @@ async fn a_source_that_is_slower_takes_no_verification_back() {
     // The look whether the alerts agree is not lost.
     bench.pass(10 * MINUTE);
     let told = || bench.inbox.kinds().iter().filter(|kind| *kind == "still-firing").count();
-    for _ in 0..2000 {
-        if told() > 0 {
-            break;
-        }
-        tokio::task::spawn_blocking(|| ()).await.unwrap();
-    }
+    eventually(|| told() > 0).await;
     assert_eq!(told(), 1);
     let incident = resolve_both(&bench).await;
     assert_eq!(
