@@ -253,6 +253,8 @@ impl HostRun {
                     self.end(Final::new(Ending::Failed, format!("{path}: {reason}")))
                 }
                 How::Stopped { reason } => self.end(Final::new(Ending::Refused, reason)),
+                // It came to no plan: its host keeps none of a runbook that only diagnoses, and tells of none when it tells again.
+                How::Done if outcome.verification == Verification::NotRun => self.planned(None),
                 How::Done | How::Gate { .. } | How::Unknown { .. } => None,
             },
             // The end of the diagnosis, whose plan came before it.

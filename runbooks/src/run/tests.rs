@@ -135,6 +135,19 @@ fn a_runbook_that_only_diagnoses_succeeds() {
 }
 
 /// Started, planned, admitted, and at a gate, having done something or not.
+#[test]
+fn a_diagnosis_that_a_host_tells_again_and_that_came_to_no_plan_succeeds() {
+    let ends = [Event::Started, Event::Accepted { segment: 1 }, ended(1, done(Verification::NotRun))];
+    check(
+        Until::End,
+        &ends,
+        "
+        started → diagnosing: send segment 1 (diagnose)
+        accepted → diagnosing: nothing to do
+        segment ended: done → ended (succeeded): end as succeeded",
+    );
+}
+
 fn at_gate(effects: bool) -> Vec<Event> {
     vec![Event::Started, planned(), Event::Admitted, ended(2, gate("remediate/purge", effects))]
 }
