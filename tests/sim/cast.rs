@@ -19,10 +19,7 @@ use crate::host::EPOCH_MS;
 /// The symptom is there from this use of `/var` on, percent.
 pub(crate) const TOO_FULL: f64 = 85.0;
 
-/// The runbook that looks whether the symptom is gone.
-pub(crate) const MENDS: &str = "sim/mend";
-
-/// A step without risk, a risky one that may not repeat, and a look whether it helped.
+/// What an alert triggers: a step without risk, a risky one that may not repeat, and a look whether it helped.
 pub(crate) const MEND: &str = r#"fettle: 1
 runbook: sim/mend
 title: Reclaim space
@@ -91,8 +88,9 @@ remediate:
     undo: none
     on_failure: undo
 verify:
-  - id: there
-    that: disk("/var").used_percent >= 0
+  - id: below
+    that: disk("/var").used_percent < 85
+    within: 5s
 "#;
 
 /// Steps in a row that may not repeat, each with its own way of failing: what a retry goes on with and an undo takes back.
@@ -123,8 +121,22 @@ remediate:
     repeat: never
     undo: none
 verify:
-  - id: there
-    that: disk("/var").used_percent >= 0
+  - id: below
+    that: disk("/var").used_percent < 85
+    within: 5s
+"#;
+
+/// What only looks.
+pub(crate) const LOOK: &str = r#"fettle: 1
+runbook: sim/look
+title: Look at a host
+owner: sim
+description: |
+  There is nothing to remediate.
+diagnose:
+  - id: usage
+    run: [sim, "take=300ms"]
+    outputs: { code: exit_code }
 "#;
 
 /// | Person | Scopes | |
@@ -174,7 +186,7 @@ impl Cast {
         };
         let root = key("root");
         let signed = signed::sign(&root, Namespace::Roster, &roster.encode()).expect("the root signs");
-        let entries = [MEND, TEND, WALK].map(|text| {
+        let entries = [MEND, TEND, WALK, LOOK].map(|text| {
             let entry = entry(text, &keys["rosa"]);
             (entry.runbook.name().to_owned(), Arc::new(entry))
         });

@@ -13,14 +13,14 @@
 //! | paused | when a host has confirmed a pause, nothing that acts begins until the run goes on |
 //! | gate | neither a risky step nor what comes after it starts before people have signed for its plan, or in another boot |
 //! | plan | what runs is what the plan says, word for word, and so is its environment |
-//! | truth | an outcome is what really happened; `verified` needs the symptom to have been away |
+//! | truth | an outcome is what really happened; `verified` needs the symptom to have been away and `unverified` to have been there, both that everything ran, and `succeeded` that nothing did |
 //! | unknown | a run does not end while a step's outcome is unknown |
 //! | ended | what has ended never changes, and nothing of it begins: a run on a host, a gate, an attempt that was born and whose outcome was known |
 //! | kept | what was acknowledged is in the history, as often as it was acknowledged |
 //! | epoch | an epoch is given once, as far as a host or the controller can know; what a lower one says, and its end, commit nothing |
 //! | cause | what has not ended has something that will move it |
 //! | liveness | when nothing goes wrong any more, everything ends |
-//! | fold | the tables are what the events make |
+//! | fold | the tables are what the events make: what each commit writes, and now and then all of them |
 //! | agent | no agent goes down by itself, but once for each fsync that failed |
 //! | alive | when everything has ended, nothing that acts lives on |
 
@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fettle_controller::model::row::{GateState, Leaf};
-use fettle_controller::model::{Change, Model};
+use fettle_controller::model::{Change, Model, RowKey};
 use fettle_controller::store::Record;
 use fettle_proto::signed::{Decision, Roster, Start, plan};
 use fettle_runbooks::follow::FollowUp;
@@ -45,6 +45,7 @@ mod approved; // what people signed for at a gate
 mod begins; // what begins, begins while it may
 mod chain; // what became of a step over all its runs
 mod end; // what must hold when everything is over
+mod fold; // what a commit writes
 mod outcomes; // what steps and runs say of themselves, and what really happened
 
 use chain::{Became, Chains};
@@ -95,6 +96,8 @@ pub(crate) struct Checker {
     /// When each host last did something for a run, or when that began, and when its symptom was last away.
     acted: BTreeMap<(RunId, Host), Duration>,
     away: BTreeMap<Host, Duration>,
+    /// When it was last there.
+    there: BTreeMap<Host, Duration>,
     /// Plans ever reported, by digest; gates ever approved, as the plans they approve.
     plans: BTreeMap<Digest, Plan>,
     approved: BTreeSet<Digest>,
@@ -107,6 +110,8 @@ pub(crate) struct Checker {
     known: BTreeMap<Attempt, Duration>,
     /// A person signed, in a start that goes on from another run, that this step did not run in that one.
     said_not: BTreeSet<(Host, RunId, String)>,
+    /// A person looked, and says that this step ran.
+    said_ran: BTreeSet<(Host, RunId, String)>,
     chains: Chains,
     /// Every run that there ever was.
     created: BTreeSet<RunId>,
@@ -180,6 +185,7 @@ impl Checker {
             begun_on: BTreeMap::new(),
             acted: BTreeMap::new(),
             away: BTreeMap::new(),
+            there: BTreeMap::new(),
             plans: BTreeMap::new(),
             approved: BTreeSet::new(),
             of_run: BTreeMap::new(),
@@ -187,6 +193,7 @@ impl Checker {
             boots: BTreeSet::new(),
             known: BTreeMap::new(),
             said_not: BTreeSet::new(),
+            said_ran: BTreeSet::new(),
             chains: Chains::default(),
             created: BTreeSet::new(),
             over: BTreeMap::new(),
@@ -263,6 +270,11 @@ impl Checker {
         self.away.insert(host.clone(), at);
     }
 
+    /// The symptom of a host is there now.
+    pub(crate) fn there(&mut self, host: Host, at: Duration) {
+        self.there.insert(host, at);
+    }
+
     /// The controller has been put back to what its store was after this record. `seen`: the epochs on hosts' disks, which it must
     /// not give again.
     pub(crate) fn restored(&mut self, last: u64, seen: impl IntoIterator<Item = (Host, u64)>) {
@@ -290,18 +302,19 @@ impl Checker {
         &self.model
     }
 
-    /// Something became durable.
-    pub(crate) fn record(&mut self, record: &Record) -> Result<(), Broken> {
+    /// Something became durable: the rows that it touches.
+    pub(crate) fn record(&mut self, record: &Record) -> Result<Vec<RowKey>, Broken> {
         let next = self.model.last_event + 1;
         // A store that was put back leaves a gap.
         let gap = std::mem::take(&mut self.gap) && record.number > next;
         if record.number != next && !gap {
-            return broken("kept", format!("record {} follows on {}", record.number, next - 1));
+            broken("kept", format!("record {} follows on {}", record.number, next - 1))?;
         }
         self.before(&record.change)?;
-        self.model.apply(record.number, record.at, &record.change);
+        let touched = self.model.apply(record.number, record.at, &record.change);
         self.history.push(record.clone());
-        self.after(&record.change)
+        self.after(&record.change)?;
+        Ok(touched)
     }
 
     fn before(&mut self, change: &Change) -> Result<(), Broken> {
@@ -400,6 +413,9 @@ impl Checker {
             let denied = of.found.into_iter().filter(|(_, ran)| !ran);
             self.said_not.extend(denied.map(|((host, path), _)| (host, run.id, path)));
         }
+        if let Change::Resolved { run, host, path, ran: true, .. } = change {
+            self.said_ran.insert((host.clone(), *run, path.clone()));
+        }
         // What a host says late of a pause that is over already counts for nothing.
         if let Change::PauseConfirmed { run, host, on: true } = change
             && self.model.host_runs.get(&(*run, host.clone())).is_some_and(|row| row.machine.pause.on)
@@ -450,9 +466,8 @@ impl Checker {
             ),
             None => {
                 let Some(how) = ended.cloned() else { return Ok(()) };
-                let ending = how.ending;
-                self.over.insert(key, (how, self.now));
-                self.ending(run, host, ending)
+                self.over.insert(key, (how.clone(), self.now));
+                self.ending(run, host, &how)
             }
         }
     }
@@ -602,7 +617,12 @@ impl Checker {
         let Entry { host, run, path, .. } = entry;
         if path.ends_with("/undo") {
             count("rule undo");
-            if matches!(was, Became::Nothing | Became::Failed | Became::Undone) {
+            // How far a step had come that was stopped, a person found out, or its check.
+            let of_it = |(of, said, what): &(Host, RunId, String)| {
+                of == host && path.strip_suffix("/undo") == Some(what) && self.chains.is_one(*said, *run)
+            };
+            let ran = was == Became::Failed && (step.check.is_some() || self.said_ran.iter().any(of_it));
+            if matches!(was, Became::Nothing | Became::Failed | Became::Undone) && !ran {
                 return broken("undo", format!("{path} of {run} on {host} undoes what is {was:?}"));
             }
             return Ok(());
@@ -739,9 +759,10 @@ impl Checker {
         Ok(())
     }
 
-    /// How the last attempt of a step stands.
+    /// How the last attempt of a step stands that was born, as far as is known.
     fn last_attempt(&self, run: RunId, host: &Host, path: &str) -> Option<&str> {
         let of = |attempt| (run, host.clone(), path.to_owned(), attempt);
-        self.model.steps.range(of(1)..=of(u32::MAX)).next_back().map(|(_, row)| row.state.as_str())
+        let mut states = self.model.steps.range(of(1)..=of(u32::MAX)).map(|(_, row)| row.state.as_str());
+        states.rfind(|state| *state != "not-started")
     }
 }

@@ -41,6 +41,10 @@ pub(crate) enum Fault {
     AgentLet(usize),
     /// A host loses power.
     HostOff(usize),
+    /// It does so at the nth operation of its agent from now on.
+    HostOffAt(usize, u32),
+    /// It does so when a step that acts, or the shim above it, has come one stage further for the nth time.
+    HostOffAtStage(usize, u32),
     /// It gets it back.
     HostOn(usize),
     /// A host's disk is full.
@@ -61,12 +65,16 @@ pub(crate) enum Fault {
     HostPutBack(usize),
     /// The supervisors of a host's steps are killed.
     ShimsDie(usize),
+    /// A supervisor is killed when it, or the step below it, has come one stage further for the nth time.
+    ShimDiesAt(usize, u32),
     /// A copy of a host's disk runs on another machine.
     Twin(usize),
     /// The controller is killed, and started again after a while.
     ControllerDies(Duration),
     /// The same, and nobody is told that its connections are gone.
     ControllerOff(Duration),
+    /// The same as the first, while its nth commit from now on is under way.
+    ControllerDiesAt(u32, Duration),
     /// The controller's disk is full.
     ControllerFull,
     /// It has room again.
@@ -102,7 +110,7 @@ pub(crate) fn plan(seed: u64, hosts: usize, time: Duration) -> Plan {
         }
     }
     // Some seeds are calm, most have a few faults, some have many.
-    let count = *chance.one(&[0, 2, 4, 6, 9, 14]);
+    let count = *chance.one(&[0, 2, 4, 7, 10, 16]);
     // What makes hosts or the controller forget excuses them from some rules, and so stays rare.
     let wild = chance.happens(0.4);
     let aimed = |chance: &mut Chance, host: usize, fault: Fault| match chance.happens(0.7) {
@@ -113,7 +121,7 @@ pub(crate) fn plan(seed: u64, hosts: usize, time: Duration) -> Plan {
         let at = chance.ms(3_000..end);
         let host = chance.among(0..hosts as u64) as usize;
         let until = (at + chance.ms(500..40_000)).min(time - Duration::from_secs(1));
-        match chance.among(0..if wild { 28 } else { 22 }) {
+        match chance.among(0..if wild { 32 } else { 26 }) {
             0 => {
                 add(at, Fault::Cut(host));
                 add(until, Fault::Mended(host));
@@ -173,12 +181,16 @@ pub(crate) fn plan(seed: u64, hosts: usize, time: Duration) -> Plan {
                 let late = Fault::Late(host, chance.ms(200..6_000), chance.ms(500..15_000));
                 add(at, aimed(&mut chance, host, late));
             }
-            22 | 23 => add(at, aimed(&mut chance, host, Fault::JournalLost(host))),
-            24 | 25 => {
+            22 => add(at, Fault::ControllerDiesAt(chance.among(0..40) as u32, chance.ms(200..15_000))),
+            23 => add(at, Fault::HostOffAt(host, chance.among(1..40) as u32)),
+            24 => add(at, Fault::HostOffAtStage(host, chance.among(0..12) as u32)),
+            25 => add(at, Fault::ShimDiesAt(host, chance.among(0..12) as u32)),
+            26 | 27 => add(at, aimed(&mut chance, host, Fault::JournalLost(host))),
+            28 | 29 => {
                 add(at, Fault::HostCopied(host));
                 add(until, aimed(&mut chance, host, Fault::HostPutBack(host)));
             }
-            26 => add(at, aimed(&mut chance, host, Fault::Twin(host))),
+            30 => add(at, aimed(&mut chance, host, Fault::Twin(host))),
             _ => {
                 add(at, Fault::BackUp);
                 add(until, Fault::Restore(chance.ms(200..8_000)));

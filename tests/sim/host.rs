@@ -40,7 +40,7 @@ pub(crate) use process::Nature;
 use crate::trace::count;
 use disk::Disk;
 use hands::{Died, Life, Network, Shared, current, lock};
-use machine::{Machine, STATE};
+use machine::{AtStage, Machine, STATE};
 
 /// The wall clock at the beginning, milliseconds since the Unix epoch.
 pub(crate) const EPOCH_MS: i64 = 1_900_000_000_000;
@@ -101,6 +101,9 @@ impl SimHost {
         loop {
             if !lock(&self.machine).held {
                 self.live().await?;
+            }
+            if !lock(&self.machine).powered {
+                pending::<()>().await;
             }
             let until = {
                 let mut machine = current(&self.machine);
@@ -167,7 +170,12 @@ impl SimHost {
                     return Ok(());
                 }
             }
-            let timer = match mortal(|| engine.turn()) {
+            let turn = mortal(|| engine.turn());
+            // What is killed on the way says nothing more.
+            if lock(&self.machine).life != Some(number) {
+                return Ok(());
+            }
+            let timer = match turn {
                 None => return Ok(()),
                 Some(Next::Stopped) => {
                     self.down("its works have ended".to_owned());
@@ -228,6 +236,27 @@ impl SimHost {
     /// The agent is killed at so many operations on disk or hands from now: before, after or in the midst of it.
     pub(crate) fn crash_agent_at(&self, operations: u32) {
         lock(&self.machine).dies_in = Some(operations);
+    }
+
+    /// The power goes at so many operations of the agent from now: before, after or in the midst of it.
+    pub(crate) fn lose_power_at(&self, operations: u32) {
+        lock(&self.machine).off_in = Some(operations);
+    }
+
+    /// The power goes when processes that act have come so many stages further.
+    pub(crate) fn lose_power_at_stage(&self, stages: u32) {
+        lock(&self.machine).at_stage = Some((stages, AtStage::Power));
+    }
+
+    /// A shim is killed when shims and what is below them have come so many stages further.
+    pub(crate) fn kill_shim_at_stage(&self, stages: u32) {
+        lock(&self.machine).at_stage = Some((stages, AtStage::Shim));
+    }
+
+    /// No death is to come any more.
+    pub(crate) fn mend(&self) {
+        let mut machine = lock(&self.machine);
+        (machine.dies_in, machine.off_in, machine.at_stage) = (None, None, None);
     }
 
     /// The agent is asked to stop, says goodbye, and is started again.
@@ -318,7 +347,7 @@ impl SimHost {
 
     /// Every shim is killed; the processes below go on.
     pub(crate) fn kill_shims(&self) {
-        current(&self.machine).kill_shims();
+        current(&self.machine).kill_shims(|_| true);
     }
 
     // --- the truth ---
@@ -336,6 +365,11 @@ impl SimHost {
     /// Attempts that act and whose processes live.
     pub(crate) fn alive(&self) -> Vec<(RunId, String, u32)> {
         lock(&self.machine).living()
+    }
+
+    /// Its power has failed at an operation or a stage, and nobody has been told yet.
+    pub(crate) fn went_off(&self) -> bool {
+        std::mem::take(&mut lock(&self.machine).went_off)
     }
 
     /// An agent runs.

@@ -154,10 +154,12 @@ impl Person {
         if self.desk_is_busy() && self.name == "ana" && self.chance.happens(0.06) {
             let several = if self.chance.happens(0.3) { 3 } else { 1 };
             let hosts = (0..several).map(|_| self.chance.one(&self.desk.names).clone()).collect();
-            let entry = &self.desk.cast.library.entries[*self.chance.one(&["sim/tend", "sim/walk"])];
+            let entry = &self.desk.cast.library.entries
+                [*self.chance.one(&["sim/tend", "sim/walk", "sim/tend", "sim/walk", "sim/look"])];
             let (runbook, digest) =
                 (entry.runbook.name().to_owned(), signed::digest(Tag::Runbook, &entry.bytes));
-            self.start(runbook, digest, hosts, None).await?;
+            let until = if self.chance.happens(0.1) { Until::Plan } else { Until::End };
+            self.start(runbook, digest, hosts, until, None).await?;
         }
         self.decide().await?;
         if self.name == "ana" {
@@ -212,6 +214,7 @@ impl Person {
         runbook: String,
         runbook_digest: Digest,
         hosts: BTreeSet<Host>,
+        until: Until,
         of: Option<Of>,
     ) -> Result<(), Answer> {
         let random = [self.chance.word(), self.chance.word()].map(u64::to_be_bytes).concat();
@@ -226,7 +229,7 @@ impl Person {
             hosts,
             person: self.name.to_owned(),
             at: from_ms(self.wall.ms()),
-            until: Until::End,
+            until,
             of,
         };
         let signed = self.sign(Namespace::Start, &start.encode());
@@ -290,7 +293,7 @@ impl Person {
             return Ok(());
         };
         let of = Of { run, how, reason: "simulated".to_owned(), found };
-        self.start(earlier.runbook, digest, hosts, Some(of)).await
+        self.start(earlier.runbook, digest, hosts, Until::End, Some(of)).await
     }
 
     /// Decides what waits for this person, mostly yes.

@@ -9,10 +9,10 @@ use std::time::Duration;
 use fettle_controller::model::row::{
     AgentRow, Blob, DecisionRow, GateRow, GateState, KeptRow, Leaf, Origin, PlanRow,
 };
-use fettle_controller::model::{Change, StepEnd};
+use fettle_controller::model::{Change, Row, StepEnd};
 use fettle_controller::policy::Mode;
 use fettle_controller::run::{Beginning, begin};
-use fettle_controller::store::Record;
+use fettle_controller::store::{Record, Transaction};
 use fettle_controller::world::At;
 use fettle_proto::signed::plan as format;
 use fettle_proto::signed::words::from_ms;
@@ -27,7 +27,7 @@ use fettle_runbooks::runbook::Risk;
 use libtest_mimic::{Failed, Trial};
 use uuid::Uuid;
 
-use crate::cast::{Cast, MEND, MENDS, TEND, WALK};
+use crate::cast::{Cast, MEND, TEND, WALK};
 use crate::check::{Broken, Checker, Left};
 use crate::host::{EPOCH_MS, Entry, What, ledger};
 use crate::people::Ack;
@@ -167,7 +167,11 @@ impl Told {
     }
 
     fn ends(&mut self, run: RunId, ending: Ending) {
-        self.moves(run, State::Ended(Final { ending, reason: String::new() }));
+        self.ends_with(run, ending, "");
+    }
+
+    fn ends_with(&mut self, run: RunId, ending: Ending, reason: &str) {
+        self.moves(run, State::Ended(Final { ending, reason: reason.to_owned() }));
     }
 
     /// Another run goes on from the first, and has its plan.
@@ -191,8 +195,13 @@ impl Told {
 
     /// Somebody says that a step did not run.
     fn resolved(&mut self, path: &str) {
+        self.found(run(), path, false);
+    }
+
+    /// Somebody says whether a step ran.
+    fn found(&mut self, run: RunId, path: &str, ran: bool) {
         let (path, by, reason) = (path.to_owned(), "ana".to_owned(), String::new());
-        self.change(Change::Resolved { run: run(), host: host(), path, ran: false, by, reason });
+        self.change(Change::Resolved { run, host: host(), path, ran, by, reason });
     }
 
     /// The run waits for somebody to look.
@@ -264,26 +273,7 @@ impl Told {
     }
 
     fn connected(&mut self, epoch: u64) {
-        self.change(Change::AgentConnected(Box::new(AgentRow {
-            host: host(),
-            labels: BTreeMap::new(),
-            bound: BTreeMap::new(),
-            epoch,
-            connected: true,
-            version: String::new(),
-            last_seen_at: At(0),
-            serial: String::new(),
-            not_after: At(0),
-            revoked: None,
-            void_until: At(0),
-            roster_version: 1,
-            missing: Vec::new(),
-            boot_id: String::new(),
-            acked: BTreeMap::new(),
-            journal: String::new(),
-            tallies: BTreeMap::new(),
-            ahead: None,
-        })));
+        self.change(connection(epoch));
     }
 
     fn step_ended(&mut self, path: &str, outcome: &str) {
@@ -372,6 +362,31 @@ impl Told {
         self.approves(digest);
     }
 
+    /// Another run goes through steps that may not happen twice; these of them are done.
+    fn walks(&mut self, done: &[&str]) {
+        let (bytes, digest) = planned(WALK, later());
+        self.begins(later(), WALK);
+        self.plans(later(), (bytes, digest));
+        self.approves(digest);
+        for step in done {
+            let env: &[_] = if *step == "two" { &[("STEP", "two")] } else { &[] };
+            self.happened_with(later(), step, 1, &["sim", step], env, What::Begun);
+            self.happened_with(later(), step, 1, &["sim", step], env, What::Done { code: 0 });
+        }
+    }
+
+    /// A commit in which a host has connected, and in which its rows are written as they are here.
+    fn commits(&mut self, written: impl FnMut(Row) -> Option<Row>) {
+        self.number += 1;
+        let change = connection(3);
+        let mut model = self.checker.model().clone();
+        let touched = model.apply(self.number, At(0), &change);
+        let rows = touched.iter().filter_map(|key| model.row(key)).filter_map(written).collect();
+        let records = vec![Record { number: self.number, at: At(0), run: None, incident: None, change }];
+        let outcome = self.checker.committed(&Transaction { records, rows });
+        self.broken = self.broken.take().or(outcome.err());
+    }
+
     /// The step of it that looks whether it is done.
     fn probed(&mut self, attempt: u32, what: What) {
         self.happened_in(later(), "probed", attempt, &["sim", "lower=/var:30"], what);
@@ -386,6 +401,30 @@ impl Told {
         let outcome = self.checker.ack(ack);
         self.broken = self.broken.take().or(outcome.err());
     }
+}
+
+/// The host has connected.
+fn connection(epoch: u64) -> Change {
+    Change::AgentConnected(Box::new(AgentRow {
+        host: host(),
+        labels: BTreeMap::new(),
+        bound: BTreeMap::new(),
+        epoch,
+        connected: true,
+        version: String::new(),
+        last_seen_at: At(0),
+        serial: String::new(),
+        not_after: At(0),
+        revoked: None,
+        void_until: At(0),
+        roster_version: 1,
+        missing: Vec::new(),
+        boot_id: String::new(),
+        acked: BTreeMap::new(),
+        journal: String::new(),
+        tallies: BTreeMap::new(),
+        ahead: None,
+    }))
 }
 
 /// What is asked at a gate, and answered.
@@ -424,7 +463,7 @@ fn the_request(again: Option<Again>, plan: Digest) -> Request {
     Request {
         run: run(),
         gate: gate(),
-        runbook: MENDS.to_owned(),
+        runbook: "sim/mend".to_owned(),
         runbook_digest: the_plan().1,
         start: None,
         requester: None,

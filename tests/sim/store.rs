@@ -28,6 +28,9 @@ use crate::chance::Chance;
 use crate::check::Broken;
 use crate::trace::{Trace, count};
 
+/// Longer than anybody lives.
+const FOR_EVER: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Transactions that one commit may carry, as in the product.
 const BATCH: usize = 512;
 
@@ -58,7 +61,11 @@ struct Inner {
     chance: Chance,
     trace: Trace,
     /// Everything durable since the last look.
-    news: Vec<Record>,
+    news: Vec<Transaction>,
+    /// After so many commits from now the controller dies within one.
+    dies_in: Option<u32>,
+    /// It does so now.
+    dies: bool,
     /// The number of the last durable record.
     last: u64,
     /// A copy taken earlier, and the number of its last record.
@@ -89,6 +96,8 @@ impl Disk {
             chance: Chance::new(seed, "controller's disk"),
             trace,
             news: Vec::new(),
+            dies_in: None,
+            dies: false,
             last: 0,
             backup: None,
         })))
@@ -130,6 +139,13 @@ impl Disk {
         if inner.under_way.is_empty() {
             return None;
         }
+        match inner.dies_in {
+            Some(0) => {
+                inner.dies = true;
+                return Some(FOR_EVER);
+            }
+            left => inner.dies_in = left.map(|left| left - 1),
+        }
         if let Health::StallsOnce(stall) = inner.health {
             inner.health = Health::Good;
             count("a commit stalls");
@@ -143,9 +159,25 @@ impl Disk {
         self.inner().health = health;
     }
 
+    /// The controller is to die within a commit, after so many.
+    pub(crate) fn die_in(&self, commits: u32) {
+        self.inner().dies_in = Some(commits);
+    }
+
+    /// It is not to die any more.
+    pub(crate) fn live(&self) {
+        self.inner().dies_in = None;
+    }
+
+    /// Whether that commit is under way.
+    pub(crate) fn dies(&self) -> bool {
+        self.inner().dies
+    }
+
     /// The controller is gone: a beginning of what was under way is kept.
     pub(crate) fn crash(&self) {
         let mut inner = self.inner();
+        (inner.dies_in, inner.dies) = (None, false);
         let waiting = inner.under_way.len();
         let kept = inner.chance.among(0..waiting as u64 + 1) as usize;
         let lost = waiting - kept;
@@ -214,12 +246,13 @@ impl Disk {
         let marks = Sqlite::open(&to).expect("the store opens").history(Of::Everything, last, 1000);
         let marks = marks.expect("its history can be read");
         inner.last = marks.last().map_or(last, |mark| mark.number);
-        inner.news.extend(marks);
+        let rows = Sqlite::open(&to).expect("the store opens").rows().expect("its rows can be read");
+        inner.news.push(Transaction { records: marks, rows });
         Some(last)
     }
 
     /// Everything that became durable since the last call.
-    pub(crate) fn news(&self) -> Vec<Record> {
+    pub(crate) fn news(&self) -> Vec<Transaction> {
         std::mem::take(&mut self.inner().news)
     }
 }
@@ -276,7 +309,7 @@ impl Inner {
             let outcome = wait(ticket).unwrap_or_else(|_| Err(unavailable("reach the writer")));
             if outcome.is_ok() {
                 self.last = transaction.records.last().map_or(self.last, |record| record.number);
-                self.news.extend(transaction.records);
+                self.news.push(transaction);
             }
             let _ = done.send(outcome);
         }

@@ -81,6 +81,8 @@ struct Stage {
     images: BTreeMap<usize, DiskImage>,
     /// When the controller is to be started again, and on what.
     back: Option<(Duration, bool)>,
+    /// For so long a controller is down that dies within a commit.
+    down: Duration,
     twins: usize,
     trace: Trace,
     seed: u64,
@@ -190,6 +192,7 @@ impl Stage {
             plan,
             images: BTreeMap::new(),
             back: None,
+            down: Duration::ZERO,
             twins: 0,
             trace: trace.clone(),
             seed,
@@ -257,18 +260,21 @@ impl Stage {
             return Err("panic: a task of a program panicked; the panic is printed".to_owned());
         }
         for (number, host) in self.hosts.iter().enumerate() {
-            if host.used_percent("/var") < TOO_FULL {
-                self.checker.away(&self.names[number], now);
+            match host.used_percent("/var") < TOO_FULL {
+                true => self.checker.away(&self.names[number], now),
+                false => self.checker.there(self.names[number].clone(), now),
             }
         }
         if let Some(broken) = self.wrong.take().or_else(|| self.controller.wrong()) {
             return Err(told(broken));
         }
         let before = self.checker.model().last_event;
-        let records = self.controller.disk.news();
-        for record in &records {
-            self.trace.say(format_args!("durable {}: {:?}", record.number, brief(record)));
-            self.checker.record(record).map_err(told)?;
+        let transactions = self.controller.disk.news();
+        for transaction in &transactions {
+            for record in &transaction.records {
+                self.trace.say(format_args!("durable {}: {:?}", record.number, brief(record)));
+            }
+            self.checker.committed(transaction).map_err(told)?;
         }
         let entries = self.ledger.after(self.heard);
         for entry in &entries {
@@ -289,10 +295,10 @@ impl Stage {
         for ack in self.acks.news() {
             self.checker.ack(ack).map_err(told)?;
         }
-        if !records.is_empty() {
+        if !transactions.is_empty() {
             self.checker.at_rest().map_err(told)?;
         }
-        // All tables are read: now and then, and whenever a controller dies.
+        // What a commit writes is held against what its events make; all tables are read now and then, and whenever a controller dies.
         if self.checker.model().last_event / FOLDED > before / FOLDED {
             self.controller.disk.check().map_err(told)?;
         }
@@ -302,6 +308,7 @@ impl Stage {
     /// Everything that is due now.
     fn act(&mut self) {
         let now = self.sim.elapsed();
+        self.hear_of_deaths();
         while let Some(entry) = self.plan.first_entry() {
             if entry.key().0 > now {
                 break;
@@ -331,6 +338,20 @@ impl Stage {
         }
     }
 
+    /// Who died within the last step at a moment of its own.
+    fn hear_of_deaths(&mut self) {
+        if self.controller.disk.dies() {
+            self.kill_controller(self.down, false);
+        }
+        for number in 0..self.hosts.len() {
+            if self.hosts[number].went_off() {
+                self.trace.say(format_args!("{} has no power", self.names[number]));
+                self.sim.crash(name(number));
+                self.plan.insert((self.sim.elapsed() + OFF, usize::MAX - number), Fault::HostOn(number));
+            }
+        }
+    }
+
     fn do_wrong(&mut self, fault: Fault) {
         self.trace.say(format_args!("fault: {fault:?}"));
         if self.meets(&fault) {
@@ -339,8 +360,11 @@ impl Stage {
         }
         let now = self.sim.elapsed();
         if let Fault::HostOff(host)
+        | Fault::HostOffAt(host, _)
+        | Fault::HostOffAtStage(host, _)
         | Fault::HostPutBack(host)
         | Fault::ShimsDie(host)
+        | Fault::ShimDiesAt(host, _)
         | Fault::Twin(host)
         | Fault::HostSyncFails(host) = &fault
         {
@@ -385,6 +409,8 @@ impl Stage {
                 self.sim.crash(name(host));
                 self.sim.repair(name(host), controller::NAME);
             }
+            Fault::HostOffAt(host, nth) => self.hosts[host].lose_power_at(nth),
+            Fault::HostOffAtStage(host, nth) => self.hosts[host].lose_power_at_stage(nth),
             Fault::HostOn(host) => {
                 if !self.sim.is_host_running(name(host)) {
                     self.sim.bounce(name(host));
@@ -410,6 +436,7 @@ impl Stage {
                 }
             }
             Fault::ShimsDie(host) => self.hosts[host].kill_shims(),
+            Fault::ShimDiesAt(host, nth) => self.hosts[host].kill_shim_at_stage(nth),
             Fault::Twin(host) => {
                 if self.sim_has_twin(host) {
                     return;
@@ -421,6 +448,10 @@ impl Stage {
                 self.sim.host(machine, move || twin.clone().boot());
             }
             Fault::ControllerDies(down) => self.kill_controller(down, false),
+            Fault::ControllerDiesAt(nth, down) => {
+                self.down = down;
+                self.controller.disk.die_in(nth);
+            }
             Fault::ControllerOff(down) => {
                 for number in 0..self.hosts.len() {
                     self.sim.partition(name(number), controller::NAME);
@@ -467,6 +498,10 @@ impl Stage {
             | Fault::PeopleCut
             | Fault::PeopleMended
             | Fault::AgentDiesAt(..)
+            | Fault::HostOffAt(..)
+            | Fault::HostOffAtStage(..)
+            | Fault::ShimDiesAt(..)
+            | Fault::ControllerDiesAt(..)
             | Fault::HostFull(_)
             | Fault::HostRoom(_)
             | Fault::HostSyncFails(_)
@@ -500,6 +535,7 @@ impl Stage {
     fn heal(&mut self) {
         self.trace.say("nothing goes wrong any more");
         self.controller.disk.be(Health::Good);
+        self.controller.disk.live();
         self.sim.repair("people", controller::NAME);
         for (number, host) in self.hosts.iter().enumerate() {
             self.sim.repair(name(number), controller::NAME);
@@ -508,6 +544,7 @@ impl Stage {
             host.slow_disk(Duration::ZERO);
             host.hold_agent(false);
             host.repeat_messages(0.0);
+            host.mend();
         }
         for number in 0..self.hosts.len() {
             if !self.sim.is_host_running(name(number)) {

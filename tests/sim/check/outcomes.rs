@@ -6,11 +6,14 @@ use fettle_controller::model::{Change, StepEnd};
 use fettle_runbooks::follow::FollowUp;
 use fettle_runbooks::id::{Host, RunId};
 use fettle_runbooks::plan::{Plan, PlannedStep, PlannedUndo};
-use fettle_runbooks::run::Ending;
+use fettle_runbooks::run::{Ending, Final};
+use fettle_runbooks::runbook::OnFailure;
 
 use super::chain::Became;
 use super::{Attempt, Broken, Checker, Truth, broken, count, step};
-use crate::cast::MENDS;
+
+/// What is said of a run that has gone through all of its steps.
+const RAN: [&str; 2] = ["the symptom is gone", "it ran, and the symptom is still there"];
 
 /// Numbers of events are above this where a store was restored.
 const GAP: u64 = 1_000_000_000;
@@ -59,22 +62,12 @@ impl Checker {
         self.plans.get(reported.last()?)
     }
 
-    pub(super) fn ending(&self, run: RunId, host: &Host, ending: Ending) -> Result<(), Broken> {
+    pub(super) fn ending(&self, run: RunId, host: &Host, how: &Final) -> Result<(), Broken> {
+        let ending = how.ending;
         count("rule ended");
-        let mends = self.model.runs.get(&run).is_some_and(|run| run.runbook == MENDS);
-        if ending == Ending::Verified && mends && !self.forgot(host, run) {
-            count("rule truth: verified");
-            let acted = self.acted.get(&(run, host.clone())).copied().unwrap_or_default();
-            let away = self.away.get(host).copied();
-            if away.is_none_or(|away| away < acted) {
-                return broken(
-                    "truth",
-                    format!("{run} on {host} is verified, and its symptom was never away since {acted:?}"),
-                );
-            }
-        }
         if !self.forgot(host, run) {
-            self.did_what_it_says(run, host, ending)?;
+            self.was_seen(run, host, how)?;
+            self.did_what_it_says(run, host, how)?;
         }
         let mut last: BTreeMap<&str, (u32, &str)> = BTreeMap::new();
         for ((_, _, path, attempt), row) in self.model.steps.range((run, host.clone(), String::new(), 0)..) {
@@ -114,8 +107,44 @@ impl Checker {
         Ok(())
     }
 
-    /// A run that failed has a step that was not done; one that succeeded has none; of what is undone nothing is left.
-    pub(super) fn did_what_it_says(&self, run: RunId, host: &Host, ending: Ending) -> Result<(), Broken> {
+    /// What is verified was away, and what is unverified was there where it was looked at, since the run did something last.
+    fn was_seen(&self, run: RunId, host: &Host, how: &Final) -> Result<(), Broken> {
+        let ending = how.ending;
+        let (seen, word) = match ending {
+            Ending::Verified => (&self.away, "away"),
+            Ending::Unverified if RAN.contains(&how.reason.as_str()) => (&self.there, "there"),
+            Ending::Unverified
+            | Ending::Succeeded
+            | Ending::Failed
+            | Ending::Undone
+            | Ending::Rejected
+            | Ending::Expired
+            | Ending::Cancelled
+            | Ending::Refused => return Ok(()),
+        };
+        count(format!("rule truth: it was {word}"));
+        let acted = self.acted.get(&(run, host.clone())).copied().unwrap_or_default();
+        match seen.get(host).is_some_and(|seen| *seen >= acted) {
+            true => Ok(()),
+            false => {
+                let how = format!("and its symptom was never {word} since {acted:?}");
+                broken("truth", format!("{run} on {host} is {}, {how}", ending.word()))
+            }
+        }
+    }
+
+    /// A run that failed has a step that was not done; one that ran to its end has none that had to be; one that had nothing to do
+    /// began none; of what is undone nothing is left.
+    fn did_what_it_says(&self, run: RunId, host: &Host, how: &Final) -> Result<(), Broken> {
+        let ending = how.ending;
+        let acted =
+            (host.clone(), run, "remediate/".to_owned(), 0)..(host.clone(), run, "remediate0".to_owned(), 0);
+        if ending == Ending::Succeeded {
+            count("rule truth: succeeded");
+            if let Some(((_, _, path, _), _)) = self.truth.range(acted).find(|(_, truth)| truth.begun > 0) {
+                return broken("truth", format!("{run} on {host} is succeeded, and {path} of it began"));
+            }
+        }
         let Some(plan) = self.plan(run, host) else { return Ok(()) };
         let retries = plan.of.as_ref().is_some_and(|of| of.how == FollowUp::Retry);
         let is_done = |step: &PlannedStep| {
@@ -137,11 +166,22 @@ impl Checker {
                 count("rule truth: undone");
                 plan.steps.iter().find(|step| left(step)).map(|step| format!("{} is still done", step.path))
             }
-            Ending::Succeeded => {
-                plan.steps.iter().find(|step| !is_done(step)).map(|step| format!("{} is not done", step.path))
+            Ending::Verified | Ending::Unverified if RAN.contains(&how.reason.as_str()) => {
+                count("rule truth: it ran");
+                // Its author lets it be left out or fail, or nobody but its own check or a person says that it is done.
+                let may_not = |step: &PlannedStep| {
+                    let said = (host.clone(), run, step.path.clone());
+                    step.condition.is_some()
+                        || step.check.is_some()
+                        || step.on_failure == OnFailure::Continue
+                        || self.said_ran.contains(&said)
+                };
+                let missing = plan.steps.iter().find(|step| !is_done(step) && !may_not(step));
+                missing.map(|step| format!("{} is not done", step.path))
             }
             Ending::Verified
             | Ending::Unverified
+            | Ending::Succeeded
             | Ending::Rejected
             | Ending::Expired
             | Ending::Cancelled

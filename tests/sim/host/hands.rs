@@ -63,6 +63,13 @@ impl fmt::Debug for Life {
     }
 }
 
+/// Whether this is the operation that was counted down to.
+fn is_now(left: &mut Option<u32>) -> bool {
+    let is_now = *left == Some(0);
+    *left = left.and_then(|left| left.checked_sub(1));
+    is_now
+}
+
 impl Life {
     /// One operation. `half` is what is left of it when the agent dies midway.
     fn op_or<T>(
@@ -74,15 +81,8 @@ impl Life {
         if machine.life != Some(self.number) {
             return Err(io::Error::other("this process was killed"));
         }
-        let dies = match &mut machine.dies_in {
-            Some(0) => true,
-            Some(left) => {
-                *left -= 1;
-                false
-            }
-            None => false,
-        };
-        if !dies {
+        let (dies, off) = (is_now(&mut machine.dies_in), is_now(&mut machine.off_in));
+        if !dies && !off {
             return work(&mut machine);
         }
         match machine.chance.among(0..3) {
@@ -96,7 +96,12 @@ impl Life {
                 half(&mut machine);
             }
         }
-        machine.agent_died();
+        if off {
+            count("the power fails at an operation");
+            machine.power_fails();
+        } else {
+            machine.agent_died();
+        }
         drop(machine);
         resume_unwind(Box::new(Died));
     }

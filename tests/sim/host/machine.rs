@@ -33,6 +33,15 @@ const ATTEMPTS: &str = "/state/attempts";
 /// What the disk of every mount holds.
 const TOTAL_BYTES: f64 = 100e9;
 
+/// What may die at a stage of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AtStage {
+    /// Its supervisor.
+    Shim,
+    /// The machine.
+    Power,
+}
+
 /// See the module.
 pub(super) struct Machine {
     pub(super) make: Make,
@@ -47,6 +56,8 @@ pub(super) struct Machine {
     pub(super) boot_id: String,
     pub(super) booted_at: Duration,
     pub(super) powered: bool,
+    /// The power failed by itself.
+    pub(super) went_off: bool,
     processes: Vec<Process>,
     reading: Vec<(Duration, Vec<FactCall>, Answer)>,
     /// The agent that lives.
@@ -58,6 +69,10 @@ pub(super) struct Machine {
     pub(super) locks: Vec<PathBuf>,
     /// It dies at so many operations from now.
     pub(super) dies_in: Option<u32>,
+    /// The power fails at so many operations from now.
+    pub(super) off_in: Option<u32>,
+    /// What dies when processes that act have come so many stages further.
+    pub(super) at_stage: Option<(u32, AtStage)>,
     /// No agent is started.
     pub(super) held: bool,
     pub(super) slow: Duration,
@@ -81,6 +96,7 @@ impl Machine {
             boot_id: String::new(),
             booted_at: Duration::ZERO,
             powered: false,
+            went_off: false,
             processes: Vec::new(),
             reading: Vec::new(),
             life: None,
@@ -88,6 +104,8 @@ impl Machine {
             stop: CancellationToken::new(),
             locks: Vec::new(),
             dies_in: None,
+            off_in: None,
+            at_stage: None,
             held: false,
             slow: Duration::ZERO,
             why_down: Vec::new(),
@@ -112,14 +130,50 @@ impl Machine {
                 answer(self.facts(&calls));
             }
             if let Some(due) = self.processes.iter().position(|process| process.at <= at) {
-                let process = self.processes.remove(due);
-                let place = due.min(self.processes.len());
-                if let Some(goes_on) = self.step(process) {
-                    self.processes.insert(place, goes_on);
+                let dies = self.comes_further(due);
+                let before = dies.is_some() && self.chance.happens(0.5);
+                if !before {
+                    self.goes_on(due);
+                }
+                match dies {
+                    Some((AtStage::Shim, key)) => self.kill_shims(|process| process.is(&key)),
+                    Some((AtStage::Power, _)) => self.power_fails(),
+                    None => {}
                 }
             }
         }
         self.now = self.now.max(to);
+    }
+
+    fn goes_on(&mut self, due: usize) {
+        let process = self.processes.remove(due);
+        let place = due.min(self.processes.len());
+        if let Some(goes_on) = self.step(process) {
+            self.processes.insert(place, goes_on);
+        }
+    }
+
+    /// A process is about to come a stage further: what dies of that, before it or after it.
+    fn comes_further(&mut self, due: usize) -> Option<(AtStage, AttemptKey)> {
+        let process = &self.processes[due];
+        if !process.acts() || !process.watched {
+            return None;
+        }
+        let (left, what) = self.at_stage?;
+        match left.checked_sub(1) {
+            Some(left) => {
+                self.at_stage = Some((left, what));
+                None
+            }
+            None => {
+                self.at_stage = None;
+                match what {
+                    AtStage::Shim => count(format!("a shim dies at a stage: {}", process.stage.word())),
+                    AtStage::Power => count(format!("the power fails at a stage: {}", process.stage.word())),
+                }
+                Some((what, process.key.clone()))
+            }
+        }
     }
 
     /// When the next thing happens by itself.
@@ -468,10 +522,16 @@ impl Machine {
         }
         self.locks.clear();
         self.reading.clear();
-        self.dies_in = None;
+        (self.dies_in, self.off_in) = (None, None);
         self.end(&What::Died, |process| !process.acts());
         self.processes.iter_mut().for_each(|process| process.observer = None);
         self.bell.notify_one();
+    }
+
+    /// The power fails now.
+    pub(super) fn power_fails(&mut self) {
+        self.lose_power();
+        self.went_off = true;
     }
 
     /// Nothing is left but what the disk had synced.
@@ -482,7 +542,7 @@ impl Machine {
         }
         self.end(&What::Died, |_| true);
         self.disk.lose_power(&mut self.chance);
-        (self.powered, self.slow) = (false, Duration::ZERO);
+        (self.powered, self.slow, self.at_stage) = (false, Duration::ZERO, None);
     }
 
     pub(super) fn power_on(&mut self) {
@@ -495,10 +555,10 @@ impl Machine {
         self.booted_at = self.now;
     }
 
-    /// Every shim is killed; the processes below go on.
-    pub(super) fn kill_shims(&mut self) {
+    /// These shims are killed; the processes below go on.
+    pub(super) fn kill_shims(&mut self, which: impl Fn(&Process) -> bool) {
         for mut process in std::mem::take(&mut self.processes) {
-            if !process.acts() || !process.watched {
+            if !process.acts() || !process.watched || !which(&process) {
                 self.processes.push(process);
                 continue;
             }

@@ -89,6 +89,20 @@ pub(super) enum Stage {
     Named,
 }
 
+impl Stage {
+    /// Which.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Stage::Born => "born",
+            Stage::Starting => "starting",
+            Stage::Beginning => "beginning",
+            Stage::Running => "running",
+            Stage::Leaving(_) => "leaving",
+            Stage::Named => "named",
+        }
+    }
+}
+
 /// A process with the shim above it, if it has one.
 pub(super) struct Process {
     pub(super) key: AttemptKey,

@@ -254,10 +254,55 @@ pub(super) const STORIES: &[Story] = &[
         told.probed(1, What::Done { code: 0 });
         told.ends(later(), Ending::Undone);
     }),
-    ("a_run_that_succeeded_although_a_step_of_it_was_not_done_is_seen", Some("truth"), |told| {
+    ("a_run_that_had_nothing_to_do_and_did_something_is_seen", Some("truth"), |told| {
         told.vacuum(1);
-        told.happened("vacuum", 1, &[], What::Done { code: 1 });
+        told.happened("vacuum", 1, &[], What::Done { code: 0 });
         told.ended(Ending::Succeeded);
+    }),
+    ("a_run_that_had_nothing_to_do_breaks_no_rule", None, |told| told.ended(Ending::Succeeded)),
+    ("a_run_that_is_verified_although_a_step_of_it_was_not_done_is_seen", Some("truth"), |told| {
+        told.walks(&["one", "three"]);
+        told.checker.away(&host(), Duration::from_secs(20));
+        told.ends_with(later(), Ending::Verified, "the symptom is gone");
+    }),
+    ("a_run_that_is_unverified_although_a_step_of_it_was_not_done_is_seen", Some("truth"), |told| {
+        told.walks(&["one", "three"]);
+        told.checker.there(host(), Duration::from_secs(20));
+        told.ends_with(later(), Ending::Unverified, "it ran, and the symptom is still there");
+    }),
+    ("a_run_that_is_verified_when_all_of_it_is_done_breaks_no_rule", None, |told| {
+        told.walks(&["one", "two", "three"]);
+        told.checker.away(&host(), Duration::from_secs(20));
+        told.ends_with(later(), Ending::Verified, "the symptom is gone");
+    }),
+    ("a_run_that_is_unverified_although_its_symptom_was_never_there_is_seen", Some("truth"), |told| {
+        told.walks(&["one", "two", "three"]);
+        told.checker.there(host(), Duration::from_secs(5));
+        told.ends_with(later(), Ending::Unverified, "it ran, and the symptom is still there");
+    }),
+    ("a_commit_that_leaves_out_a_row_which_its_events_touch_is_seen", Some("fold"), |told| {
+        told.commits(|_| None);
+    }),
+    ("a_commit_whose_row_is_not_what_its_events_make_is_seen", Some("fold"), |told| {
+        told.commits(|row| {
+            let Row::Agent(row) = row else { return Some(row) };
+            Some(Row::Agent(AgentRow { epoch: 4, ..row }))
+        });
+    }),
+    ("a_commit_whose_rows_are_what_its_events_make_breaks_no_rule", None, |told| told.commits(Some)),
+    ("an_undo_of_what_was_stopped_and_a_person_found_to_have_run_breaks_no_rule", None, |told| {
+        told.walks(&["two"]);
+        told.happened_in(later(), "one", 1, &["sim", "one"], What::Begun);
+        told.happened_in(later(), "one", 1, &["sim", "one"], What::Killed);
+        told.found(later(), "remediate/one", true);
+        told.happened_in(later(), "one/undo", 1, &["sim", "not", "one"], What::Begun);
+    }),
+    ("an_undo_of_what_was_stopped_and_a_person_found_not_to_have_run_is_seen", Some("undo"), |told| {
+        told.walks(&["two"]);
+        told.happened_in(later(), "one", 1, &["sim", "one"], What::Begun);
+        told.happened_in(later(), "one", 1, &["sim", "one"], What::Killed);
+        told.found(later(), "remediate/one", false);
+        told.happened_in(later(), "one/undo", 1, &["sim", "not", "one"], What::Begun);
     }),
     ("a_step_that_ran_and_is_told_not_to_have_started_is_seen", Some("truth"), |told| {
         told.vacuum(1);
