@@ -22,6 +22,7 @@ pub mod fleet; // many hosts in one process
 pub mod proxy; // … far away from their controller
 pub mod network; // … on real links
 pub mod power; // a disk that forgets
+pub mod memory; // … and what programs do not
 pub mod remains; // what must not be left
 mod wait;
 

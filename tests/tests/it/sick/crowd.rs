@@ -7,16 +7,10 @@ use std::time::{Duration, Instant};
 
 use fettle_tests::alerts::firing;
 use fettle_tests::cluster::{LIMIT, SOURCE};
+use fettle_tests::memory::{forget_highest, highest, resident};
 use fettle_tests::wire::{Wire, client, dial};
 use fettle_tests::{Cluster, eventually};
 use serde_json::json;
-
-/// What a program holds in memory, MiB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
-    line.trim().split(' ').next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
-}
 
 /// As many open files as this process may have.
 fn many_files() -> u64 {
@@ -26,21 +20,22 @@ fn many_files() -> u64 {
     most.unwrap_or(u64::MAX)
 }
 
-/// A good request, from a new connection to its answer, however often it must be tried; and how long that took.
+/// A good post, from a new connection to its answer.
+fn posted(cluster: &Cluster, from: u8) -> std::io::Result<(u16, String)> {
+    let body = firing("Nothing", &[("instance", "nobody")]).to_string();
+    Wire::to(cluster, from)?.post(SOURCE.1, body.as_bytes())
+}
+
+/// A good request, which must be answered at the first try, and how long that took.
 #[track_caller]
 fn good(cluster: &Cluster, from: u8) -> Duration {
     let began = Instant::now();
-    let body = firing("Nothing", &[("instance", "nobody")]).to_string();
-    eventually("a good request is answered", LIMIT, || {
-        let answered = Wire::to(cluster, from).and_then(|mut wire| wire.post(SOURCE.1, body.as_bytes()));
-        match answered {
-            Ok((200, _)) => Ok(began.elapsed()),
-            other => Err(format!("{other:?}\n{}", cluster.said())),
-        }
-    })
+    let answered = posted(cluster, from);
+    assert!(matches!(answered, Ok((200, _))), "{answered:?}\n{}", cluster.said());
+    began.elapsed()
 }
 
-/// Says what good requests took, and fails if that was not within a second for nine in ten: this machine does other things.
+/// Says what good requests took, and fails if that was not within a second for every one.
 #[track_caller]
 fn quick(what: &str, mut took: Vec<Duration>) {
     took.sort();
@@ -50,9 +45,11 @@ fn quick(what: &str, mut took: Vec<Duration>) {
         "{what}: {} good requests, median {middle:?}, nine in ten within {most:?}, worst {worst:?}",
         took.len()
     );
-    assert!(took.len() >= 10 && most < Duration::from_secs(1), "{what}: {took:?}");
+    assert!(took.len() >= GOOD && worst < Duration::from_secs(1), "{what}: the worst waited {worst:?}");
 }
 
+/// So many good requests at least are made beside each crowd.
+const GOOD: usize = 50;
 /// Bad posts, one after the other so long apart.
 const POSTS: usize = 10_000;
 const APART: Duration = Duration::from_millis(1);
@@ -63,7 +60,9 @@ const POSTERS: usize = 48;
 fn a_crowd_that_never_finishes_a_handshake_holds_up_nobody_and_is_sent_away() {
     let mut cluster = Cluster::builder().agent("web-1").start();
     let each = ((many_files() / 6) as usize).min(3000);
-    let before = resident(cluster.controller().pid());
+    let pid = cluster.controller().pid();
+    let before = resident(pid);
+    forget_highest(pid);
     let mut hello = Vec::new();
     client(&cluster).write_tls(&mut hello).expect("it begins to speak");
     let mut crowd: Vec<TcpStream> = Vec::new();
@@ -76,8 +75,8 @@ fn a_crowd_that_never_finishes_a_handshake_holds_up_nobody_and_is_sent_away() {
             crowd.push(stream);
         }
     }
-    let took: Vec<Duration> = (0..10).map(|_| good(&cluster, 1)).collect();
-    let during = resident(cluster.controller().pid());
+    let took: Vec<Duration> = (0..GOOD).map(|_| good(&cluster, 1)).collect();
+    let during = highest(pid);
     // An agent that has to come back comes back.
     let began = Instant::now();
     cluster.restart_agent("web-1");
@@ -87,9 +86,12 @@ fn a_crowd_that_never_finishes_a_handshake_holds_up_nobody_and_is_sent_away() {
         began.elapsed()
     );
     quick("half-open connections", took);
-    assert!(during < before + 200, "{before} MiB before, {during} MiB during");
+    assert!(during < before + 128, "{before} MiB before, {during} MiB during");
     // Also from where the crowd is, once it has been silent for a moment.
-    good(&cluster, 66);
+    eventually("somebody there is answered", LIMIT, || match posted(&cluster, 66) {
+        Ok((200, _)) => Ok(()),
+        other => Err(format!("{other:?}\n{}", cluster.said())),
+    });
     let began = Instant::now();
     for stream in &mut crowd {
         stream.set_read_timeout(Some(LIMIT)).expect("a limit");
@@ -113,6 +115,7 @@ fn slow_senders_end_in_time_and_hold_up_neither_other_sources_nor_for_long_their
     let mut cluster = Cluster::builder().policy(policy).start();
     let pid = cluster.controller().pid();
     let before = resident(pid);
+    forget_highest(pid);
     let mut slow: Vec<Wire> = Vec::new();
     for number in 0..120 {
         let mut wire = Wire::to(&cluster, 66).expect("a connection");
@@ -137,7 +140,7 @@ fn slow_senders_end_in_time_and_hold_up_neither_other_sources_nor_for_long_their
                 assert!(wire.ends_within(LIMIT), "a slow sender is still there: {}", cluster.said());
             }
         });
-        let took = (0..10).map(|_| good(&cluster, 1)).collect();
+        let took = (0..GOOD).map(|_| good(&cluster, 1)).collect();
         // Its own source, too: who has been slow for two seconds gives way.
         let body = firing("Nothing", &[]).to_string();
         let post = [Wire::head("slow", SOURCE.1, body.len()).as_bytes(), body.as_bytes()].concat();
@@ -146,11 +149,11 @@ fn slow_senders_end_in_time_and_hold_up_neither_other_sources_nor_for_long_their
             let answer = wire.say(&post).and_then(|()| wire.answer());
             if matches!(answer, Ok((200, _))) { Ok(()) } else { Err(format!("{answer:?}")) }
         });
-        let during = resident(pid);
+        let during = highest(pid);
         stop.store(1, Ordering::Relaxed);
         quick("slow senders", took);
         println!("{before} MiB before, {during} MiB with slow senders");
-        assert!(during < before + 64, "{before} MiB before, {during} MiB with them");
+        assert!(during < before + 32, "{before} MiB before, {during} MiB with them");
     });
 }
 
@@ -159,13 +162,13 @@ fn ten_thousand_bad_posts_are_counted_and_hold_up_nobody() {
     let token = json!({ "token_file": "token" });
     let policy = json!({ "sources": { SOURCE.0: token }, "metrics": token });
     let mut cluster = Cluster::builder().policy(policy).agent("web-1").start();
-    let before = resident(cluster.controller().pid());
+    let pid = cluster.controller().pid();
+    let before = resident(pid);
+    forget_highest(pid);
     let deep = "[".repeat(60_000);
     let huge = " ".repeat(3 << 19);
     let (next, began) = (AtomicUsize::new(0), Instant::now());
     let mut took = Vec::new();
-    let mut highest = before;
-    let pid = cluster.controller().pid();
     std::thread::scope(|scope| {
         let floods: Vec<_> = (0..POSTERS)
             .map(|_| {
@@ -203,16 +206,16 @@ fn ten_thousand_bad_posts_are_counted_and_hold_up_nobody() {
             })
             .collect();
         while !floods.iter().all(std::thread::ScopedJoinHandle::is_finished) {
-            took.push(good(&cluster, 1));
-            highest = highest.max(resident(pid));
+            // From elsewhere, and from where the bad ones come from.
+            took.extend([1, 66].map(|from| good(&cluster, from)));
         }
     });
     let took_all = began.elapsed();
-    let after = resident(cluster.controller().pid());
+    let (most, after) = (highest(pid), resident(pid));
     let log = std::fs::read_to_string(cluster.path("controller.log")).expect("a log");
     let lines = log.lines().filter(|line| line.contains("A post was not taken in")).count();
     println!(
-        "{POSTS} bad posts in {took_all:?}, {:.0} a second: {before} MiB before, {highest} MiB at most, {after} MiB after; \
+        "{POSTS} bad posts in {took_all:?}, {:.0} a second: {before} MiB before, {most} MiB at most, {after} MiB after; \
          {lines} lines of log",
         POSTS as f64 / took_all.as_secs_f64()
     );
@@ -222,7 +225,7 @@ fn ten_thousand_bad_posts_are_counted_and_hold_up_nobody() {
         );
     }
     quick("bad posts", took);
-    assert!(highest < before + 300, "{before} MiB before, {highest} MiB at most");
+    assert!(most < before + 64, "{before} MiB before, {most} MiB at most");
     // Twenty lines in ten seconds.
     let spans = began.elapsed().as_secs() as usize / 10 + 1;
     assert!(lines <= 20 * spans && lines > 0, "{lines} lines in {:?}", began.elapsed());

@@ -90,18 +90,6 @@ pub(super) fn processes(run: &str) -> BTreeSet<i32> {
         .collect()
 }
 
-/// What a program has held in memory at most, MiB.
-pub(super) fn highest(pid: u32) -> u64 {
-    memory(pid, "VmHWM:").expect("it runs")
-}
-
-/// One of the numbers that the kernel tells about a process's memory, MiB.
-pub(super) fn memory(pid: u32, which: &str) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(which))?;
-    Some(line.trim().split(' ').next()?.parse::<u64>().ok()? / 1024)
-}
-
 /// Around the agent of `web-1` and all that it starts, a control group. Of version 1, into which what the agent starts is born; or,
 /// where there is none of that, of version 2, which the agent takes for the whole of them, so that its attempts' groups are below.
 pub(super) struct Fence {

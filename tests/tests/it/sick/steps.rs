@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use fettle_tests::Cluster;
 use fettle_tests::cluster::{LIMIT, told};
 use fettle_tests::eventually;
+use fettle_tests::memory::{self, highest};
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
 use rustix::io::write;
 
-use super::host::{Fence, QUICK, highest, memory, over, processes, runbook, start, step, version_2, with};
+use super::host::{Fence, QUICK, over, processes, runbook, start, step, version_2, with};
 
 #[test]
 fn a_step_that_prints_gibibytes_leaves_its_ends_and_a_number() {
@@ -26,7 +27,7 @@ fn a_step_that_prints_gibibytes_leaves_its_ends_and_a_number() {
     let mut shim = 0;
     eventually("the remediation is over", 4 * LIMIT, || {
         for pid in shims(&run) {
-            shim = shim.max(memory(pid, "VmHWM:").unwrap_or_default());
+            shim = shim.max(memory::of(pid, "VmHWM:").unwrap_or_default());
         }
         let act = step(&cluster, &run, "remediate/act");
         if act["state"] == "succeeded" { Ok(()) } else { Err(format!("{act:#}\n{}", cluster.said())) }
