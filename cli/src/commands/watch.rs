@@ -238,13 +238,24 @@ mod tests {
             })),
             ..Default::default()
         };
+        // Of a newer controller: another kind of output, another kind of event.
+        let newer = v1::OutputChunk {
+            path: "diagnose/port".into(),
+            kind: 9,
+            data: "three".into(),
+            ..Default::default()
+        };
+        let newer = v1::RunEvent { what: Some(What::Output(newer)), ..output.clone() };
+        let nothing = v1::RunEvent { what: None, ..happened.clone() };
         let text: Vec<String> =
-            [&happened, &output].map(|event| line(&out, event, event.what.as_ref())).into();
+            [&happened, &output, &newer, &nothing].map(|event| line(&out, event, event.what.as_ref())).into();
         insta::assert_snapshot!(text.join("\n"), @r"
         12:26:40Z  web-1  diagnose/port starts
                    12:26:41Z  -  approved
         web-1 diagnose/port ! one\r
         web-1 diagnose/port ! two\u{1b}[2J
+        web-1 diagnose/port ? three
+        12:26:40Z  web-1  something happened that this fettle does not know
         ");
     }
 }
