@@ -267,10 +267,14 @@ impl HostRun {
             State::Remediating | State::Undoing | State::Verifying { otherwise: None } => {
                 self.remediated(outcome)
             }
-            State::Verifying { otherwise: Some(otherwise) } => match outcome.verification {
-                Verification::Passed => self
+            State::Verifying { otherwise: Some(otherwise) } => match (&outcome.how, outcome.verification) {
+                // Its host has lost what became of a step, and only now shows it.
+                (How::Unknown { path, attempt, reason }, _) => {
+                    self.ask_resolve(path, *attempt, reason, false)
+                }
+                (_, Verification::Passed) => self
                     .end(Final::new(Ending::Verified, format!("the symptom is gone ({})", otherwise.reason))),
-                Verification::Failed | Verification::NotRun => self.end(otherwise),
+                (_, Verification::Failed | Verification::NotRun) => self.end(otherwise),
             },
             State::Waiting(Wait::Gate { from, checking: Some(checking) }) => {
                 self.looked(from, checking, outcome.verification == Verification::Passed)
