@@ -386,7 +386,10 @@ impl Desk<'_> {
             None => row,
             Some(known) => {
                 joins(known, &row, host, content)?;
-                let mut known = RunRow { ended_at: None, ..known.clone() };
+                // What it was part of and is closed since, is closed: that does not change with it.
+                let incident = known.incident.filter(|id| self.model.incidents.contains_key(id));
+                let signal = known.signal.filter(|id| self.model.signals.contains_key(id));
+                let mut known = RunRow { ended_at: None, incident, signal, ..known.clone() };
                 if !known.hosts.contains(host) {
                     known.hosts.push(host.clone());
                 }

@@ -91,6 +91,37 @@ async fn a_run_that_expired_while_its_host_was_away_stands_where_the_host_stands
 }
 
 #[tokio::test]
+async fn a_run_that_is_open_again_when_its_incident_is_closed_stands_alone() {
+    let mut bench = Bench::new(Mode::Approve).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    bench.signal(Status::Firing).await;
+    diagnose(&bench, &mut agent).await;
+    let order = agent.order().await;
+    agent.accept(&bench, &order).await;
+    agent.end(&bench, &order, gate_reached(), NOT_RUN, false).await;
+    bench.until("waiting gate").await;
+    agent.leave(&bench).await;
+    bench.restore().await;
+    bench.pass(30 * MINUTE);
+    bench.until("ended expired").await;
+    let incident = bench.run().await.incident;
+    bench.signal(Status::Resolved).await;
+    let closed = bench.handle.incident(incident.parse().unwrap()).await.unwrap();
+    assert_ne!(closed.closed_at, 0);
+
+    let content = its_order(&bench, 3, remediates()).await;
+    let mut host = Teller::comes(&bench, "web-1", 99).await;
+    let done = v1::segment_ended::How::Done(v1::SegmentDone {});
+    let mut told = goes_on(3);
+    told.pop();
+    told.push(ended(3, done, v1::Verification::Passed));
+    host.tells(&bench, &content, told).await;
+    bench.until("ended verified").await;
+    assert_eq!(bench.run().await.incident, "", "what is closed does not change");
+    bench.check().await;
+}
+
+#[tokio::test]
 async fn a_host_that_makes_up_epochs_takes_up_no_run_that_is_over() {
     let (bench, mut agent) = at_the_gate().await;
     bench.decide("ana", Decision::Approve).await.unwrap();
