@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fettle_controller::model::row::{GateState, Leaf};
-use fettle_controller::model::{Change, Model, RowKey};
+use fettle_controller::model::{Change, Model, Row, RowKey};
 use fettle_controller::store::Record;
 use fettle_proto::signed::{Decision, Roster, Start, plan};
 use fettle_runbooks::follow::FollowUp;
@@ -89,6 +89,8 @@ pub(crate) struct Checker {
     /// The next record need not follow on the last.
     gap: bool,
     model: Model,
+    /// What commits have written.
+    tables: BTreeMap<RowKey, Row>,
     /// What happened, by attempt.
     truth: BTreeMap<Attempt, Truth>,
     /// How often an attempt began on a machine, where there are two of one host.
@@ -181,6 +183,7 @@ impl Checker {
             history: Vec::new(),
             gap: false,
             model: Model::default(),
+            tables: BTreeMap::new(),
             truth: BTreeMap::new(),
             begun_on: BTreeMap::new(),
             acted: BTreeMap::new(),
@@ -284,6 +287,7 @@ impl Checker {
         for record in &self.history {
             self.model.apply(record.number, record.at, &record.change);
         }
+        self.tables = self.model.rows();
         let open = |key: &(RunId, Host)| {
             self.model.host_runs.get(key).is_none_or(|row| row.machine.ended().is_none())
         };

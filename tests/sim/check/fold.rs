@@ -1,8 +1,8 @@
-//! What a commit writes into the tables is what its events make of them.
+//! What the tables hold after each commit is what the events make of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use fettle_controller::model::{Row, RowKey};
+use fettle_controller::model::RowKey;
 use fettle_controller::store::Transaction;
 
 use super::{Broken, Checker, broken, count};
@@ -15,21 +15,19 @@ impl Checker {
         for record in &transaction.records {
             touched.extend(self.record(record)?);
         }
-        let written: BTreeMap<RowKey, &Row> = transaction.rows.iter().map(|row| (row.key(), row)).collect();
-        let made = |key: &RowKey| self.model.row(key);
-        let last = self.model.last_event;
-        if let Some(key) = touched.iter().find(|key| made(key).is_some() && !written.contains_key(key)) {
-            return broken("fold", format!("record {last} touches {key:?}, whose row is not written"));
+        for row in &transaction.rows {
+            touched.insert(row.key());
+            self.tables.insert(row.key(), row.clone());
         }
-        let other = written.iter().find(|(key, row)| made(key).as_ref() != Some(**row));
+        let other = touched.iter().find(|key| self.tables.get(*key) != self.model.row(key).as_ref());
         match other {
             None => Ok(()),
-            Some((key, row)) => {
-                let how = format!(
-                    "at record {last} the row {row:?} is written, and the events make {:?}",
-                    made(key)
-                );
-                broken("fold", how)
+            Some(key) => {
+                let (last, row, made) = (self.model.last_event, self.tables.get(key), self.model.row(key));
+                broken(
+                    "fold",
+                    format!("at record {last} the row {row:?} stands, and the events make {made:?}"),
+                )
             }
         }
     }
