@@ -2,4 +2,5 @@
 
 mod crowd; // too many, too slow, too wrong
 mod steps; // steps that take all there is
+mod eaten; // … and others that do
 mod host; // … of one host

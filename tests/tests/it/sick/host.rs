@@ -163,6 +163,28 @@ impl Fence {
         }
     }
 
+    /// Lets there be so many MiB beside what is held now. What is only kept of files gives way.
+    pub(super) fn leave(&self, mebibytes: u64) {
+        let (all, of_files) = match self.version {
+            1 => ("memory.usage_in_bytes", "cache"),
+            _ => ("memory.current", "file"),
+        };
+        let all: u64 = self.text(all).trim().parse().expect("a number");
+        let held = all - self.number("memory.stat", of_files);
+        self.limit_memory(&(held + (mebibytes << 20)).to_string());
+    }
+
+    /// How many the kernel has ended for want of memory.
+    pub(super) fn killed(&self) -> u64 {
+        let file = if self.version == 1 { "memory.oom_control" } else { "memory.events" };
+        self.number(file, "oom_kill")
+    }
+
+    /// Where it is.
+    pub(super) fn at(&self) -> &Path {
+        &self.at
+    }
+
     /// So many processes and threads; `max`: as many as there are to be had.
     pub(super) fn limit_processes(&self, most: &str) {
         self.set("pids.max", most);
@@ -170,13 +192,22 @@ impl Fence {
 
     /// How many processes and threads there are.
     pub(super) fn processes(&self) -> u32 {
-        let now = fs::read_to_string(self.at.join("pids.current")).expect("it can be read");
-        now.trim().parse().expect("a number")
+        self.text("pids.current").trim().parse().expect("a number")
     }
 
     /// What it is called.
     pub(super) fn name(&self) -> String {
         self.at.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn text(&self, file: &str) -> String {
+        fs::read_to_string(self.at.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    }
+
+    fn number(&self, file: &str, name: &str) -> u64 {
+        let text = self.text(file);
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{file} has no {name}: {text}"))
     }
 
     fn set(&self, file: &str, value: &str) {
