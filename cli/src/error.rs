@@ -153,7 +153,7 @@ impl From<tonic::Status> for Error {
                 make(Exit::Unreachable, "the controller did not answer in time")
             }
             Code::Unimplemented => make(Exit::Failed, "the controller does not know this call")
-                .why("it is older than this fettle")
+                .why("it is older than this fettle, or something else answers at this address")
                 .fix("use the fettle of its version, or upgrade the controller"),
             Code::AlreadyExists | Code::Aborted => make(Exit::Failed, "something else was there first"),
             Code::Ok | Code::Unknown | Code::ResourceExhausted | Code::Internal | Code::DataLoss => {

@@ -76,6 +76,12 @@ impl RunHere {
     }
 }
 
+/// What else may be meant.
+fn went_on_from(here: &RunHere) -> String {
+    let before = here.of().map(|of| format!("; what was done before it is of {}: name that one", of.run));
+    before.unwrap_or_default()
+}
+
 fn went_well(ended: &Ended) -> bool {
     ended.outcome == Outcome::Exited && ended.exit_code == Some(0)
 }
@@ -115,7 +121,7 @@ impl Driver {
                 FollowUp::Retry => followed(vec![format!("{} came to no plan here", of.run)], None),
                 FollowUp::Undo => {
                     let what = format!("{} came to no plan on this host, so it did nothing", of.run);
-                    Err(Refusal::new(Code::NothingToUndo, what))
+                    Err(Refusal::new(Code::NothingToUndo, format!("{what}{}", went_on_from(earlier))))
                 }
             };
         };
@@ -131,7 +137,13 @@ impl Driver {
                         Became::Nothing | Became::Done(_) | Became::Failed { .. } | Became::Undone => None,
                     });
                 match unknown {
-                    Some((path, run)) => Err(unknown_outcome(&path, run)),
+                    Some((path, run)) if own.plan.run == of.run => Err(unknown_outcome(&path, run)),
+                    // What people have said of it since may be of that one.
+                    Some((path, run)) => {
+                        let unknown = unknown_outcome(&path, run);
+                        let what = format!("{}, or has said so: name {}", unknown.message, own.plan.run);
+                        Err(Refusal::new(Code::OutcomeUnknown, what))
+                    }
                     None => followed(Vec::new(), None),
                 }
             }
@@ -145,7 +157,8 @@ impl Driver {
                         (false, true) => "did nothing on this host".to_owned(),
                         (false, false) => format!("did nothing that has an undo ({})", stays.join("; ")),
                     };
-                    return Err(Refusal::new(Code::NothingToUndo, format!("{} {why}", of.run)));
+                    let what = format!("{} {why}{}", of.run, went_on_from(earlier));
+                    return Err(Refusal::new(Code::NothingToUndo, what));
                 }
                 let known = Rendering { steps: back.steps, verify: Vec::new(), evidence: BTreeMap::new() };
                 followed(stays, Some(known))
@@ -207,17 +220,19 @@ impl Driver {
     }
 
     /// The last run that tried a step, of the one that a retry names and of those which that one went on from itself: what began
-    /// nothing has changed nothing. If none did, the last that came to a plan. With what people have found out about it until now.
+    /// nothing has changed nothing. If none did, the last that came to a plan. With what people have found out about its steps until
+    /// now; of undos, which come later, only what they say now counts.
     fn last_acted(&self, of: &Of) -> (Found, Option<&OwnPlan>) {
         let (mut found, mut planned) = (of.found.clone(), None);
         for here in self.line(of.run).iter().filter_map(|run| self.runs.get(run)) {
             if let Some(own) = &here.plan {
-                if own.plan.steps.iter().any(|step| here.last(&step.path).is_some()) {
+                if own.plan.steps.iter().any(|step| here.last(&step.path).is_some_and(|(_, born)| born)) {
                     return (found, Some(own));
                 }
                 planned.get_or_insert(own);
             }
-            for (what, ran) in here.of().iter().flat_map(|of| &of.found) {
+            let of_steps = here.of().into_iter().flat_map(|of| &of.found);
+            for (what, ran) in of_steps.filter(|((_, path), _)| !path.ends_with("/undo")) {
                 found.entry(what.clone()).or_insert(*ran);
             }
         }
@@ -266,8 +281,9 @@ impl Driver {
             |step: &PlannedStep| step.done_in == Some(done_in) && (step.path == path || step.path == undo);
         let mut known = Undo::None;
         for (run, here) in self.runs.iter().filter(|(run, _)| **run != except) {
-            let theirs =
-                *run == done_in || here.plan.as_ref().is_some_and(|own| own.plan.steps.iter().any(of_it));
+            // One that went on from there may have done it anew, and taken that back: of the two nothing is left.
+            let theirs = self.line(*run).contains(&done_in)
+                || here.plan.as_ref().is_some_and(|own| own.plan.steps.iter().any(of_it));
             match here.last(&undo).filter(|_| theirs) {
                 Some((Some(ended), _)) if went_well(ended) => return Undo::Done(*run),
                 Some((None, _)) => known = Undo::Unknown(*run),
@@ -347,8 +363,8 @@ impl Driver {
         }
     }
 
-    /// No other run of the family has done something that still stands, or may: that one is to be named. Those that the
-    /// earlier run itself went on from are in its plan.
+    /// No other run of the family has done something that still stands, or may: that one is to be named. What those did that the
+    /// earlier run itself went on from is in its plan, or still counts because it began nothing.
     fn not_gone_on(&self, run: RunId, earlier: RunId) -> Result<(), Refusal> {
         let stands = |other: &RunId| {
             let Some(own) = self.runs.get(other).and_then(|here| here.plan.as_ref()) else { return false };
@@ -373,18 +389,26 @@ impl Driver {
     /// Whether what a plan counts on as done in an earlier run still is so, now that it is to be carried out.
     pub(super) fn still_done(&self, run: RunId, plan: &Plan) -> Result<(), Refusal> {
         let Some(of) = &plan.of else { return Ok(()) };
+        let said = self.runs.get(&run).and_then(RunHere::of).map(|of| &of.found);
+        let said_not = |undo: &str| {
+            let key = (self.config.host.clone(), undo.to_owned());
+            said.and_then(|said| said.get(&key)) == Some(&false)
+        };
         self.is_over(run, of.run)?;
         self.not_gone_on(run, of.run)?;
         for step in &plan.steps {
             let Some(done_in) = step.done_in else { continue };
             let path = step.path.strip_suffix("/undo").unwrap_or(&step.path);
+            let undo = format!("{path}/undo");
             match self.undo_of(done_in, path, run) {
                 Undo::None => {}
+                // A person has looked, and signed for that.
+                Undo::Unknown(_) if said_not(&undo) => {}
                 Undo::Done(by) => {
                     let what = format!("{path}, which was done in {done_in}, was undone by {by}");
                     return Err(Refusal::new(Code::EarlierMismatch, what));
                 }
-                Undo::Unknown(by) => return Err(unknown_outcome(&format!("{path}/undo"), by)),
+                Undo::Unknown(by) => return Err(unknown_outcome(&undo, by)),
             }
         }
         Ok(())

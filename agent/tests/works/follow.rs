@@ -225,6 +225,103 @@ fn a_retry_that_did_nothing_does_not_make_its_host_forget_what_was_done_before_i
     assert_eq!(bench.written("marker"), "low\nhigh\n", "{}", bench.transcript());
 }
 
+/// The first step is rendered with what diagnosis finds; the second waits, and when it fails the first is undone.
+fn found_and_undone(bench: &Bench, undo: &str) -> String {
+    let text = two_low(bench);
+    let look = format!("run: [cat, \"{}\"]", bench.file("look").display());
+    let undo = format!("    undo: [/bin/sh, -c, \"{undo}\"]");
+    text.replacen("run: [echo, \"7\"]", &look, 1)
+        .replacen("found: int(stdout)", "found: trim(stdout)", 1)
+        .replacen("    if: steps.look.found == 7", "    env: { SEEN: \"${{ steps.look.found }}\" }", 1)
+        .replacen("    undo: none", &undo, 1)
+        .replacen("    undo: none", "    undo: none\n    on_failure: undo", 1)
+}
+
+#[test]
+fn what_a_retry_did_anew_and_took_back_is_not_counted_as_done_before_it() {
+    let mut bench = Bench::new();
+    let text = found_and_undone(&bench, &format!("echo undone >> {}", bench.file("marker").display()));
+    std::fs::write(bench.file("look"), "seven").unwrap();
+    let plan_bytes = bench.plan(&text);
+    bench.order(&carry_out(&bench, &text, &plan_bytes, None));
+    bench.until(
+        "start of the second step",
+        |what| matches!(what, v1::report::What::StepStarted(step) if step.path == "remediate/hard"),
+    );
+    bench.tell(ToWorks::Cancel { run: bench.run, reason: "ana stopped it".to_owned() });
+    bench.until("the host's word", |what| matches!(what, v1::report::What::Cancelled(_)));
+    let first = bench.run;
+
+    std::fs::write(bench.file("look"), "eight").unwrap();
+    std::fs::write(bench.file("go"), "x").unwrap();
+    retried(&mut bench, LATER[0], &text);
+    assert_eq!(bench.written("marker"), "low\nlow\nundone\n", "{}", bench.transcript());
+
+    std::fs::write(bench.file("look"), "seven").unwrap();
+    std::fs::write(bench.file("go"), "").unwrap();
+    bench.run = first;
+    retried(&mut bench, LATER[1], &text);
+    assert_eq!(bench.written("marker"), "low\nlow\nundone\nlow\nhigh\n", "{}", bench.transcript());
+}
+
+#[test]
+fn a_step_whose_undo_did_not_run_as_a_person_found_is_gone_on_from_and_only_by_whoever_names_it() {
+    let mut bench = Bench::new();
+    // Its supervisor dies with the undo.
+    let text = found_and_undone(&bench, "kill -9 $PPID");
+    std::fs::write(bench.file("look"), "seven").unwrap();
+    std::fs::write(bench.file("go"), "x").unwrap();
+    let plan_bytes = bench.plan(&text);
+    bench.order(&carry_out(&bench, &text, &plan_bytes, None));
+    bench.ended();
+    assert!(bench.transcript().contains("end: unknown remediate/easy/undo"), "{}", bench.transcript());
+    let first = bench.run;
+
+    std::fs::write(bench.file("go"), "").unwrap();
+    let undo = &[("remediate/easy/undo", false)];
+    let start = follow(&mut bench, LATER[0], FollowUp::Retry, &text, undo);
+    let order = first_order(&bench, &text, start);
+    let made = plan::decode(&planned(&mut bench, &order)).unwrap();
+    assert_eq!(made.steps[0].done_in, Some(first), "{:?}", made.of);
+    // What people find out about an undo since, they say of the first.
+    let start = follow(&mut bench, LATER[1], FollowUp::Retry, &text, &[]);
+    bench.order(&first_order(&bench, &text, start));
+    assert_eq!(bench.refused(), "outcome-unknown");
+    bench.run = first;
+    let start = follow(&mut bench, LATER[2], FollowUp::Retry, &text, undo);
+    let order = first_order(&bench, &text, start.clone());
+    let plan_bytes = planned(&mut bench, &order);
+    bench.order(&carry_out(&bench, &text, &plan_bytes, Some(&start)));
+    bench.ended();
+    assert_eq!(bench.written("marker"), "low\nhigh\n", "{}", bench.transcript());
+}
+
+#[test]
+fn a_retry_whose_steps_were_never_born_does_not_make_its_host_forget_what_was_done_before_it() {
+    let mut bench = Bench::new();
+    let marker = format!("echo undone >> {}", bench.file("marker").display());
+    let seen = bench.file("${{ steps.look.found }}");
+    let cwd = format!("    cwd: \"{}\"\n    env: {{ SEEN", seen.display());
+    let text = found_and_undone(&bench, &marker).replacen("    env: { SEEN", &cwd, 1);
+    let text = text.replacen("    on_failure: undo", "    on_failure: stop", 1);
+    std::fs::create_dir(bench.file("seven")).unwrap();
+    std::fs::write(bench.file("look"), "seven").unwrap();
+    std::fs::write(bench.file("go"), "x").unwrap();
+    let plan_bytes = bench.plan(&text);
+    bench.order(&carry_out(&bench, &text, &plan_bytes, None));
+    bench.ended();
+    let first = bench.run;
+
+    std::fs::write(bench.file("look"), "nowhere").unwrap();
+    retried(&mut bench, LATER[0], &text);
+    assert!(bench.transcript().contains("not-started remediate/easy"), "{}", bench.transcript());
+    std::fs::write(bench.file("look"), "seven").unwrap();
+    let start = follow(&mut bench, LATER[1], FollowUp::Retry, &text, &[]);
+    let order = first_order(&bench, &text, start);
+    let made = plan::decode(&planned(&mut bench, &order)).unwrap();
+    assert_eq!(made.steps[0].done_in, Some(first), "{:?}", made.of);
+}
+
 #[test]
 fn what_the_journal_knows_of_a_step_is_not_what_a_person_says() {
     let mut bench = Bench::new();

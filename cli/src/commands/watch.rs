@@ -41,6 +41,9 @@ const SILENCE: std::time::Duration = std::time::Duration::from_millis(500);
 /// How often a broken stream is opened again, at most.
 const RETRIES: u32 = 5;
 
+/// One that lived for so long was a good one, whatever it said.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Follows a run to its end and answers with its exit. Ctrl-C detaches: the run goes on.
 pub(crate) async fn follow(
     context: &Context,
@@ -61,7 +64,8 @@ pub(crate) async fn follow(
         let why = match opened {
             Ok(Ok(stream)) => {
                 let mut stream = stream.into_inner();
-                loop {
+                let opened = tokio::time::Instant::now();
+                let why = loop {
                     let still = last.as_ref().filter(|run| stop::stands_still(run));
                     let next = tokio::select! {
                         next = stream.message() => next,
@@ -89,14 +93,22 @@ pub(crate) async fn follow(
                             {
                                 return Ok(ended(run));
                             }
-                            Some(_) | None => {
+                            Some(run) if run.ended_at != 0 => {
                                 break Error::new(Exit::Unreachable, "the controller ended the stream")
                                     .why("it told of no end of the run that this fettle knows");
+                            }
+                            Some(_) | None => {
+                                break Error::new(Exit::Unreachable, "the controller ended the stream");
                             }
                         },
                         Err(status) => break explain(context, status),
                     }
+                };
+                // A run may be quiet for hours, at a gate say, and its streams break now and then.
+                if opened.elapsed() >= QUIET {
+                    broken = 0;
                 }
+                why
             }
             Ok(Err(status)) => explain(context, status),
             Err(_) => Error::new(Exit::Unreachable, "the controller did not answer in time"),

@@ -78,12 +78,14 @@ impl Desk<'_> {
         let no_plan = |host: &&row::HostRunRow| start.hosts.contains(&host.host) && host.plan.is_none();
         if of.how == FollowUp::Retry
             && let Some(before) = &run.of
-            && let Some(host) = hosts.iter().find(no_plan)
+            && hosts.iter().any(|host| no_plan(&host))
         {
-            let what = format!("{} came to no plan on {} ({})", run.id, host.host, host.reason);
-            let message = format!("{what}, and went on from {}: name that one", before.run);
-            let next = format!("fettle run retry {} --host {} --reason '…'", before.run, host.host);
-            return Err(Problem::conflict("no-plan-there", message).next(&next));
+            let on: Vec<&str> = hosts.iter().filter(no_plan).map(|host| host.host.as_str()).collect();
+            let (names, on) = (on.join(", "), on.join(","));
+            let what = format!("{} came to no plan on {names}, and went on from {}", run.id, before.run);
+            let problem = Problem::conflict("no-plan-there", format!("{what}: name that one there"));
+            let next = format!("fettle run retry {} --host {on} --reason '…'", before.run);
+            return Err(problem.fix("name the other hosts, if there are any, with --host").next(&next));
         }
         let open = self.model.runs.values().find(|other| {
             let follows = other.of.as_ref().is_some_and(|other| other.run == run.id);

@@ -134,7 +134,6 @@ fn a_runbook_that_only_diagnoses_succeeds() {
     );
 }
 
-/// Started, planned, admitted, and at a gate, having done something or not.
 #[test]
 fn a_diagnosis_that_a_host_tells_again_and_that_came_to_no_plan_succeeds() {
     let ends = [Event::Started, Event::Accepted { segment: 1 }, ended(1, done(Verification::NotRun))];
@@ -148,6 +147,7 @@ fn a_diagnosis_that_a_host_tells_again_and_that_came_to_no_plan_succeeds() {
     );
 }
 
+/// Started, planned, admitted, and at a gate, having done something or not.
 fn at_gate(effects: bool) -> Vec<Event> {
     vec![Event::Started, planned(), Event::Admitted, ended(2, gate("remediate/purge", effects))]
 }
