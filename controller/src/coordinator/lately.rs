@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use fettle_runbooks::id::RunId;
 
-use crate::model::row::RunRow;
+use crate::model::row::{RunRow, StepRow};
 use crate::world::At;
 
 /// So many are remembered, some 100 KiB: far more than end while one story waits for its turn.
@@ -32,6 +32,8 @@ pub(crate) struct Over {
     pub(super) told: bool,
     /// When its part ended.
     pub(super) ended_at: Option<At>,
+    /// The steps of its part, as they are known.
+    pub(super) steps: Vec<StepRow>,
 }
 
 /// The runs that ended lately, oldest first.

@@ -20,8 +20,8 @@ use super::desk::{Desk, Effect};
 use super::lately::Over;
 use super::moves::look;
 use super::notices::Told as Notice;
-use crate::model::Change;
 use crate::model::row::{Ahead, Blob, Earlier, GateState, HostRunRow, OrderRow, Origin, RunRow};
+use crate::model::{Change, Row};
 use crate::outcome::{About, hear};
 use crate::policy::Mode;
 use crate::run::{Beginning, begin};
@@ -227,7 +227,9 @@ impl Desk<'_> {
             let heard = hear(About { run, host, runbook }, report);
             for change in heard.changes {
                 let other = matches!(&change, Change::Planned { plan, .. } if self.other_plan(run, host, plan.digest));
-                if !other {
+                // Those of a run that was over are closed, and were taken on when they were.
+                let old = matches!(&change, Change::OrderAccepted { segment, .. } if !self.model.orders.contains_key(&(run, host.clone(), *segment)));
+                if !other && !old {
                     self.hear_of_step(change);
                 }
             }
@@ -428,6 +430,10 @@ impl Desk<'_> {
         let last = self.model.adopted_at();
         self.close_orders(run, host);
         self.change(Change::RunCreated { run: Box::new(row), hosts: rows });
+        // What is known of its steps already stays so.
+        for step in told.over.iter().flat_map(|over| &over.steps) {
+            self.model.insert(Row::Step(step.clone()));
+        }
         self.change(Change::Adopted { run, host: host.clone() });
         if !told.cancelled {
             for other in &others {

@@ -112,7 +112,9 @@ async fn a_run_that_is_open_again_when_its_incident_is_closed_stands_alone() {
     let content = its_order(&bench, 3, remediates()).await;
     let mut host = Teller::comes(&bench, "web-1", 99).await;
     let done = v1::segment_ended::How::Done(v1::SegmentDone {});
-    let mut told = goes_on(3);
+    // All of it, from the first order on.
+    let accepted = |segment| report(segment, What::Accepted(v1::Accepted::default()));
+    let mut told = [vec![accepted(1), accepted(2)], goes_on(3)].concat();
     told.pop();
     told.push(ended(3, done, v1::Verification::Passed));
     host.tells(&bench, &content, told).await;
