@@ -100,7 +100,7 @@ impl Driver {
             let what = format!("{} is an undo itself: name the run that it was of", of.run);
             return Err(Refusal::new(Code::EarlierMismatch, what));
         }
-        self.not_gone_on(run, of.run)?;
+        self.not_gone_on(run, of.run, &of.found)?;
         // Of one that no order came of, all that may be here is that none is taken any more.
         let Some(earlier) = known.filter(|earlier| !earlier.segments.is_empty()) else {
             let what = format!("this host does not remember {}", of.run);
@@ -138,10 +138,12 @@ impl Driver {
                     });
                 match unknown {
                     Some((path, run)) if own.plan.run == of.run => Err(unknown_outcome(&path, run)),
-                    // What people have said of it since may be of that one.
+                    // What people have said of it since is of that one.
                     Some((path, run)) => {
-                        let unknown = unknown_outcome(&path, run);
-                        let what = format!("{}, or has said so: name {}", unknown.message, own.plan.run);
+                        let undo = |of: &&Of| of.how == FollowUp::Undo;
+                        let of = self.runs.get(&run).and_then(RunHere::of).filter(undo).map(|of| of.run);
+                        let unknown = unknown_outcome(&path, run).message;
+                        let what = format!("{unknown}, or has said so: name {}", of.unwrap_or(run));
                         Err(Refusal::new(Code::OutcomeUnknown, what))
                     }
                     None => followed(Vec::new(), None),
@@ -281,9 +283,9 @@ impl Driver {
             |step: &PlannedStep| step.done_in == Some(done_in) && (step.path == path || step.path == undo);
         let mut known = Undo::None;
         for (run, here) in self.runs.iter().filter(|(run, _)| **run != except) {
-            // One that went on from there may have done it anew, and taken that back: of the two nothing is left.
-            let theirs = self.line(*run).contains(&done_in)
-                || here.plan.as_ref().is_some_and(|own| own.plan.steps.iter().any(of_it));
+            let theirs = *run == done_in
+                || here.plan.as_ref().is_some_and(|own| own.plan.steps.iter().any(of_it))
+                || self.did_the_same(*run, done_in, path);
             match here.last(&undo).filter(|_| theirs) {
                 Some((Some(ended), _)) if went_well(ended) => return Undo::Done(*run),
                 Some((None, _)) => known = Undo::Unknown(*run),
@@ -291,6 +293,21 @@ impl Driver {
             }
         }
         known
+    }
+
+    /// Whether a run that went on from another has done this step of it anew, in exactly the same way, or undone what did: what takes
+    /// that back leaves nothing of either. What was done in another way is another thing, and so is its undo.
+    fn did_the_same(&self, run: RunId, earlier: RunId, path: &str) -> bool {
+        let plan_of = |run: RunId| self.runs.get(&run).and_then(|here| here.plan.as_ref());
+        let step_of = |run: RunId, path: &str| plan_of(run)?.plan.steps.iter().find(|step| step.path == path);
+        // In the plan of an undo, what was done in an earlier run is what a step undoes.
+        let undone = step_of(run, &format!("{path}/undo")).and_then(|step| step.done_in);
+        let (Some(theirs), Some(own)) = (step_of(undone.unwrap_or(run), path), step_of(earlier, path)) else {
+            return false;
+        };
+        let same =
+            PlannedStep { done_in: None, ..theirs.clone() } == PlannedStep { done_in: None, ..own.clone() };
+        same && self.line(run).contains(&earlier)
     }
 
     /// These runs, all that they go on from, all that go on from those, and so on, whether or not this host knows them.
@@ -364,12 +381,15 @@ impl Driver {
     }
 
     /// No other run of the family has done something that still stands, or may: that one is to be named. What those did that the
-    /// earlier run itself went on from is in its plan, or still counts because it began nothing.
-    fn not_gone_on(&self, run: RunId, earlier: RunId) -> Result<(), Refusal> {
+    /// earlier run itself went on from is in its plan, or still counts because it began nothing. `found`: of undos it counts what
+    /// people have found out.
+    fn not_gone_on(&self, run: RunId, earlier: RunId, found: &Found) -> Result<(), Refusal> {
+        let of_undos = found.iter().filter(|((_, path), _)| path.ends_with("/undo"));
+        let found: Found = of_undos.map(|(what, ran)| (what.clone(), *ran)).collect();
         let stands = |other: &RunId| {
             let Some(own) = self.runs.get(other).and_then(|here| here.plan.as_ref()) else { return false };
             let mut own_steps = own.plan.steps.iter().filter(|step| step.done_in.is_none());
-            own_steps.any(|step| match self.became(&Found::new(), run, &own.plan, step) {
+            own_steps.any(|step| match self.became(&found, run, &own.plan, step) {
                 Became::Done(_) | Became::Unknown { .. } => true,
                 Became::Nothing | Became::Failed { .. } | Became::Undone => false,
             })
@@ -389,13 +409,10 @@ impl Driver {
     /// Whether what a plan counts on as done in an earlier run still is so, now that it is to be carried out.
     pub(super) fn still_done(&self, run: RunId, plan: &Plan) -> Result<(), Refusal> {
         let Some(of) = &plan.of else { return Ok(()) };
-        let said = self.runs.get(&run).and_then(RunHere::of).map(|of| &of.found);
-        let said_not = |undo: &str| {
-            let key = (self.config.host.clone(), undo.to_owned());
-            said.and_then(|said| said.get(&key)) == Some(&false)
-        };
+        let said = self.runs.get(&run).and_then(RunHere::of).map(|of| of.found.clone()).unwrap_or_default();
+        let said_not = |undo: &str| said.get(&(self.config.host.clone(), undo.to_owned())) == Some(&false);
         self.is_over(run, of.run)?;
-        self.not_gone_on(run, of.run)?;
+        self.not_gone_on(run, of.run, &said)?;
         for step in &plan.steps {
             let Some(done_in) = step.done_in else { continue };
             let path = step.path.strip_suffix("/undo").unwrap_or(&step.path);

@@ -64,9 +64,10 @@ fn two_low(bench: &Bench) -> String {
 
 /// The order to carry a plan out from its first step that is not done.
 fn carry_out(bench: &Bench, runbook: &str, plan_bytes: &[u8], start: Option<&Signed>) -> v1::OrderContent {
+    let first = &plan::decode(plan_bytes).unwrap().steps[0].path;
     v1::OrderContent {
         start: start.cloned().map(Into::into),
-        ..content(bench, 2, runbook, remediate(plan_bytes, "remediate/easy", None))
+        ..content(bench, 2, runbook, remediate(plan_bytes, first, None))
     }
 }
 
@@ -241,6 +242,11 @@ fn found_and_undone(bench: &Bench, undo: &str) -> String {
 fn what_a_retry_did_anew_and_took_back_is_not_counted_as_done_before_it() {
     let mut bench = Bench::new();
     let text = found_and_undone(&bench, &format!("echo undone >> {}", bench.file("marker").display()));
+    let env = "    env: { SEEN: \"${{ steps.look.found }}\" }\n";
+    let first = format!(
+        "  - id: before\n    risk: low\n{env}    run: [/bin/true]\n    repeat: never\n    undo: [/bin/true]\n"
+    );
+    let text = text.replacen(env, "", 1).replacen("  - id: easy", &format!("{first}  - id: easy"), 1);
     std::fs::write(bench.file("look"), "seven").unwrap();
     let plan_bytes = bench.plan(&text);
     bench.order(&carry_out(&bench, &text, &plan_bytes, None));
@@ -252,6 +258,7 @@ fn what_a_retry_did_anew_and_took_back_is_not_counted_as_done_before_it() {
     bench.until("the host's word", |what| matches!(what, v1::report::What::Cancelled(_)));
     let first = bench.run;
 
+    // What comes first would be done otherwise: so it, and all that follows, is done anew, and taken back.
     std::fs::write(bench.file("look"), "eight").unwrap();
     std::fs::write(bench.file("go"), "x").unwrap();
     retried(&mut bench, LATER[0], &text);
@@ -260,7 +267,19 @@ fn what_a_retry_did_anew_and_took_back_is_not_counted_as_done_before_it() {
     std::fs::write(bench.file("look"), "seven").unwrap();
     std::fs::write(bench.file("go"), "").unwrap();
     bench.run = first;
-    retried(&mut bench, LATER[1], &text);
+    let start = follow(&mut bench, LATER[1], FollowUp::Retry, &text, &[]);
+    let order = first_order(&bench, &text, start.clone());
+    let plan_bytes = planned(&mut bench, &order);
+    let made = plan::decode(&plan_bytes).unwrap();
+    let done: Vec<_> = made.steps.iter().map(|step| step.done_in).collect();
+    assert_eq!(
+        done,
+        [Some(first), None, None],
+        "what was done in another way is another thing: {:?}",
+        made.of
+    );
+    bench.order(&carry_out(&bench, &text, &plan_bytes, Some(&start)));
+    bench.ended();
     assert_eq!(bench.written("marker"), "low\nlow\nundone\nlow\nhigh\n", "{}", bench.transcript());
 }
 
