@@ -268,8 +268,8 @@ impl HostRun {
                 self.remediated(outcome)
             }
             State::Verifying { otherwise: Some(otherwise) } => match (&outcome.how, outcome.verification) {
-                // Its host has lost what became of a step, and only now shows it.
-                (How::Unknown { path, attempt, reason }, _) => {
+                // Its host has lost what became of a step: it refused to go on, and only now shows why.
+                (How::Unknown { path, attempt, reason }, _) if otherwise.ending == Ending::Refused => {
                     self.ask_resolve(path, *attempt, reason, false)
                 }
                 (_, Verification::Passed) => self

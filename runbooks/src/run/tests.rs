@@ -147,6 +147,17 @@ fn a_diagnosis_that_a_host_tells_again_and_that_came_to_no_plan_succeeds() {
     );
 }
 
+#[test]
+fn a_host_that_refused_to_go_on_and_had_lost_a_step_has_a_person_asked_and_a_no_stays_a_no() {
+    for (ending, waits_for) in [(Ending::Refused, Some("resolve")), (Ending::Rejected, None)] {
+        let otherwise = Some(Final { ending, reason: "no".to_owned() });
+        let state = State::Verifying { otherwise };
+        let run = HostRun { state, segment: 2, effects: true, ..HostRun::new(Until::End) };
+        let (then, _) = run.apply(&ended(2, unknown())).unwrap();
+        assert_eq!(then.state.waiting_for(), waits_for, "{ending:?}");
+    }
+}
+
 /// Started, planned, admitted, and at a gate, having done something or not.
 fn at_gate(effects: bool) -> Vec<Event> {
     vec![Event::Started, planned(), Event::Admitted, ended(2, gate("remediate/purge", effects))]
