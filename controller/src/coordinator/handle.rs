@@ -480,8 +480,7 @@ impl Handle {
                 } else {
                     let told = own.is_some_and(|row| row.told != Some(false));
                     let ended_at = own.and_then(|row| row.ended_at);
-                    let steps = known.steps.into_iter().filter(|row| row.host == *host).collect();
-                    asked.over.insert(run, Over { run: known.run, told, ended_at, steps });
+                    asked.over.insert(run, Over { parts: known, told, ended_at });
                 }
             }
         }

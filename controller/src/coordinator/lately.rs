@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use fettle_runbooks::id::RunId;
 
-use crate::model::row::{RunRow, StepRow};
+use crate::store::RunParts;
 use crate::world::At;
 
 /// So many are remembered, some 100 KiB: far more than end while one story waits for its turn.
@@ -26,14 +26,12 @@ pub(crate) struct Asked {
 /// A run that is over, and of which a host has more to tell.
 #[derive(Debug)]
 pub(crate) struct Over {
-    /// The run.
-    pub(super) run: RunRow,
+    /// What is known of it.
+    pub(super) parts: RunParts,
     /// The host had told its part; it has gone on since, or the store has lost that.
     pub(super) told: bool,
     /// When its part ended.
     pub(super) ended_at: Option<At>,
-    /// The steps of its part, as they are known.
-    pub(super) steps: Vec<StepRow>,
 }
 
 /// The runs that ended lately, oldest first.

@@ -330,8 +330,11 @@ impl Desk<'_> {
         let Some(ahead) = ahead.filter(|ahead| ahead.runs > 0) else {
             return Err("nothing says that this store has lost any".to_owned());
         };
-        let before = self.model.host_runs.get(&(run, host.clone())).cloned();
-        if before.is_none() && !self.may_adopt(host) {
+        let known = self.model.host_runs.get(&(run, host.clone())).cloned();
+        let strange = known.is_none();
+        let was = || told.over?.parts.hosts.iter().find(|row| row.host == *host).cloned();
+        let before = known.or_else(was);
+        if strange && !self.may_adopt(host) {
             // Said once of all that it tells: it may make up as many as it likes.
             if ahead.missed == 0 {
                 self.change(Change::Missed { run, host: host.clone() });
@@ -384,7 +387,7 @@ impl Desk<'_> {
             return Err("it was over before this controller was restored".to_owned());
         }
         let known_here = told.over.is_some() || self.model.runs.contains_key(&run);
-        let row = match self.model.runs.get(&run).or(told.over.map(|over| &over.run)) {
+        let row = match self.model.runs.get(&run).or(told.over.map(|over| &over.parts.run)) {
             None => row,
             Some(known) => {
                 joins(known, &row, host, content)?;
@@ -414,7 +417,12 @@ impl Desk<'_> {
             row.told = Some(false);
             let before = before.as_ref().filter(|before| before.host == row.host);
             if let Some(before) = before {
-                row.machine.pause = before.machine.pause.clone();
+                // Of one that was over its host says whether it is paused.
+                if !strange {
+                    row.machine.pause = before.machine.pause.clone();
+                }
+                (row.found, row.remediated_at) = (before.found.clone(), before.remediated_at);
+                row.root = before.root.or(row.root);
             }
             // A cancel that it has not confirmed yet stays asked.
             if let Some(before) = before.filter(|it| matches!(it.machine.state, State::Cancelling { .. })) {
@@ -430,9 +438,10 @@ impl Desk<'_> {
         let last = self.model.adopted_at();
         self.close_orders(run, host);
         self.change(Change::RunCreated { run: Box::new(row), hosts: rows });
-        // What is known of its steps already stays so.
-        for step in told.over.iter().flat_map(|over| &over.steps) {
-            self.model.insert(Row::Step(step.clone()));
+        // What is known already stays so: of its other hosts, and of its steps.
+        if let Some(Over { parts, .. }) = told.over {
+            let others = parts.hosts.iter().filter(|row| row.host != *host).cloned().map(Row::HostRun);
+            others.chain(parts.steps.iter().cloned().map(Row::Step)).for_each(|row| self.model.insert(row));
         }
         self.change(Change::Adopted { run, host: host.clone() });
         if !told.cancelled {

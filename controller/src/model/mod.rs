@@ -250,6 +250,8 @@ impl Model {
                 if let Some(at) = row.remediated_at {
                     let times = self.remediations.entry((row.runbook.clone(), row.host.clone())).or_default();
                     let root = row.root.unwrap_or(row.run);
+                    // Of a run that is over it is remembered, and known again when the run is.
+                    times.retain(|it| it.run != row.run);
                     times.push(Remediation { at, run: row.run, root, about: row.about.clone() });
                     times.sort_unstable();
                 }
