@@ -82,6 +82,11 @@ impl<'a> Desk<'a> {
         self.records.push(Record { number, at: self.now, run, incident, change });
     }
 
+    /// Whether a run ended with this very decision.
+    pub(super) fn has_ended(&self, run: RunId) -> bool {
+        self.records.iter().any(|record| matches!(record.change, Change::RunEnded { run: of } if of == run))
+    }
+
     fn run_of(&self, change: &Change) -> Option<RunId> {
         if let Change::Decided { gate, .. } | Change::Escalated { gate } | Change::GateClosed { gate, .. } =
             change

@@ -91,6 +91,10 @@ impl Desk<'_> {
         {
             return tracing::warn!(%host, %run, "A host told again of a run with the order of another.");
         }
+        // What this host told just before has ended it: there is no more to tell.
+        if self.has_ended(run) {
+            return;
+        }
         let cancelled = told.reports.iter().any(cancels);
         let known = self.model.host_runs.get(&(run, host.clone()));
         if known.is_none_or(|row| row.told == Some(false) || self.ended_unheard(row, content.segment))

@@ -268,8 +268,10 @@ impl HostRun {
                 self.remediated(outcome)
             }
             State::Verifying { otherwise: Some(otherwise) } => match (&outcome.how, outcome.verification) {
-                // Its host has lost what became of a step: it refused to go on, and only now shows why.
-                (How::Unknown { path, attempt, reason }, _) if otherwise.ending == Ending::Refused => {
+                // Its host has lost what became of a step, and only now shows it. A no of people stays one.
+                (How::Unknown { path, attempt, reason }, _)
+                    if !matches!(otherwise.ending, Ending::Rejected | Ending::Expired) =>
+                {
                     self.ask_resolve(path, *attempt, reason, false)
                 }
                 (_, Verification::Passed) => self

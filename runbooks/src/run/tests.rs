@@ -148,8 +148,16 @@ fn a_diagnosis_that_a_host_tells_again_and_that_came_to_no_plan_succeeds() {
 }
 
 #[test]
-fn a_host_that_refused_to_go_on_and_had_lost_a_step_has_a_person_asked_and_a_no_stays_a_no() {
-    for (ending, waits_for) in [(Ending::Refused, Some("resolve")), (Ending::Rejected, None)] {
+fn a_host_that_has_lost_a_step_and_shows_it_late_has_a_person_asked_and_a_no_stays_a_no() {
+    let asks = Some("resolve");
+    let all = [
+        (Ending::Refused, asks),
+        (Ending::Unverified, asks),
+        (Ending::Failed, asks),
+        (Ending::Rejected, None),
+        (Ending::Expired, None),
+    ];
+    for (ending, waits_for) in all {
         let otherwise = Some(Final { ending, reason: "no".to_owned() });
         let state = State::Verifying { otherwise };
         let run = HostRun { state, segment: 2, effects: true, ..HostRun::new(Until::End) };
