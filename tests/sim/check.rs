@@ -625,7 +625,8 @@ impl Checker {
             let of_it = |(of, said, what): &(Host, RunId, String)| {
                 of == host && path.strip_suffix("/undo") == Some(what) && self.chains.is_one(*said, *run)
             };
-            let ran = was == Became::Failed && (step.check.is_some() || self.said_ran.iter().any(of_it));
+            let ran = was == Became::Failed
+                && (self.said_ran.iter().any(of_it) || self.told_done(*run, host, path));
             if matches!(was, Became::Nothing | Became::Failed | Became::Undone) && !ran {
                 return broken("undo", format!("{path} of {run} on {host} undoes what is {was:?}"));
             }
@@ -659,6 +660,8 @@ impl Checker {
                     format!("{path} of {run} on {host} was done in the chain of {}, and began again", of.run);
                 broken("done", how)
             }
+            // The undo did run, says who looked.
+            Became::HalfUndone if self.said_undone(*run, host, path) => Ok(()),
             Became::Midway | Became::HalfUndone if step.check.is_none() => {
                 let how = format!(
                     "nobody said what {path} did in the chain of {}, and it began again in {run} on {host}",
@@ -730,7 +733,10 @@ impl Checker {
             let moves = match &row.machine.state {
                 State::Ended(_) | State::Cancelling { .. } => true,
                 State::Created | State::Planned { .. } => false,
-                State::Diagnosing | State::Remediating | State::Undoing | State::Verifying { .. } => open,
+                // What a restored controller has yet to hear of, its host goes on with.
+                State::Diagnosing | State::Remediating | State::Undoing | State::Verifying { .. } => {
+                    open || self.unheard.contains(&(*run, host.clone()))
+                }
                 State::Waiting(Wait::Gate { checking, .. }) => match gate.map(|gate| gate.state) {
                     Some(GateState::Open) => true,
                     Some(GateState::Approved) => {
@@ -761,6 +767,24 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// Whether the step that this undoes was told to have succeeded, by its check if not by its process.
+    fn told_done(&self, run: RunId, host: &Host, undo: &str) -> bool {
+        let is_it = |of: &RunId, on: &Host, path: &str| {
+            on == host && undo.strip_suffix("/undo") == Some(path) && self.chains.is_one(run, *of)
+        };
+        let mut rows = self.model.steps.iter().filter(|((of, on, path, _), _)| is_it(of, on, path));
+        rows.any(|(_, row)| row.state == "succeeded")
+    }
+
+    /// Whether a person found that the undo of a step ran.
+    fn said_undone(&self, run: RunId, host: &Host, path: &str) -> bool {
+        let undo = format!("{path}/undo");
+        let of_it = |(of, said, what): &(Host, RunId, String)| {
+            of == host && *what == undo && self.chains.is_one(*said, run)
+        };
+        self.said_ran.iter().any(of_it)
     }
 
     /// How the last attempt of a step stands that was born, as far as is known.

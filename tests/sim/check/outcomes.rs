@@ -148,10 +148,12 @@ impl Checker {
         let Some(plan) = self.plan(run, host) else { return Ok(()) };
         let retries = plan.of.as_ref().is_some_and(|of| of.how == FollowUp::Retry);
         let is_done = |step: &PlannedStep| {
-            let done = |(_, truth): (&Attempt, &Truth)| truth.done == Some(0);
             let first = (host.clone(), run, step.path.clone(), 0);
             let last = (host.clone(), run, step.path.clone(), u32::MAX);
-            retries && step.done_in.is_some() || self.truth.range(first..=last).any(done)
+            // Of one that was let run again, the last attempt counts.
+            let mut begun = self.truth.range(first..=last).filter(|(_, truth)| truth.begun > 0);
+            retries && step.done_in.is_some()
+                || begun.next_back().is_some_and(|(_, truth)| truth.done == Some(0))
         };
         let left = |step: &PlannedStep| {
             matches!(step.undo, PlannedUndo::Work(_))
