@@ -64,8 +64,8 @@ async fn restored_at_the_gate() -> (Bench, Teller) {
     (bench, teller)
 }
 
-#[tokio::test]
-async fn a_run_that_expired_while_its_host_was_away_stands_where_the_host_stands() {
+/// A run that waited at a gate as in the backup, and expired before its host could tell that it had gone on.
+async fn expired_since_the_restore() -> Bench {
     let mut bench = Bench::new(Mode::Approve).await;
     let mut agent = FakeAgent::join(&bench).await;
     bench.signal(Status::Firing).await;
@@ -78,6 +78,12 @@ async fn a_run_that_expired_while_its_host_was_away_stands_where_the_host_stands
     bench.restore().await;
     bench.pass(30 * MINUTE);
     bench.until("ended expired").await;
+    bench
+}
+
+#[tokio::test]
+async fn a_run_that_expired_while_its_host_was_away_stands_where_the_host_stands() {
+    let bench = expired_since_the_restore().await;
     assert_ne!(bench.run().await.ended_at, 0);
     let content = its_order(&bench, 3, remediates()).await;
     let mut host = Teller::comes(&bench, "web-1", 99).await;
@@ -92,18 +98,7 @@ async fn a_run_that_expired_while_its_host_was_away_stands_where_the_host_stands
 
 #[tokio::test]
 async fn a_run_that_is_open_again_when_its_incident_is_closed_stands_alone() {
-    let mut bench = Bench::new(Mode::Approve).await;
-    let mut agent = FakeAgent::join(&bench).await;
-    bench.signal(Status::Firing).await;
-    diagnose(&bench, &mut agent).await;
-    let order = agent.order().await;
-    agent.accept(&bench, &order).await;
-    agent.end(&bench, &order, gate_reached(), NOT_RUN, false).await;
-    bench.until("waiting gate").await;
-    agent.leave(&bench).await;
-    bench.restore().await;
-    bench.pass(30 * MINUTE);
-    bench.until("ended expired").await;
+    let bench = expired_since_the_restore().await;
     let incident = bench.run().await.incident;
     bench.signal(Status::Resolved).await;
     let closed = bench.handle.incident(incident.parse().unwrap()).await.unwrap();
