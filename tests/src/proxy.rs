@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 /// How often a connection looks at the weather.
@@ -36,7 +36,8 @@ pub struct Proxy {
 
 struct Shared {
     to: u16,
-    weather: Mutex<Weather>,
+    /// Read for as long as what it lets through is on its way: once it has changed, nothing more is.
+    weather: RwLock<Weather>,
     over: AtomicBool,
     made: AtomicUsize,
 }
@@ -48,7 +49,7 @@ impl Proxy {
         let here = listener.local_addr().expect("it has an address").port();
         let shared = Shared {
             to: port,
-            weather: Mutex::new(Weather::Fair),
+            weather: RwLock::new(Weather::Fair),
             over: AtomicBool::new(false),
             made: AtomicUsize::new(0),
         };
@@ -72,9 +73,9 @@ impl Proxy {
         self.port
     }
 
-    /// From now on.
+    /// From now on: what was under way has arrived when this returns, or waits for better weather.
     pub fn weather(&self, weather: Weather) {
-        *self.shared.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
+        *self.shared.weather.write().unwrap_or_else(PoisonError::into_inner) = weather;
     }
 
     /// How many connections were made through it.
@@ -93,7 +94,11 @@ impl Drop for Proxy {
 
 impl Shared {
     fn now(&self) -> Weather {
-        *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.looked()
+    }
+
+    fn looked(&self) -> RwLockReadGuard<'_, Weather> {
+        self.weather.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Both ways, on two threads.
@@ -118,44 +123,51 @@ impl Shared {
     fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, stalled_by: Weather, passed: &AtomicU64) {
         let _ = from.set_read_timeout(Some(LOOK));
         let mut buffer = [0; 4096];
+        let mut waiting = 0;
         loop {
-            let weather = self.now();
-            if self.over.load(Ordering::Relaxed) || weather == Weather::Down {
+            let weather = self.looked();
+            let now = *weather;
+            if self.over.load(Ordering::Relaxed) || now == Weather::Down {
                 return;
             }
-            if weather == Weather::Hole || weather == stalled_by {
+            if now == Weather::Hole || now == stalled_by {
+                drop(weather);
                 std::thread::park_timeout(LOOK);
                 continue;
             }
-            let read = match from.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(read) => read,
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-                    ) =>
-                {
-                    continue;
+            if waiting == 0 {
+                drop(weather);
+                match from.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(read) => waiting = read,
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                        ) => {}
+                    Err(_) => return,
                 }
-                Err(_) => return,
-            };
-            if let Weather::Slow(later) = weather {
-                std::thread::park_timeout(later);
+                if let Weather::Slow(later) = now
+                    && waiting > 0
+                {
+                    std::thread::park_timeout(later);
+                }
+                continue;
             }
-            let before = passed.fetch_add(read as u64, Ordering::Relaxed);
-            let goes = match weather {
-                Weather::CutAfter(bytes) => (bytes.saturating_sub(before) as usize).min(read),
+            let before = passed.fetch_add(waiting as u64, Ordering::Relaxed);
+            let goes = match now {
+                Weather::CutAfter(bytes) => (bytes.saturating_sub(before) as usize).min(waiting),
                 Weather::Fair
                 | Weather::Slow(_)
                 | Weather::Down
                 | Weather::Hole
                 | Weather::Mute
-                | Weather::Deaf => read,
+                | Weather::Deaf => waiting,
             };
-            if to.write_all(&buffer[..goes]).is_err() || goes < read {
+            if to.write_all(&buffer[..goes]).is_err() || goes < waiting {
                 return;
             }
+            waiting = 0;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A network that is ill in every way, between a host and its controller.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use fettle_tests::cluster::LIMIT;
@@ -17,6 +19,29 @@ fn far(builder: Builder) -> (Cluster, Proxy) {
     cluster.join_through("far-1", proxy.port());
     cluster.start_agent("far-1");
     (cluster, proxy)
+}
+
+#[test]
+fn nothing_gets_through_a_hole_that_was_said_after_it_is_one_and_all_of_it_does_later() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let proxy = Proxy::to(listener.local_addr().unwrap().port());
+    let mut caller = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).unwrap();
+    let (mut called, _) = listener.accept().unwrap();
+    let mut heard = [0];
+    for said in 0..50 {
+        proxy.weather(Weather::Hole);
+        caller.write_all(&[said]).unwrap();
+        called.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let silence = called.read(&mut heard).map_err(|error| error.kind());
+        assert!(
+            matches!(silence, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut)),
+            "{said}: {silence:?} {heard:?}"
+        );
+        proxy.weather(Weather::Fair);
+        called.set_read_timeout(Some(LIMIT)).unwrap();
+        called.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, [said]);
+    }
 }
 
 #[test]
