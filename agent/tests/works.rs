@@ -13,6 +13,8 @@ mod cancel; // people stop a run
 mod carry;
 #[path = "works/again.rs"]
 mod again; // what a restored controller is told
+#[path = "works/earlier.rs"]
+mod earlier; // a disk that was put back
 #[path = "works/first.rs"]
 mod first; // what the first version left on a disk
 #[path = "works/follow.rs"]

@@ -45,6 +45,7 @@ mod approved; // what people signed for at a gate
 mod begins; // what begins, begins while it may
 mod chain; // what became of a step over all its runs
 mod end; // what must hold when everything is over
+mod excuses; // who cannot know what
 mod fold; // what a commit writes
 mod outcomes; // what steps and runs say of themselves, and what really happened
 
@@ -133,6 +134,10 @@ pub(crate) struct Checker {
     orphans: BTreeSet<(Host, RunId)>,
     /// Runs that a host may not remember, for its whole disk was put back when they were there.
     forgotten: BTreeSet<(Host, RunId)>,
+    /// Those of which nobody can tell the host that it forgot: what it had done since was not acknowledged, or is not any more.
+    untold: BTreeSet<(Host, RunId)>,
+    /// How often the whole disk of a host was put back.
+    put_back: BTreeMap<Host, usize>,
     /// Hosts of which there were two from some moment on: one does not know what the other did.
     twins: BTreeSet<Host>,
     /// Hosts on which something happened after which nobody can say what became of a step.
@@ -208,6 +213,8 @@ impl Checker {
             forgetful: BTreeSet::new(),
             orphans: BTreeSet::new(),
             forgotten: BTreeSet::new(),
+            untold: BTreeSet::new(),
+            put_back: BTreeMap::new(),
             twins: BTreeSet::new(),
             struck: BTreeSet::new(),
             bad_syncs: BTreeMap::new(),
@@ -217,50 +224,6 @@ impl Checker {
     /// What is told from here on happens now.
     pub(crate) fn at(&mut self, now: Duration) {
         self.now = now;
-    }
-
-    /// This host's disk was put back to what it was: it may have forgotten every run that there is, and it is told anew which
-    /// are paused. What it has seen of epochs is what the controller has given, or less.
-    pub(crate) fn forgets(&mut self, host: &Host) {
-        self.forgotten.extend(self.created.iter().map(|run| (host.clone(), *run)));
-        self.paused.retain(|(_, of), _| of != host);
-        let given = self.model.agents.get(host).map_or(0, |row| row.epoch);
-        self.epochs.insert(host.clone(), given);
-    }
-
-    /// There are two of this host from now on.
-    pub(crate) fn has_twin(&mut self, host: Host) {
-        self.twins.insert(host);
-    }
-
-    /// The next fsync of this host's agent fails.
-    pub(crate) fn fails_to_sync(&mut self, host: Host) {
-        *self.bad_syncs.entry(host).or_default() += 1;
-    }
-
-    /// What becomes of steps on this host may not be known from now on: its power fails, a supervisor is killed, its disk
-    /// refuses a write, or its journal is deleted.
-    pub(crate) fn strikes(&mut self, host: Host) {
-        self.struck.insert(host);
-    }
-
-    /// This host's journal was deleted.
-    pub(crate) fn loses_journal(&mut self, host: Host) {
-        self.strikes(host.clone());
-        self.orphans.extend(self.model.runs.keys().map(|run| (host.clone(), *run)));
-        self.forgetful.insert(host);
-    }
-
-    /// Whether a host cannot know what it did in a run, or in one that this goes on from.
-    fn forgot(&self, host: &Host, run: RunId) -> bool {
-        let is_forgotten =
-            |(of, forgotten): &(Host, RunId)| of == host && self.chains.is_one(run, *forgotten);
-        self.twins.contains(host) || self.forgotten.iter().any(is_forgotten)
-    }
-
-    /// Whether the whole disk of a host was put back when this run was there.
-    fn was_put_back(&self, host: &Host, run: RunId) -> bool {
-        self.forgotten.contains(&(host.clone(), run))
     }
 
     /// The highest epoch ever given to a host.
@@ -295,8 +258,11 @@ impl Checker {
         let hosts = self.model.host_runs.keys();
         self.unheard = hosts.filter(|key| !self.over.contains_key(*key)).cloned().collect();
         self.acks.retain(|(number, _)| *number <= last);
+        self.untold.clone_from(&self.forgotten);
         for (host, seen) in seen {
             let given = self.model.agents.get(&host).map_or(0, |row| row.epoch);
+            // Of two hosts with one name, the one that comes first may not have seen it.
+            let seen = if self.twins.contains(&host) { 0 } else { seen };
             self.epochs.insert(host, seen.max(given));
         }
     }
@@ -508,7 +474,7 @@ impl Checker {
         let on_this = *self.begun_on.entry(key).and_modify(|begun| *begun += 1).or_insert(1);
         let forgot = self.forgot(host, *run);
         let begun = if self.twins.contains(host) { on_this } else { begun };
-        if begun > 1 && !self.was_put_back(host, *run) {
+        if begun > 1 && !self.untold.contains(&(host.clone(), *run)) {
             return broken(
                 "once",
                 format!("attempt {attempt} of {path} of {run} on {host} was started {begun} times"),

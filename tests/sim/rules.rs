@@ -276,6 +276,12 @@ impl Told {
         self.change(connection(epoch));
     }
 
+    /// The host has connected, and what its journal says up to this report is durable.
+    fn acknowledged(&mut self, upto: u64) {
+        self.connected(3);
+        self.change(Change::ReportsTaken { host: host(), journal: "its journal".to_owned(), upto });
+    }
+
     fn step_ended(&mut self, path: &str, outcome: &str) {
         self.ended_in(run(), path, 1, outcome, None);
     }

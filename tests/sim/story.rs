@@ -431,7 +431,9 @@ impl Stage {
             Fault::HostCopied(host) => drop(self.images.insert(host, self.hosts[host].snapshot())),
             Fault::HostPutBack(host) => {
                 if let Some(image) = self.images.get(&host) {
-                    self.checker.forgets(&self.names[host]);
+                    let journal = self.hosts[host].journal_of(image);
+                    let known = journal.as_ref().map(|(name, last)| (name.as_str(), *last));
+                    self.checker.forgets(&self.names[host], known);
                     self.hosts[host].roll_back(image);
                 }
             }

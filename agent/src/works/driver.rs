@@ -30,6 +30,7 @@ use super::again::Telling;
 use super::attempt::{self, Running};
 use super::carry::Active;
 use super::disk::{self, Disk};
+use super::earlier;
 use super::engine::Parts;
 use super::handle::Config;
 use super::hands::Hands;
@@ -132,13 +133,15 @@ pub(super) struct Driver {
     pub(super) config: Config,
     pub(super) world: Arc<dyn World>,
     pub(super) hands: Box<dyn Hands>,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) journal: Journal,
     pub(super) journal_name: String,
     pub(super) spool: Spool,
     pub(super) runs: BTreeMap<RunId, RunHere>,
     pub(super) roster: Option<Roster>,
     pub(super) boot: String,
+    /// All that it knows is of an earlier boot, and no controller has said yet whether it is all that there was.
+    pub(super) unconfirmed: bool,
     pub(super) running: BTreeMap<AttemptKey, (u32, Running)>,
     /// How those that act were started, should their supervisors die before they start anything.
     pub(super) launched: BTreeMap<AttemptKey, Launch>,
@@ -193,12 +196,7 @@ impl Driver {
         if let Some(damage) = &opened.damage {
             tracing::error!(file = %damage.file.display(), reason = %damage.reason, "The journal was damaged and is put aside; a person must look.");
         }
-        for file in &opened.quarantined {
-            missing.push(format!(
-                "a damaged journal is put aside at {}; look at it, then remove it",
-                file.display()
-            ));
-        }
+        missing.extend(opened.quarantined.iter().map(|file| earlier::aside(file)));
         missing.extend(hands.missing());
         let mut driver = Driver {
             journal_name: opened.journal.name().to_owned(),
@@ -208,6 +206,7 @@ impl Driver {
             runs: BTreeMap::new(),
             roster: None,
             boot,
+            unconfirmed: false,
             running: BTreeMap::new(),
             launched: BTreeMap::new(),
             unborn: Vec::new(),
@@ -237,6 +236,7 @@ impl Driver {
         };
         driver.roster = driver.read_roster();
         driver.replay(opened.records);
+        driver.unconfirmed = driver.knows_only_earlier();
         // Before any order: an agent that is started anew each hour would never come to it.
         driver.forget_if_due();
         Ok((driver, writer))
@@ -280,6 +280,12 @@ impl Driver {
                 let epochs_known = epoch <= self.epoch.saturating_add(1);
                 self.keep_epoch(epoch);
                 self.pauses_owed.clear();
+                if std::mem::take(&mut self.unconfirmed) {
+                    if acked > self.spool.last() {
+                        return self.begin_anew(acked);
+                    }
+                    self.resume();
+                }
                 let forgotten = self.has_forgotten(acked);
                 self.acked_at_connect(acked, epochs_known);
                 self.spool.connected(credits);

@@ -101,7 +101,13 @@ impl Engine {
     pub fn turn(&mut self) -> Next {
         if !self.resumed {
             self.resumed = true;
-            self.driver.resume();
+            if self.driver.unconfirmed {
+                tracing::info!(
+                    "What was accepted before this host booted waits until the controller is reached."
+                );
+            } else {
+                self.driver.resume();
+            }
         }
         while !self.driver.stop {
             if self.driver.due().is_some_and(|at| at <= self.driver.world.monotonic()) {

@@ -147,6 +147,20 @@ impl Journal {
         open::open(disk, world, dir)
     }
 
+    /// Puts the journal in `dir` aside, that is whole but of an earlier state of the disk; the next that is opened is a new one.
+    /// Its writer must have nothing to write. Gives back the file's new name.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn put_aside(disk: &dyn Disk, dir: &Path) -> io::Result<PathBuf> {
+        open::put_earlier_aside(disk, dir)
+    }
+
+    /// Whether a file that was [put aside](Opened::quarantined) is whole, but of an earlier state of the disk.
+    pub(super) fn is_earlier(file: &Path) -> bool {
+        file.to_string_lossy().contains(&format!(".{}-", open::EARLIER))
+    }
+
     /// Has its writer work on a thread of its own.
     ///
     /// # Errors

@@ -22,7 +22,8 @@ mod driver; // what everything that happens comes to
 mod carry; // a segment being carried out
 mod cancel; // people stop a run, for good
 mod pause; // people hold a run for a while
-mod restore; // going on after a restart
+mod restore; // going on after a restart …
+mod earlier; // … from what may be an earlier disk
 mod again; // what a controller that has forgotten is told
 mod place; // the directory of one attempt
 mod launch; // from a rendered step to a process

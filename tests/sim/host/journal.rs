@@ -12,8 +12,8 @@ use fettle_agent::works::record::Record;
 use fettle_proto::signed::Trust;
 
 use super::hands::{Life, lock};
-use super::machine::STATE;
-use super::{Ledger, Make, Nature, SimHost, mortal};
+use super::machine::{Machine, STATE};
+use super::{DiskImage, Ledger, Make, Nature, SimHost, mortal};
 use crate::chance::Chance;
 
 /// The promise.
@@ -105,6 +105,32 @@ fn live(
         }
     }
     Some(opened.records)
+}
+
+impl SimHost {
+    /// The name of the journal that a disk holds, and the number of its last report.
+    pub(crate) fn journal_of(&self, image: &DiskImage) -> Option<(String, u64)> {
+        let make = lock(&self.machine).make.clone();
+        let spare = SimHost::of(Machine::new(make, Ledger::default(), super::Disk::from_image(image)));
+        lock(&spare.machine).power_on();
+        let number = lock(&spare.machine).be_born().0;
+        let life = Life { machine: Arc::clone(&spare.machine), number };
+        let disk: Arc<dyn Disk> = Arc::new(life.clone());
+        let (opened, _writer) = Journal::open_on(&disk, &life, &Path::new(STATE).join("journal")).ok()?;
+        let numbers = opened.records.iter().map(|record| match record {
+            Record::Report { seq: number, .. } | Record::Acked { upto: number } => *number,
+            Record::Accepted { .. }
+            | Record::Planned { .. }
+            | Record::Event { .. }
+            | Record::Intent { .. }
+            | Record::Exited { .. }
+            | Record::Tombstone { .. }
+            | Record::Paused { .. }
+            | Record::Forgotten { .. }
+            | Record::Ended { .. } => 0,
+        });
+        Some((opened.journal.name().to_owned(), numbers.max().unwrap_or(0)))
+    }
 }
 
 fn empty(seed: u64) -> SimHost {

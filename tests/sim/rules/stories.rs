@@ -404,7 +404,7 @@ pub(super) const STORIES: &[Story] = &[
     }),
     ("an_epoch_that_is_given_twice_to_a_host_whose_disk_was_put_back_is_seen", Some("epoch"), |told| {
         told.connected(3);
-        told.checker.forgets(&host());
+        told.checker.forgets(&host(), None);
         told.connected(3);
     }),
     (
@@ -432,13 +432,27 @@ pub(super) const STORIES: &[Story] = &[
         told.connected(4);
         told.change(Change::AgentGone { host: host(), epoch: 3, reason: String::new() });
     }),
-    ("what_a_host_forgot_with_its_disk_may_start_again", None, |told| {
+    ("what_a_host_forgot_with_its_disk_may_start_again_if_nobody_can_tell_it", None, |told| {
         told.vacuum(1);
-        told.checker.forgets(&host());
+        told.acknowledged(4);
+        told.checker.forgets(&host(), Some(("its journal", 4)));
+        told.vacuum(1);
+    }),
+    ("what_a_host_forgot_with_its_disk_starts_no_more_if_that_was_acknowledged", Some("once"), |told| {
+        told.vacuum(1);
+        told.acknowledged(5);
+        told.checker.forgets(&host(), Some(("its journal", 4)));
+        told.vacuum(1);
+    }),
+    ("what_a_restored_controller_cannot_tell_a_host_either_may_start_again", None, |told| {
+        told.vacuum(1);
+        told.acknowledged(5);
+        told.checker.forgets(&host(), Some(("its journal", 4)));
+        told.restored(0);
         told.vacuum(1);
     }),
     ("a_host_whose_disk_was_put_back_knows_what_came_later", Some("once"), |told| {
-        told.checker.forgets(&host());
+        told.checker.forgets(&host(), None);
         told.begins(later(), WALK);
         told.plans(later(), planned(WALK, later()));
         let one = |told: &mut Told| told.happened_in(later(), "one", 1, &["sim", "one"], What::Begun);
@@ -446,18 +460,18 @@ pub(super) const STORIES: &[Story] = &[
         one(told);
     }),
     ("a_host_whose_disk_was_put_back_starts_nothing_that_is_not_approved", Some("gate"), |told| {
-        told.checker.forgets(&host());
+        told.checker.forgets(&host(), None);
         told.purge(1);
     }),
     ("a_host_whose_disk_was_put_back_starts_nothing_that_is_not_planned", Some("plan"), |told| {
-        told.checker.forgets(&host());
+        told.checker.forgets(&host(), None);
         told.happened("vacuum", 1, &["sim", "lower=/var:99"], What::Begun);
     }),
     (
         "a_host_whose_disk_was_put_back_and_that_knows_of_a_pause_again_starts_nothing",
         Some("paused"),
         |told| {
-            told.checker.forgets(&host());
+            told.checker.forgets(&host(), None);
             told.paused(true);
             told.change(Change::PauseConfirmed { run: run(), host: host(), on: true });
             told.vacuum(1);
@@ -500,6 +514,11 @@ pub(super) const STORIES: &[Story] = &[
         told.broken = told.checker.left(&host(), &Left { why_down, ..Left::default() }).err();
     }),
     ("an_agent_whose_works_end_although_no_fsync_failed_is_seen", Some("agent"), |told| {
+        let why_down = vec!["12s: its works have ended".to_owned()];
+        told.broken = told.checker.left(&host(), &Left { why_down, ..Left::default() }).err();
+    }),
+    ("an_agent_that_puts_its_journal_aside_when_its_disk_was_put_back_breaks_no_rule", None, |told| {
+        told.checker.forgets(&host(), None);
         let why_down = vec!["12s: its works have ended".to_owned()];
         told.broken = told.checker.left(&host(), &Left { why_down, ..Left::default() }).err();
     }),

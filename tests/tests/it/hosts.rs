@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
+use fettle_agent::works::journal::Journal;
+use fettle_agent::works::record::Record;
 use fettle_tests::cluster::{LIMIT, told};
 use fettle_tests::programs::{Program, binary};
 use fettle_tests::{Cluster, eventually};
@@ -165,6 +167,75 @@ fn two_agents_of_one_identity_are_named_to_people_and_what_is_approved_acts_once
     let status = cluster.fettle("ana", &["status"]);
     assert!(status.status.success() && !told(&status).contains(warning), "{}", told(&status));
     turned_away(&cluster, "twin", 1);
+}
+
+/// A step that runs by itself, and a risky one.
+const BOTH: &str = r#"fettle: 1
+runbook: test/both
+title: Two steps, each of which leaves a line
+owner: tests
+inputs:
+  file: { type: path }
+remediate:
+  - id: easy
+    risk: low
+    run: |
+      echo easy >> "$FILE"
+    env: { FILE: "${{ inputs.file }}" }
+    repeat: never
+    undo: none
+  - id: risky
+    risk: high
+    run: |
+      echo risky >> "$FILE"
+    env: { FILE: "${{ inputs.file }}" }
+    repeat: never
+    undo: none
+verify:
+  - id: there
+    that: file(inputs.file).exists
+"#;
+
+#[test]
+fn a_host_that_boots_from_an_earlier_disk_runs_nothing_again_and_people_are_told() {
+    let mut cluster = Cluster::builder().runbook(BOTH).agent("web-1").start();
+    let file = cluster.path("lines");
+    let input = format!("file={}", file.display());
+    let words = ["start", "test/both", "--host", "web-1", "-i", &input, "--detach"];
+    let run = cluster.json("ben", &words)["run"].as_str().expect("its id").to_owned();
+    let gate = cluster.gate(&run);
+    cluster.agent("web-1").kill();
+
+    // The disk of before the first step, in another boot: a test cannot boot the machine.
+    let journal = cluster.path("web-1/journal");
+    let opened = Journal::open(&journal).expect("its journal");
+    let is_intent = |record: &Record| matches!(record, Record::Intent { .. });
+    let mut known: Vec<Record> = opened.records.into_iter().take_while(|record| !is_intent(record)).collect();
+    for record in &mut known {
+        if let Record::Accepted { boot, .. } = record {
+            "an earlier one".clone_into(boot);
+        }
+    }
+    opened.journal.compact(&known).wait().expect("a journal");
+    drop(opened.journal);
+    fs::remove_dir_all(cluster.path("web-1/attempts")).expect("they are ours");
+
+    let mut agent = cluster.launch_agent("web-1", &[]);
+    eventually("the agent ends by itself", LIMIT, || if agent.runs() { Err(agent.said()) } else { Ok(()) });
+    // As its service manager does.
+    cluster.start_agent("web-1");
+    let status = told(&cluster.fettle("ana", &["status"]));
+    let warning = "warning: web-1 says: its disk was put back to an earlier state, or there are two of it";
+    assert!(status.contains(warning) && status.contains("put-back-0"), "{status}");
+    // What people approved then is not carried out by a host that does not know what it is about.
+    let approved = cluster.fettle("ana", &["approve", &gate, "--yes"]);
+    assert!(approved.status.success(), "{}", told(&approved));
+    let seen = cluster.until(&run, "is over, or waits for a person", |run| {
+        run["hosts"][0]["state"] == "ended" || run["hosts"][0]["waiting_for"] == "resolve"
+    });
+    assert_eq!(seen["hosts"][0]["ending"], "refused", "{seen:#}");
+    assert_eq!(seen["hosts"][0]["reason"], "plan-mismatch: this host has made no plan for the run");
+    assert_eq!(fs::read_to_string(&file).unwrap_or_default(), "easy\n", "{seen:#}");
 }
 
 /// Starts an agent with a state folder, and waits until the controller has refused it.

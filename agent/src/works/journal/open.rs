@@ -9,6 +9,10 @@ use crate::crash::{self, crash_point};
 use crate::works::ballast::is_full;
 use crate::works::disk::DiskFile;
 
+/// In the name of a file that was put aside: why.
+const DAMAGED: &str = "quarantined";
+pub(super) const EARLIER: &str = "put-back";
+
 /// Opens the journal in `dir`, or creates it.
 pub(super) fn open(
     disk: &Arc<dyn Disk>,
@@ -31,7 +35,7 @@ pub(super) fn open(
             Ok(parsed) => live = Some((path, bytes, parsed)),
             Err((reason, before)) => {
                 let before = before.iter().map_while(|record| Record::decode(record).ok()).collect();
-                let file = put_aside(on, dir, &generations).map_err(io(path))?;
+                let file = put_aside(on, dir, &generations, DAMAGED).map_err(io(path))?;
                 damage = Some(Damage { file, reason, before });
             }
         }
@@ -140,13 +144,18 @@ fn decode(path: &Path, records: &[Vec<u8>]) -> Result<Vec<Record>, OpenError> {
         .map_err(|error| OpenError::Foreign { path: path.to_owned(), what: error.to_string() })
 }
 
-/// Renames all generations, the newest of which is damaged. Gives back the new name of that one.
-fn put_aside(disk: &dyn Disk, dir: &Path, generations: &[(u64, PathBuf)]) -> io::Result<PathBuf> {
+/// Puts the journal of a disk aside that is whole, but not the last that this host wrote. Gives back its new name.
+pub(super) fn put_earlier_aside(disk: &dyn Disk, dir: &Path) -> io::Result<PathBuf> {
+    put_aside(disk, dir, &generations(disk, dir)?, EARLIER)
+}
+
+/// Renames all generations, the newest of which cannot be gone on with. Gives back the new name of that one.
+fn put_aside(disk: &dyn Disk, dir: &Path, generations: &[(u64, PathBuf)], why: &str) -> io::Result<PathBuf> {
     let taken = disk.names(dir)?;
     let mut newest = PathBuf::new();
     for (generation, path) in generations {
         let free = (0..)
-            .map(|copy| format!("{generation:08}.quarantined-{copy}"))
+            .map(|copy| format!("{generation:08}.{why}-{copy}"))
             .find(|name| !taken.contains(name))
             .unwrap_or_default();
         newest = dir.join(free);
@@ -163,7 +172,7 @@ fn quarantined(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = disk
         .names(dir)?
         .iter()
-        .filter(|name| name.contains(".quarantined-"))
+        .filter(|name| [DAMAGED, EARLIER].iter().any(|why| name.contains(&format!(".{why}-"))))
         .map(|name| dir.join(name))
         .collect();
     found.sort();
