@@ -107,6 +107,11 @@ fn names(checker: &mut Checker, all: &[(Phase, usize, &Fields)]) -> Vec<Known> {
                         let help =
                             Some("use letters, digits, `-` and `_`, at most 64, beginning with a letter");
                         checker.at_value(&entry.value, "wrong-name", message, help);
+                    } else if text == "undo" {
+                        let message =
+                            "`undo` cannot be the id of a step: what takes a step back is called `STEP/undo`";
+                        let help = Some("give it another id, as `take-back`");
+                        checker.at_value(&entry.value, "wrong-name", message, help);
                     } else if let Some(line) = lines.get(&text) {
                         let message = format!(
                             "the step `{text}` is on line {line} and again on line {}",

@@ -41,6 +41,16 @@ fn an_id_is_a_simple_name() {
 }
 
 #[test]
+fn no_step_is_called_as_what_takes_one_back() {
+    let of = |id: &str| {
+        said(&remediate("run: [touch, /tmp/x]\nrisk: low\nrepeat: safe\nundo: none\n").replace("id: act", id))
+    };
+    let wrong = "16:9 wrong-name: `undo` cannot be the id of a step: what takes a step back is called `STEP/undo` (give it another id, as `take-back`)";
+    assert_eq!(of("id: undo"), wrong);
+    assert_eq!(of("id: undone"), "");
+}
+
+#[test]
 fn a_step_does_something() {
     assert_eq!(
         said(&diagnose(
