@@ -278,9 +278,17 @@ impl HostRun {
                     .end(Final::new(Ending::Verified, format!("the symptom is gone ({})", otherwise.reason))),
                 (_, Verification::Failed | Verification::NotRun) => self.end(otherwise),
             },
-            State::Waiting(Wait::Gate { from, checking: Some(checking) }) => {
-                self.looked(from, checking, outcome.verification == Verification::Passed)
-            }
+            State::Waiting(Wait::Gate { from, checking: Some(checking) }) => match &outcome.how {
+                // It waits for people either way; what they would approve comes after a step that nobody knows.
+                How::Unknown { path, attempt, reason } => {
+                    let mut effects = self.close_gate(&format!("nobody can tell what became of {path}"));
+                    effects.extend(self.ask_resolve(path, *attempt, reason, false)?);
+                    Some(effects)
+                }
+                How::Done | How::Gate { .. } | How::Failed { .. } | How::Stopped { .. } => {
+                    self.looked(from, checking, outcome.verification == Verification::Passed)
+                }
+            },
             State::Cancelling { reason, .. } => {
                 let meanwhile = match self.again.clone() {
                     Some(unclear) => Some(Meanwhile::from(unclear)),

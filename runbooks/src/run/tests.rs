@@ -166,6 +166,16 @@ fn a_host_that_has_lost_a_step_and_shows_it_late_has_a_person_asked_and_a_no_sta
     }
 }
 
+#[test]
+fn a_host_that_shows_a_lost_step_while_people_are_asked_at_a_gate_has_a_person_asked_about_that() {
+    for (checking, effects) in [(Checking::Undecided, 2), (Checking::Approved, 1)] {
+        let state = State::Waiting(Wait::Gate { from: "remediate/b".into(), checking: Some(checking) });
+        let run = HostRun { state, segment: 3, effects: true, ..HostRun::new(Until::End) };
+        let (then, told) = run.apply(&ended(3, unknown())).unwrap();
+        assert_eq!((then.state.waiting_for(), told.len()), (Some("resolve"), effects), "{checking:?}");
+    }
+}
+
 /// Started, planned, admitted, and at a gate, having done something or not.
 fn at_gate(effects: bool) -> Vec<Event> {
     vec![Event::Started, planned(), Event::Admitted, ended(2, gate("remediate/purge", effects))]
