@@ -348,8 +348,10 @@ impl Desk<'_> {
             }
             self.hear_of_step(change);
         }
-        // A host that had taken on an order, and does not know its own plan any more, has lost its journal since.
-        let lost = |code: &str| code == fettle_proto::Code::PlanMismatch.as_str();
+        // A host answers an order that it has taken on as it did before. If it refuses it, it does not know it any more; unless it
+        // knows better: of another segment that goes on, or that the run was cancelled.
+        let knows = [fettle_proto::Code::SegmentConflict, fettle_proto::Code::RunCancelled];
+        let lost = |code: &str| knows.iter().all(|known| known.as_str() != code);
         let order = self.model.orders.get(&(run, host.clone(), segment));
         let had_it = order.is_some_and(|order| order.accepted_at.is_some() && order.closed_at.is_none());
         let accepted = match &heard.event {

@@ -2,7 +2,7 @@
 
 use fettle_proto::signed::{Decision, Signed};
 use fettle_proto::v1;
-use fettle_runbooks::id::GateId;
+use fettle_runbooks::id::{GateId, Host};
 use fettle_runbooks::run::{Event, Wait};
 
 use super::desk::Desk;
@@ -86,7 +86,13 @@ impl Desk<'_> {
     /// A moment of a gate has come: looks at what is due now, whatever woke it.
     pub(super) fn gate_due(&mut self, id: GateId) {
         let Some(row) = self.model.gates.get(&id) else { return };
-        let (run, hosts): (_, Vec<_>) = (row.run, row.leaves.iter().map(|leaf| leaf.host.clone()).collect());
+        let run = row.run;
+        // A host at another gate by now is no matter of this one.
+        let hosts = row.leaves.iter().map(|leaf| leaf.host.clone());
+        let here = |host: &Host| {
+            self.model.host_runs.get(&(run, host.clone())).is_some_and(|of| of.gate == Some(id))
+        };
+        let hosts: Vec<Host> = hosts.filter(here).collect();
         match row.state {
             GateState::Open if self.now >= of_gate(self.model, row, row.decide_by) => {
                 let reason = format!("nobody decided by {}", row.decide_by);

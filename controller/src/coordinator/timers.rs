@@ -31,10 +31,9 @@ fn moment(model: &Model, key: &RowKey) -> Option<At> {
                 }
                 GateState::Approved => {
                     let waits = gate.leaves.iter().any(|leaf| {
-                        model
-                            .host_runs
-                            .get(&(gate.run, leaf.host.clone()))
-                            .is_some_and(|row| matches!(row.machine.state, State::Waiting(_)))
+                        model.host_runs.get(&(gate.run, leaf.host.clone())).is_some_and(|row| {
+                            row.gate == Some(*id) && matches!(row.machine.state, State::Waiting(_))
+                        })
                     });
                     waits.then(|| of_gate(model, gate, gate.start_by))
                 }

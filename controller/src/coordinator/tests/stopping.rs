@@ -17,6 +17,12 @@ use crate::problem::Problem;
 use crate::tasks::{Stopped, Tasks};
 use crate::world::World;
 
+/// Nobody knows how a step ended.
+fn unknown(path: &str) -> v1::segment_ended::How {
+    let (path, reason) = (path.to_owned(), "power cut".to_owned());
+    v1::segment_ended::How::Unknown(v1::SegmentUnknown { path, attempt: 1, reason })
+}
+
 fn looked(found: Found) -> Looked {
     Looked { path: Some("remediate/vacuum".into()), found, reason: "journalctl says so".into() }
 }
@@ -65,9 +71,7 @@ fn holds(story: &[(String, String)], who: &str, text: &str) {
 #[tokio::test]
 async fn an_unknown_outcome_waits_for_a_person_who_looks() {
     let (bench, mut agent, run, order) = remediating().await;
-    let unknown =
-        v1::SegmentUnknown { path: "remediate/vacuum".into(), attempt: 1, reason: "power cut".into() };
-    agent.end(&bench, &order, v1::segment_ended::How::Unknown(unknown), NOT_RUN, true).await;
+    agent.end(&bench, &order, unknown("remediate/vacuum"), NOT_RUN, true).await;
     bench.until("waiting resolve").await;
     let shown = bench.run().await.hosts.remove(0);
     assert_eq!((shown.resolve.as_str(), shown.reason.as_str()), ("remediate/vacuum", "power cut"));
@@ -107,6 +111,44 @@ async fn of_a_step_that_a_host_began_and_lost_with_its_journal_nobody_says_that_
     let order = agent.order().await;
     lost(&bench, &mut agent, &order).await;
     bench.until("ended unverified").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn whatever_a_host_refuses_of_what_it_had_taken_on_it_has_lost() {
+    let (bench, mut agent, _, order) = remediating().await;
+    let late = v1::Refused { code: "order-expired".into(), message: "it came too late".into() };
+    agent.report(&bench, &order, v1::report::What::Refused(late)).await;
+    bench.until("waiting resolve").await;
+    let shown = bench.run().await.hosts.remove(0);
+    let why = "it may have begun, and its host does not know of it any more: order-expired: it came too late";
+    assert_eq!((shown.resolve.as_str(), shown.reason.as_str()), ("remediate/vacuum", why));
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn what_was_approved_before_does_not_close_the_question_whether_a_step_runs_again() {
+    let (mut bench, mut agent) = at_the_gate().await;
+    let run: RunId = bench.run().await.id.parse().unwrap();
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    let order = agent.order().await;
+    agent.accept(&bench, &order).await;
+    agent.end(&bench, &order, unknown("remediate/purge"), NOT_RUN, true).await;
+    bench.until("waiting resolve").await;
+    bench.pass(7 * MINUTE);
+    let again = Looked { path: Some("remediate/purge".into()), ..looked(Found::RunAgain) };
+    resolve(&bench, "ben", run, again).await.unwrap();
+    // Later than the plan that was approved may begin, and not too late to decide about what is asked now.
+    bench.pass(3 * MINUTE);
+    bench.restart().await;
+    agent.connect(&bench).await;
+    assert_eq!(bench.gate().await.state, "open");
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    let order = agent.order().await;
+    assert!(
+        matches!(&order.work, Some(v1::order_content::Work::Remediate(work)) if work.grant.is_some()),
+        "{order:?}"
+    );
     bench.check().await;
 }
 
