@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// How often a connection looks at the weather.
 const LOOK: Duration = Duration::from_millis(10);
+/// Whoever takes nothing for so long is cut off.
+const TAKES: Duration = Duration::from_secs(20);
 
 /// What the network does with every connection, those that are open included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +124,7 @@ impl Shared {
 
     fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, stalled_by: Weather, passed: &AtomicU64) {
         let _ = from.set_read_timeout(Some(LOOK));
+        let _ = to.set_write_timeout(Some(TAKES));
         let mut buffer = [0; 4096];
         let mut waiting = 0;
         loop {
