@@ -382,6 +382,11 @@ impl SimHost {
         lock(&self.machine).why_down.clone()
     }
 
+    /// How often it was booted.
+    pub(crate) fn boots(&self) -> usize {
+        lock(&self.machine).boot as usize
+    }
+
     /// The epoch that no power loss could take away.
     pub(crate) fn epoch(&self) -> u64 {
         let bytes = lock(&self.machine).disk.read_durable(&Path::new(STATE).join("epoch"));

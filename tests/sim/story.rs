@@ -245,7 +245,8 @@ impl Stage {
         self.controller.disk.check().map_err(told)?;
         for (number, host) in self.hosts.iter().enumerate() {
             let name = &self.names[number];
-            let left = Left { alive: host.alive(), why_down: host.why_down(), epoch: host.epoch() };
+            let (alive, why_down) = (host.alive(), host.why_down());
+            let left = Left { alive, why_down, boots: host.boots(), epoch: host.epoch() };
             self.checker.left(name, &left).map_err(told)?;
         }
         self.checker.must_be_over(Duration::ZERO).map_err(told)?;

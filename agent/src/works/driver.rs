@@ -296,6 +296,11 @@ impl Driver {
                 self.pump();
             }
             ToWorks::Disconnected => self.spool.disconnected(),
+            ToWorks::Order { .. } | ToWorks::Cancel { .. } | ToWorks::Pause { .. } if self.unconfirmed => {
+                tracing::error!(
+                    "The controller asks for something before it has said what it knows; ignored."
+                );
+            }
             ToWorks::Order { content, digest } => self.order(&content, digest),
             ToWorks::Acked { upto } => {
                 self.acked(upto);
@@ -690,6 +695,10 @@ impl Driver {
 
     /// Removes what is kept of runs for which no order can come any more: whole outputs may be large.
     fn forget_if_due(&mut self) {
+        // Of what waits to be gone on with nobody has looked how it went.
+        if self.unconfirmed {
+            return;
+        }
         let now = self.world.monotonic();
         if self.swept_at.is_some_and(|at| now.saturating_sub(at) < SWEEP) {
             return;

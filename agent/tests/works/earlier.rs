@@ -4,6 +4,7 @@ use fettle_agent::message::{FromWorks, ToWorks};
 use fettle_agent::works::journal::Journal;
 use fettle_agent::works::record::Record;
 use fettle_proto::v1;
+use prost::Message as _;
 
 use crate::bench::{Bench, content, remediate};
 use crate::carry::runbook;
@@ -99,6 +100,40 @@ fn a_host_that_the_controller_has_heard_more_of_than_its_disk_knows_puts_its_jou
     bench.order(&content(&bench, 2, &text, remediate(&plan, "remediate/easy", None)));
     assert_eq!(bench.refused(), "plan-mismatch");
     assert_eq!(bench.written("marker"), "low\n");
+}
+
+#[test]
+fn nothing_is_ordered_of_a_host_before_its_controller_has_welcomed_it() {
+    let mut bench = Bench::new();
+    let (plan, known) = about_to_begin(&mut bench);
+    put_back(&bench, known.clone());
+    bench.start();
+    let text = runbook(&bench);
+    bench.order(&content(&bench, 3, &text, remediate(&plan, "remediate/easy", None)));
+    bench.connect(last(&known));
+    bench.ended();
+    let heard: Vec<u32> = bench.heard.iter().map(|report| report.segment).collect();
+    assert!(heard.iter().all(|segment| *segment == 2), "{heard:?}\n{}", bench.transcript());
+    assert_eq!(bench.written("marker"), "low\nlow\n");
+}
+
+#[test]
+fn what_waits_for_the_controller_is_not_forgotten_however_late_it_is() {
+    let mut bench = Bench::new();
+    let (_, mut known) = about_to_begin(&mut bench);
+    for record in &mut known {
+        if let Record::Accepted { content, .. } = record {
+            let mut order = v1::OrderContent::decode(&content[..]).unwrap();
+            order.not_after_ms -= 3 * 24 * 3_600_000;
+            *content = order.encode_to_vec();
+        }
+    }
+    put_back(&bench, known.clone());
+    bench.start();
+    bench.connect(last(&known));
+    let ended = bench.ended();
+    assert!(matches!(ended.how, Some(v1::segment_ended::How::Stopped(_))), "{ended:?}");
+    assert_eq!(bench.written("marker"), "low\n", "it is too late to begin");
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(crate) struct Left {
     pub(crate) alive: Vec<(RunId, String, u32)>,
     /// Why agents went down that nobody had asked to.
     pub(crate) why_down: Vec<String>,
+    /// How often it was booted.
+    pub(crate) boots: usize,
     /// The epoch on its disk.
     pub(crate) epoch: u64,
 }
@@ -34,14 +36,15 @@ impl Checker {
     /// When everything has ended: what lives on a host, why its agents went down, and the epoch that it keeps.
     pub(crate) fn left(&self, host: &Host, left: &Left) -> Result<(), Broken> {
         // A journal that breaks, or cannot be opened, for an fsync that failed: once for each of these. And one that is put
-        // aside since its disk was put back, or another has spoken for its host.
+        // aside since its disk was put back, or, when it boots, another has spoken for its host.
         let by_sync =
             |why: &&String| why.contains("its works have ended") || why.contains("input/output error");
         let (by_sync, unasked): (Vec<&String>, Vec<&String>) = left.why_down.iter().partition(by_sync);
         let failed = self.bad_syncs.get(host).copied().unwrap_or_default();
         let put_back = self.put_back.get(host).copied().unwrap_or_default();
         count("rule agent");
-        let too_often = by_sync.len() > failed + put_back && !self.twins.contains(host);
+        let spoken_for = if self.twins.contains(host) { left.boots } else { 0 };
+        let too_often = by_sync.len() > failed + put_back + spoken_for;
         if !unasked.is_empty() || too_often {
             let how = format!("{host} went down by itself: {:?}; {failed} fsyncs failed", left.why_down);
             return broken("agent", how);

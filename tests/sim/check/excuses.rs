@@ -15,14 +15,12 @@ impl Checker {
         let is_told = journal
             .zip(row)
             .is_some_and(|((name, last), row)| row.acked.get(name).is_some_and(|acked| *acked > last));
-        if !is_told {
+        if is_told {
+            count("a host is told that its disk was put back");
+        } else {
+            count("nobody can tell a host that its disk was put back");
             self.untold.extend(runs.iter().cloned());
         }
-        count(if is_told {
-            "a host is told that its disk was put back"
-        } else {
-            "nobody can tell a host that its disk was put back"
-        });
         self.forgotten.extend(runs);
         *self.put_back.entry(host.clone()).or_default() += 1;
         self.paused.retain(|(_, of), _| of != host);
