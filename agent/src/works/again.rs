@@ -79,10 +79,35 @@ impl Driver {
             runs = runs.len(),
             "The controller has forgotten what it acknowledged; telling it again."
         );
-        let runs = runs.into_iter().map(|(_, Reverse(run))| run).collect();
+        let runs: Vec<RunId> = runs.into_iter().map(|(_, Reverse(run))| run).collect();
         let telling = Telling::new(self.spool.last(), runs);
-        self.commit(vec![telling.record()], Vec::new());
+        // What it has not heard of these runs is part of what it is told. Before that, and alone, it would be misunderstood.
+        let owed = self.spool.take_back();
+        let is_told = |report: &v1::Report| {
+            !matches!(report.what, Some(What::ToldAgain(_)))
+                && report.run.parse().is_ok_and(|run| telling.owes(run))
+        };
+        let (told, others): (Vec<_>, Vec<_>) = owed.into_iter().partition(is_told);
+        let mut records = vec![telling.record(), Record::Acked { upto: self.spool.last() }];
+        records.extend(others.into_iter().map(|report| self.spool.add(report)));
+        self.commit(records, Vec::new());
         self.telling = Some(telling);
+        let mut by_run: BTreeMap<RunId, Vec<v1::Report>> = BTreeMap::new();
+        for report in told {
+            if let Ok(run) = report.run.parse() {
+                by_run.entry(run).or_default().push(report);
+            }
+        }
+        for (run, mut owed) in by_run {
+            // Only what steps that read have said is not told again.
+            if self.tell_of(run) {
+                owed.retain(|report| {
+                    matches!(&report.what, Some(What::StepEnded(step)) if !step.path.starts_with("remediate/"))
+                });
+            }
+            let records = owed.into_iter().map(|report| self.spool.add(report)).collect();
+            self.commit(records, Vec::new());
+        }
     }
 
     /// Tells of the next run, once the controller has the one before.

@@ -586,6 +586,10 @@ impl Driver {
     // --- reports and the journal ---
 
     pub(super) fn report(&mut self, run: RunId, segment: u32, at_ms: i64, what: v1::report::What) -> Record {
+        // A controller that has forgotten a run hears of what was before it hears of what is new.
+        if self.telling.as_ref().is_some_and(|telling| telling.owes(run)) {
+            self.tell_of(run);
+        }
         self.spool.add(v1::Report { seq: 0, run: run.to_string(), segment, at_ms, what: Some(what) })
     }
 

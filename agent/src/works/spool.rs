@@ -72,12 +72,18 @@ impl Spool {
     /// acknowledged up to this one may be theirs, so everything owed gets a number that nobody has used; the records are to
     /// be journaled in their order.
     pub(super) fn renumber(&mut self, upto: u64) -> Vec<Record> {
-        let owed = std::mem::take(&mut self.reports);
         self.last = self.last.max(upto);
-        self.acked = self.last;
+        let owed = self.take_back();
         let acked = Record::Acked { upto: self.acked };
-        let owed = owed.values().filter_map(|bytes| v1::Report::decode(&bytes[..]).ok());
-        std::iter::once(acked).chain(owed.map(|report| self.add(report))).collect()
+        std::iter::once(acked).chain(owed.into_iter().map(|report| self.add(report))).collect()
+    }
+
+    /// Takes back all that is owed, as if it were acknowledged.
+    pub(super) fn take_back(&mut self) -> Vec<v1::Report> {
+        self.acked = self.last;
+        self.sent = self.sent.max(self.acked);
+        let owed = std::mem::take(&mut self.reports);
+        owed.values().filter_map(|bytes| v1::Report::decode(&bytes[..]).ok()).collect()
     }
 
     /// Everything up to this one was acknowledged.

@@ -87,6 +87,41 @@ fn a_controller_that_is_restored_twice_is_told_everything_twice() {
 }
 
 #[test]
+fn what_a_controller_that_forgot_a_run_has_not_heard_of_it_is_told_with_the_run() {
+    let mut bench = Bench::new();
+    let text = runbook(&bench);
+    let plan = bench.plan(&text);
+    let last = bench.heard.last().unwrap().seq;
+    bench.tell(ToWorks::Acked { upto: last });
+    // Of what follows nothing is acknowledged.
+    bench.order(&content(&bench, 2, &text, remediate(&plan, "remediate/easy", None)));
+    bench.ended();
+    bench.connect(0);
+    let what = bench.until("the run", |what| matches!(what, What::ToldAgain(_)));
+    let What::ToldAgain(told) = what else { panic!("{what:?}") };
+    let ends = told.reports.iter().filter(|report| matches!(report.what, Some(What::SegmentEnded(_))));
+    assert_eq!((ends.count(), bench.heard.len()), (2, 1), "{}", bench.transcript());
+    // And what it does from now on follows.
+    bench.connect(0);
+    bench.until("the run", |what| matches!(what, What::ToldAgain(_)));
+    assert_eq!(bench.heard.len(), 1, "{}", bench.transcript());
+    bench.order(&content(&bench, 3, &text, remediate(&plan, "remediate/hard", None)));
+    bench.ended();
+}
+
+#[test]
+fn what_a_run_does_before_it_was_its_turn_to_be_told_follows_what_it_did_before() {
+    let mut bench = Bench::new();
+    three_runs(&mut bench);
+    bench.connect(0);
+    assert_eq!(told(&mut bench).0, RUNS[2]);
+    bench.run = RUNS[0].parse().unwrap();
+    bench.tell(ToWorks::Pause { run: bench.run, on: true, count: 1 });
+    assert_eq!(told(&mut bench).0, RUNS[0]);
+    bench.until("the pause", |what| matches!(what, What::Paused(_)));
+}
+
+#[test]
 fn what_goes_on_while_runs_are_told_again_is_heard_as_well() {
     let mut bench = Bench::new();
     three_runs(&mut bench);
