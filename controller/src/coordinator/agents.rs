@@ -291,7 +291,7 @@ impl Desk<'_> {
             let was_taken = self.model.taken_by(host);
             self.report(host, report, over);
             // What a host tells again of a run may have let go of it, and nobody was asked at the time.
-            if was_taken.is_some() && self.model.taken_by(host).is_none() {
+            if was_taken.is_some() && self.model.taken_by(host) != was_taken {
                 self.reconsider(host);
             }
         }

@@ -44,11 +44,13 @@ impl Desk<'_> {
         let ballot = gate::judge(&ballot_box, &signed, &roster.roster, &session.person)?;
         let approves = ballot.decision == Decision::Approve;
         let mut approvers = gate::approvers(&row.decisions, &roster.roster);
-        if approves && approvers.contains(&ballot.person.as_str()) {
-            return Ok(id);
-        }
+        let again = approves && approvers.contains(&ballot.person.as_str());
         approvers.push(&ballot.person);
         let enough = gate::missing(&row.factors, &approvers, &roster.roster).is_empty();
+        // Said before it is enough only when the roster has changed since.
+        if again && !enough {
+            return Ok(id);
+        }
         let (run, hosts): (_, Vec<_>) = (row.run, row.leaves.iter().map(|leaf| leaf.host.clone()).collect());
         let who = match ballot.reason.is_empty() {
             true => ballot.person.clone(),
@@ -61,7 +63,9 @@ impl Desk<'_> {
             at: self.now,
             signed: blob,
         };
-        self.change(Change::Decided { gate: id, decision });
+        if !again {
+            self.change(Change::Decided { gate: id, decision });
+        }
         match (approves, enough) {
             (false, _) => {
                 self.change(Change::GateClosed { gate: id, state: GateState::Denied, reason: who.clone() });
@@ -95,7 +99,9 @@ impl Desk<'_> {
         let hosts: Vec<Host> = hosts.filter(here).collect();
         match row.state {
             GateState::Open if self.now >= of_gate(self.model, row, row.decide_by) => {
-                let reason = format!("nobody decided by {}", row.decide_by);
+                let some = row.decisions.iter().any(|decision| decision.approves);
+                let who = if some { "not all that it needs" } else { "nobody" };
+                let reason = format!("{who} decided by {}", row.decide_by);
                 self.change(Change::GateClosed {
                     gate: id,
                     state: GateState::Expired,
@@ -126,7 +132,11 @@ impl Desk<'_> {
                         Some(Wait::Resolve { .. }) => row.machine.again.is_some(),
                         Some(Wait::Wave { .. } | Wait::Window { .. }) | None => false,
                     };
-                    let why = if row.machine.pause.on { "; the run was paused" } else { "" };
+                    let why = match self.model.taken_by(&host).filter(|other| *other != run) {
+                        _ if row.machine.pause.on => "; the run was paused".to_owned(),
+                        Some(other) => format!("; {other} changed the host meanwhile"),
+                        None => String::new(),
+                    };
                     if waits {
                         self.host_event(run, &host, Event::GateExpired { reason: format!("{late}{why}") });
                     }

@@ -48,7 +48,7 @@ impl Desk<'_> {
         for effect in effects {
             self.carry_out(run, host, effect, barred);
         }
-        if was_taken == Some(run) && self.model.taken_by(host).is_none() {
+        if was_taken == Some(run) && self.model.taken_by(host) != was_taken {
             self.reconsider(host);
         }
     }
@@ -164,6 +164,7 @@ impl Desk<'_> {
         let (outcome, verdicts) = guard::judge(&asked, &self.in_force.policy);
         let waiting = matches!(host_row.machine.state, State::Waiting(_));
         let reasons = guard::reasons(&verdicts);
+        let (machine, told) = (host_row.machine.clone(), reasons == host_row.reason);
         if let Some(signal) = run_row.signal.filter(|_| !waiting || outcome != guard::Outcome::Wait) {
             self.change(Change::Judged { signal, verdicts });
         }
@@ -172,7 +173,11 @@ impl Desk<'_> {
                 self.change(Change::Admitted { run, host: host.clone() });
                 self.host_event(run, host, Event::Admitted);
             }
-            guard::Outcome::Wait if waiting => {}
+            guard::Outcome::Wait if waiting && told => {}
+            // It waits for another than before.
+            guard::Outcome::Wait if waiting => {
+                self.change(Change::Moved { run, host: host.clone(), machine, reason: reasons });
+            }
             guard::Outcome::Wait => {
                 self.host_event_because(run, host, Event::Held(Held::Wave), &reasons);
             }
@@ -180,7 +185,7 @@ impl Desk<'_> {
         }
     }
 
-    /// A host is free again: whoever waits for it is asked, the oldest first.
+    /// A host is free again, or another run's: whoever waits for it is asked, the oldest first.
     pub(super) fn reconsider(&mut self, host: &Host) {
         let open = self.model.open_on(host);
         let waiting: Vec<RunId> =

@@ -547,7 +547,7 @@ mod tests {
         let mut row = |run: u128, state: State| {
             let mut machine = HostRun::new(Until::End);
             (machine.state, machine.effects) = (state, true);
-            model.retake(&HostRunRow {
+            let row = HostRunRow {
                 run: id(run),
                 host: host.clone(),
                 runbook: "host/x".to_owned(),
@@ -561,7 +561,9 @@ mod tests {
                 root: None,
                 found: Default::default(),
                 told: None,
-            });
+            };
+            model.host_runs.insert((id(run), host.clone()), row.clone());
+            model.retake(&row);
             model.taken_by(&host)
         };
         let verifying = || State::Verifying { otherwise: None };
@@ -578,5 +580,12 @@ mod tests {
             Some(id(2)),
             "it goes on without being asked again"
         );
+        let asks = || {
+            let (path, attempt) = ("remediate/x".to_owned(), 1);
+            State::Waiting(Wait::Resolve { path, attempt, cancelled: false })
+        };
+        assert_eq!(row(2, asks()), Some(id(2)));
+        assert_eq!(row(1, verifying()), Some(id(1)), "one that waits for a person stands back");
+        assert_eq!(row(1, State::Diagnosing), Some(id(2)));
     }
 }

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use fettle_runbooks::id::{GateId, Host, IncidentId, RunId, SignalId};
+use fettle_runbooks::run::Wait;
 
 pub use change::{Change, StepEnd};
 use row::{
@@ -210,9 +211,13 @@ impl Model {
         tally.filter(|tally| now < tally.failed_at.plus(BREAKER_MEMORY)).map_or(0, |tally| tally.failed)
     }
 
-    /// Which run remediates on this host now.
+    /// Which run remediates on this host now. One that waits until a person has looked stands back for those that may be acting.
     pub fn taken_by(&self, host: &Host) -> Option<RunId> {
-        self.taken.get(host)?.first().copied()
+        let waits = |run: &&RunId| {
+            let row = self.host_runs.get(&(**run, host.clone()));
+            row.is_some_and(|row| matches!(row.machine.state.wait(), Some(Wait::Resolve { .. })))
+        };
+        self.taken.get(host)?.iter().min_by_key(waits).copied()
     }
 
     /// The host runs of a host that have not ended, the oldest run first.
