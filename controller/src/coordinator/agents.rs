@@ -508,10 +508,15 @@ impl Desk<'_> {
 
     pub(super) fn revoke(&mut self, session: &Session, host: Host, reason: String) -> Result<bool, Problem> {
         session.may(Scope::Operate)?;
-        let Some(row) = self.model.agents.get(&host) else {
-            return Err(Problem::not_found(format!("host `{host}`")).next("fettle agent list"));
-        };
-        let was_connected = row.connected;
+        let was_connected = self.model.agents.get(&host).map(|row| row.connected);
+        if was_connected.is_none() {
+            // After a restore, of one that joined since the backup there is nothing but its part in a run of others.
+            if self.model.open_on(&host).next().is_none() {
+                return Err(Problem::not_found(format!("host `{host}`")).next("fettle agent list"));
+            }
+            let (host, serial) = (host.clone(), String::new());
+            self.change(Change::AgentCertified { host, labels: None, serial, not_after: At(0) });
+        }
         let by = session.person.clone();
         let why = format!("{host} was revoked by {by}: {reason}");
         self.change(Change::AgentRevoked { host: host.clone(), by, reason });
@@ -523,7 +528,7 @@ impl Desk<'_> {
             self.change(Change::TokenSpent { hash });
         }
         self.effect(Effect::Detach(host));
-        Ok(was_connected)
+        Ok(was_connected.unwrap_or(false))
     }
 }
 

@@ -357,7 +357,7 @@ impl Desk<'_> {
     fn over(&mut self, run: RunId, host: &Host, how: &Final, barred: bool, tell: bool) {
         self.close_orders(run, host);
         // One that may tell of it again says itself how its steps ended.
-        if tell && !self.may_know_more(host) {
+        if tell && !self.may_tell_of(run, host) {
             self.close_steps(run, host);
         }
         let Some(row) = self.model.runs.get(&run) else { return };

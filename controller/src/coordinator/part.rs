@@ -35,7 +35,7 @@ impl Desk<'_> {
         let segment = row.machine.segment;
         let waits = row.machine.ended().is_some() || row.machine.state.wait().is_some();
         // A host that a restored controller has yet to hear tells what it knows of the step.
-        let last_word = !waits && !self.may_know_more(host);
+        let last_word = !waits && !self.may_tell_of(run, host);
         let (why, refused) = if let Event::Refused { segment: of, code, message } = &event {
             if *of != segment {
                 return vec![event];

@@ -110,6 +110,9 @@ impl Desk<'_> {
         let pause = told.reports.iter().filter_map(pause_of).next_back();
         let (pause, resumption) = (pause.filter(|pause| pause.on), pause.filter(|pause| !pause.on));
         self.hear_pause(run, host, pause);
+        if pause.is_some() {
+            self.pause_elsewhere(run, host);
+        }
         if pause.is_none() && resumption.is_none() && self.machine(run, host).is_some_and(|it| it.pause.on) {
             self.host_event(run, host, Event::PauseTold { on: false, count: 0 });
         }
@@ -120,6 +123,9 @@ impl Desk<'_> {
         let Some(machine) = self.hear_again(run, host, &before, newest, told.looks, told.reports) else {
             return;
         };
+        // What was to come after its last order it was not sent, or has not taken on.
+        let gate = self.gate_before(run, host);
+        let machine = machine.unsent_after(content.segment, gate.as_deref());
         let (moved, ended) = (machine != before, machine.ended().is_some());
         // An order that the host has not taken on yet is still what a run waits for that has not moved.
         if moved {
@@ -486,6 +492,22 @@ impl Desk<'_> {
         self.effect(Effect::Detach(host));
     }
 
+    /// A host says that people paused the run: its hosts that have yet to tell of it are asked to pause as well. What they tell
+    /// then is what counts.
+    fn pause_elsewhere(&mut self, run: RunId, host: &Host) {
+        let of_run = self.model.runs.get(&run).map(|row| row.hosts.clone()).unwrap_or_default();
+        let others = of_run.into_iter().filter(|other| other != host).filter(|other| {
+            let row = self.model.host_runs.get(&(run, other.clone()));
+            row.is_some_and(|row| {
+                row.told == Some(false) && row.machine.ended().is_none() && !row.machine.pause.on
+            })
+        });
+        for other in others.collect::<Vec<Host>>() {
+            let reason = format!("it was paused before this controller was restored, as {host} tells it");
+            self.host_event(run, &other, Event::PauseAsked { reason });
+        }
+    }
+
     /// A host says that people cancelled the run, or had it closed: what this store has lost of that is asked of its other hosts
     /// again. Of no host that cannot have missed it: a host in wrong hands must not stop others.
     fn cancel_elsewhere(&mut self, run: RunId, host: &Host) {
@@ -493,8 +515,7 @@ impl Desk<'_> {
         let others = of_run.into_iter().filter(|other| other != host).filter(|other| {
             let row = self.model.host_runs.get(&(run, other.clone()));
             row.is_some_and(|row| {
-                let lost = row.told == Some(false) || self.may_know_more(other);
-                lost && row.machine.ended().is_none()
+                (row.told == Some(false) || self.may_know_more(other)) && row.machine.ended().is_none()
             })
         });
         let others: Vec<Host> = others.collect();
@@ -502,6 +523,15 @@ impl Desk<'_> {
             let reason = format!("it was cancelled before this controller was restored, as {host} tells it");
             self.host_event(run, &other, Event::CancelAsked { reason });
         }
+    }
+
+    /// Whether a host may yet tell of a run that this store has lost, or has lost something of.
+    pub(super) fn may_tell_of(&self, run: RunId, host: &Host) -> bool {
+        let untold = self.model.host_runs.get(&(run, host.clone())).and_then(|row| row.told) == Some(false);
+        let ahead = self.model.agents.get(host).and_then(|row| row.ahead);
+        let of_before =
+            |ahead: Ahead| self.model.runs.get(&run).is_some_and(|row| row.created_at < ahead.since());
+        untold || self.may_know_more(host) && ahead.is_some_and(of_before)
     }
 
     pub(super) fn may_know_more(&self, host: &Host) -> bool {

@@ -54,6 +54,18 @@ impl HostRun {
         next
     }
 
+    /// A host has told all that it knows up to the end of this segment, and its approved steps were to be sent it next: people are
+    /// asked about these again, for nobody knows whether they were sent. `gate`: the step before which people were asked last.
+    #[must_use]
+    pub fn unsent_after(&self, segment: u32, gate: Option<&str>) -> HostRun {
+        let mut next = self.clone();
+        if let (State::Remediating, true, Some(from)) = (&self.state, self.segment > segment, gate) {
+            next.segment = segment;
+            next.state = State::Waiting(Wait::Gate { from: from.to_owned(), checking: None });
+        }
+        next
+    }
+
     /// The host has gone on to a segment that only looks whether the symptom is gone, while people were asked.
     #[must_use]
     pub fn looks(&self, segment: u32) -> HostRun {

@@ -56,6 +56,26 @@ fn failed_look(segment: u32) -> Vec<v1::Report> {
     ]
 }
 
+#[tokio::test]
+async fn of_what_began_after_a_restore_a_lost_journal_is_the_last_word() {
+    let mut bench = Bench::new(Mode::Auto).await;
+    let mut agent = FakeAgent::join(&bench).await;
+    agent.leave(&bench).await;
+    bench.restore().await;
+    agent.connect(&bench).await;
+    bench.pass(2 * MINUTE);
+    let run = bench.signal(Status::Firing).await.remove(0).run.unwrap();
+    diagnose(&bench, &mut agent).await;
+    let order = agent.order().await;
+    agent.accept(&bench, &order).await;
+    let started = v1::StepStarted { path: "remediate/vacuum".into(), attempt: 1 };
+    agent.report(&bench, &order, What::StepStarted(started)).await;
+    bench.handle.cancel(bench.session("ben"), run, "enough".into()).await.unwrap();
+    agent.report(&bench, &order, What::Cancelled(v1::Cancelled::default())).await;
+    bench.until("waiting resolve").await;
+    bench.check().await;
+}
+
 /// A run that waits at a gate, as in the backup, and a host that has seen more than that.
 async fn restored_at_the_gate() -> (Bench, Teller) {
     let (bench, mut agent) = at_the_gate().await;
@@ -189,6 +209,25 @@ async fn a_look_that_failed_while_people_were_asked_leaves_the_gate_open() {
     let (bench, mut host) = restored_at_the_gate().await;
     let content = its_order(&bench, 3, looks()).await;
     host.tells_of_looks(&bench, &content, vec![3], failed_look(3)).await;
+    bench.until("waiting gate").await;
+    assert_eq!(bench.gate().await.state, "open");
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    bench.until("remediating").await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_look_that_failed_behind_an_approval_asks_people_again() {
+    let (bench, mut agent) = at_the_gate().await;
+    bench.signal(Status::Resolved).await;
+    let look = agent.order().await;
+    agent.accept(&bench, &look).await;
+    bench.decide("ana", Decision::Approve).await.unwrap();
+    agent.leave(&bench).await;
+    let mut host = Teller::comes(&bench, "web-1", 99).await;
+    let told = v1::ToldAgain { looks: vec![3], reports: failed_look(3), ..Default::default() };
+    host.tells_of_ours(&bench, &agent.last, told).await;
+    // Whether its approved steps were sent to it nobody knows; it has not taken them on.
     bench.until("waiting gate").await;
     assert_eq!(bench.gate().await.state, "open");
     bench.decide("ana", Decision::Approve).await.unwrap();

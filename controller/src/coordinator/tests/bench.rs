@@ -426,6 +426,8 @@ pub(super) struct FakeAgent {
     /// Digests of the orders seen, by segment.
     pub(super) orders: BTreeMap<u32, Vec<u8>>,
     pub(super) plan: Vec<u8>,
+    /// The last order, to the byte.
+    pub(super) last: Bytes,
 }
 
 impl FakeAgent {
@@ -438,6 +440,7 @@ impl FakeAgent {
             reported: Vec::new(),
             orders: BTreeMap::new(),
             plan: Vec::new(),
+            last: Bytes::new(),
         };
         agent.connect(bench).await;
         agent
@@ -475,6 +478,7 @@ impl FakeAgent {
             let message = message.expect("an order comes").expect("the stream is open");
             let Some(v1::to_agent::What::Order(order)) = message.whole().what else { continue };
             assert_eq!(signed::digest(Tag::Order, &order.content).0.as_slice(), &order.digest[..]);
+            self.last = order.content.clone();
             let content = v1::OrderContent::decode(order.content).unwrap();
             match self.orders.insert(content.segment, order.digest.to_vec()) {
                 None => return content,

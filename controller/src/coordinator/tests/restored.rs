@@ -87,6 +87,14 @@ impl Teller {
         self.says_through(handle, run, content.segment, What::ToldAgain(told)).await;
     }
 
+    /// … of an order of ours, to the byte.
+    pub(super) async fn tells_of_ours(&mut self, bench: &Bench, order: &[u8], told: v1::ToldAgain) {
+        let content = v1::OrderContent::decode(order).unwrap();
+        let told = v1::ToldAgain { order: order.to_vec().into(), ..told };
+        let run = content.run.parse().unwrap();
+        self.says(bench, run, content.segment, What::ToldAgain(told)).await;
+    }
+
     /// Tells so slowly that something happens after the store was asked about the run and before the coordinator hears the story.
     async fn tells_slowly(
         &mut self,
@@ -340,6 +348,36 @@ async fn a_cancel_that_one_host_tells_of_is_asked_of_the_others_again() {
     three.tells(&bench, &content, begun()).await;
     until(&bench, start.run, &stands).await;
     assert!(matches!(three.hears().await, v1::to_agent::What::Cancel(_)));
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_host_that_joined_after_the_backup_and_never_comes_back_is_parted_with() {
+    let bench = Bench::new(Mode::Auto).await;
+    let start = start_on(&bench, &["web-1", "web-2"]);
+    let mut one = Teller::comes(&bench, "web-1", 5).await;
+    one.tells(&bench, &order(&bench, Some(&start)), nothing_to_do()).await;
+    until(&bench, start.run, &["web-1 ended succeeded", "web-2 diagnosing"]).await;
+    bench.handle.cancel(bench.session("ben"), start.run, "enough".into()).await.unwrap();
+    until(&bench, start.run, &["web-1 ended succeeded", "web-2 cancelling"]).await;
+    let nobody = bench.handle.revoke(bench.session("ben"), "web-9".parse().unwrap(), "gone".into()).await;
+    assert_eq!(nobody.unwrap_err().code(), "not-found");
+    bench.handle.revoke(bench.session("ben"), "web-2".parse().unwrap(), "gone".into()).await.unwrap();
+    until(&bench, start.run, &["web-1 ended succeeded", "web-2 ended cancelled"]).await;
+    bench.check().await;
+}
+
+#[tokio::test]
+async fn a_pause_that_one_host_tells_of_holds_those_that_have_yet_to_tell() {
+    let bench = Bench::new(Mode::Auto).await;
+    let start = start_on(&bench, &["web-1", "web-2"]);
+    let mut one = Teller::comes(&bench, "web-1", 5).await;
+    let paused = report(1, What::Paused(v1::Paused { on: true, count: 1 }));
+    one.tells(&bench, &order(&bench, Some(&start)), [begun(), vec![paused]].concat()).await;
+    until(&bench, start.run, &["web-1 diagnosing", "web-2 diagnosing"]).await;
+    let shown = bench.handle.run(start.run).await.unwrap();
+    let paused: Vec<bool> = shown.hosts.iter().map(|host| host.pause.is_some()).collect();
+    assert_eq!(paused, [true, true], "{shown:#?}");
     bench.check().await;
 }
 
