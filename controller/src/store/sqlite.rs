@@ -31,7 +31,7 @@ pub struct Sqlite {
     idle: Mutex<Vec<Connection>>,
     failing: Failing,
     /// Held for as long as the store is open, so that two controllers cannot share a directory.
-    _lock: File,
+    lock: File,
 }
 
 struct Queued {
@@ -68,7 +68,7 @@ impl Sqlite {
             writer: Some(writer),
             idle: Mutex::new(Vec::new()),
             failing,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -126,6 +126,9 @@ impl Drop for Sqlite {
             // What was queued is committed first; a writer that panicked has nothing more to say.
             let _ = writer.join();
         }
+        self.idle.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        // A process that is just being started has what we have open until it is a program of its own; the lock is not for it.
+        let _ = rustix::fs::flock(&self.lock, rustix::fs::FlockOperation::Unlock);
     }
 }
 
