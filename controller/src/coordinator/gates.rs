@@ -45,7 +45,9 @@ impl Desk<'_> {
         let approves = ballot.decision == Decision::Approve;
         let mut approvers = gate::approvers(&row.decisions, &roster.roster);
         let again = approves && approvers.contains(&ballot.person.as_str());
-        approvers.push(&ballot.person);
+        if !again {
+            approvers.push(&ballot.person);
+        }
         let enough = gate::missing(&row.factors, &approvers, &roster.roster).is_empty();
         // Said before it is enough only when the roster has changed since.
         if again && !enough {
