@@ -285,6 +285,7 @@ impl Driver {
                         return self.begin_anew(acked);
                     }
                     self.resume();
+                    self.forget_if_due();
                 }
                 let forgotten = self.has_forgotten(acked);
                 self.acked_at_connect(acked, epochs_known);
