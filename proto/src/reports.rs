@@ -4,7 +4,9 @@
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::DecodeError;
-use prost::encoding::{DecodeContext, WireType, bytes as blob, decode_key, message, skip_field, uint32};
+use prost::encoding::{
+    DecodeContext, WireType, bool as boolean, bytes as blob, decode_key, message, skip_field, uint32,
+};
 
 use crate::v1::Report;
 use crate::v1::report::What;
@@ -63,10 +65,13 @@ impl prost::Message for Reports {
 pub struct ToldAgain {
     /// The content of the newest order of the run that the host accepted, verbatim.
     pub order: Bytes,
-    /// What happened, in order, each with `seq` 0. Of steps only those that may have changed something.
+    /// What happened, in order, each with `seq` 0. Of steps only those that may have changed something; and at the end, what else
+    /// steps have said that no controller has acknowledged.
     pub reports: Vec<Report>,
     /// The segments that only looked whether the symptom is gone, so that their ends are not taken for that of a remediation.
     pub looks: Vec<u32>,
+    /// How its last segment ended, or that it was cancelled, no controller has acknowledged: nobody was told.
+    pub unheard: bool,
 }
 
 /// Where a report has it.
@@ -76,6 +81,7 @@ const TOLD_AGAIN: u32 = 13;
 const ORDER: u32 = 1;
 const TOLD: u32 = 2;
 const LOOKS: u32 = 3;
+const UNHEARD: u32 = 4;
 
 impl prost::Message for ToldAgain {
     fn encode_raw(&self, buf: &mut impl BufMut) {
@@ -84,6 +90,9 @@ impl prost::Message for ToldAgain {
         }
         message::encode_repeated(TOLD, &self.reports, buf);
         uint32::encode_packed(LOOKS, &self.looks, buf);
+        if self.unheard {
+            boolean::encode(UNHEARD, &self.unheard, buf);
+        }
     }
 
     fn merge_field(
@@ -109,6 +118,7 @@ impl prost::Message for ToldAgain {
                 uint32::merge_repeated(wire_type, &mut self.looks, buf, context)?;
                 if self.looks.len() > MOST_TOLD { Err(too_many_looks()) } else { Ok(()) }
             }
+            UNHEARD => boolean::merge(wire_type, &mut self.unheard, buf, context),
             _ => skip_field(wire_type, tag, buf, context),
         }
     }
@@ -118,6 +128,7 @@ impl prost::Message for ToldAgain {
         order
             + message::encoded_len_repeated(TOLD, &self.reports)
             + uint32::encoded_len_packed(LOOKS, &self.looks)
+            + if self.unheard { boolean::encoded_len(UNHEARD, &self.unheard) } else { 0 }
     }
 
     fn clear(&mut self) {
@@ -182,7 +193,7 @@ mod tests {
     }
 
     fn again(reports: Vec<Report>) -> Report {
-        let told = ToldAgain { order: Bytes::from_static(b"order"), reports, looks: Vec::new() };
+        let told = ToldAgain { order: Bytes::from_static(b"order"), reports, ..ToldAgain::default() };
         Report { what: Some(What::ToldAgain(told)), ..Report::default() }
     }
 
@@ -197,6 +208,9 @@ mod tests {
         let told = ToldAgain { looks: vec![3, 300], ..ToldAgain::default() };
         assert_eq!(told.encode_to_vec(), [0x1a, 3, 3, 0xac, 2], "field 3, packed");
         assert_eq!(ToldAgain::decode(told.encode_to_vec().as_slice()), Ok(told));
+        let unheard = ToldAgain { unheard: true, ..ToldAgain::default() };
+        assert_eq!((unheard.encode_to_vec(), unheard.encoded_len()), (vec![0x20, 1], 2), "field 4");
+        assert_eq!(ToldAgain::decode([0x20, 1].as_slice()), Ok(unheard));
         let many = ToldAgain { looks: vec![1; MOST_TOLD + 1], ..ToldAgain::default() };
         let refused = ToldAgain::decode(many.encode_to_vec().as_slice()).expect_err("too many");
         assert!(refused.to_string().contains("more segments"), "{refused}");

@@ -83,10 +83,7 @@ impl Driver {
         let telling = Telling::new(self.spool.last(), runs);
         // What it has not heard of these runs is part of what it is told. Before that, and alone, it would be misunderstood.
         let owed = self.spool.take_back();
-        let is_told = |report: &v1::Report| {
-            !matches!(report.what, Some(What::ToldAgain(_)))
-                && report.run.parse().is_ok_and(|run| telling.owes(run))
-        };
+        let is_told = |report: &v1::Report| report.run.parse().is_ok_and(|run| telling.owes(run));
         let (told, others): (Vec<_>, Vec<_>) = owed.into_iter().partition(is_told);
         let mut records = vec![telling.record(), Record::Acked { upto: self.spool.last() }];
         records.extend(others.into_iter().map(|report| self.spool.add(report)));
@@ -98,15 +95,11 @@ impl Driver {
                 by_run.entry(run).or_default().push(report);
             }
         }
-        for (run, mut owed) in by_run {
-            // Only what steps that read have said is not told again.
-            if self.tell_of(run) {
-                owed.retain(|report| {
-                    matches!(&report.what, Some(What::StepEnded(step)) if !step.path.starts_with("remediate/"))
-                });
+        for (run, owed) in by_run {
+            if !self.tell_with(run, &owed) {
+                let records = owed.into_iter().map(|report| self.spool.add(report)).collect();
+                self.commit(records, Vec::new());
             }
-            let records = owed.into_iter().map(|report| self.spool.add(report)).collect();
-            self.commit(records, Vec::new());
         }
     }
 
@@ -121,9 +114,14 @@ impl Driver {
 
     /// Tells of a run; whether there is anything to be told.
     pub(super) fn tell_of(&mut self, run: RunId) -> bool {
+        self.tell_with(run, &[])
+    }
+
+    /// … `owed`: what was reported of it and never acknowledged.
+    fn tell_with(&mut self, run: RunId, owed: &[v1::Report]) -> bool {
         let now_ms = self.now_ms();
         let stopped = !self.cancels_owed.contains_key(&run);
-        let told = self.runs.get(&run).and_then(|here| story(run, here, stopped, now_ms));
+        let told = self.runs.get(&run).and_then(|here| story(run, here, stopped, now_ms, owed));
         let Some(telling) = &mut self.telling else { return false };
         telling.runs.retain(|other| *other != run);
         let Some((segment, told)) = told else { return false };
@@ -138,7 +136,13 @@ impl Driver {
 
 /// What is known of a run, with the number of its newest segment. Nothing of one that was never accepted here. `stopped`: nothing of
 /// it runs any more, if it was cancelled.
-fn story(run: RunId, here: &RunHere, stopped: bool, now_ms: i64) -> Option<(u32, v1::ToldAgain)> {
+fn story(
+    run: RunId,
+    here: &RunHere,
+    stopped: bool,
+    now_ms: i64,
+    owed: &[v1::Report],
+) -> Option<(u32, v1::ToldAgain)> {
     let ends: BTreeMap<u32, v1::Report> = here
         .segments
         .iter()
@@ -146,8 +150,16 @@ fn story(run: RunId, here: &RunHere, stopped: bool, now_ms: i64) -> Option<(u32,
         .collect();
     let looks = here.segments.iter().filter(|(_, segment)| segment.looks).map(|(number, _)| *number);
     let mut told = v1::ToldAgain { looks: looks.collect(), ..v1::ToldAgain::default() };
+    told.unheard =
+        owed.iter().any(|owed| matches!(owed.what, Some(What::SegmentEnded(_) | What::Cancelled(_))));
+    // As it was said at the time, with what it gave.
+    let said = |key: &AttemptKey| {
+        owed.iter().find(|owed| {
+            matches!(&owed.what, Some(What::StepEnded(step)) if step.path == key.path && step.attempt == key.attempt)
+        })
+    };
     let (mut newest, mut acted, mut cancelled) = (0, None, false);
-    let mut over = BTreeSet::new();
+    let (mut over, mut known) = (BTreeSet::new(), BTreeSet::new());
     let mut segments = BTreeMap::new();
     for record in &here.records {
         // The journal has no times but those of reports.
@@ -175,7 +187,9 @@ fn story(run: RunId, here: &RunHere, stopped: bool, now_ms: i64) -> Option<(u32,
                     over.insert(key.clone());
                 }
                 let segment = segments.get(key).copied().unwrap_or(newest);
-                told.reports.push(say(segment, What::StepEnded(step_ended(key, result))));
+                let ended = say(segment, What::StepEnded(step_ended(key, result)));
+                told.reports.push(said(key).map_or(ended, |owed| v1::Report { seq: 0, ..owed.clone() }));
+                known.insert((key.path.clone(), key.attempt));
             }
             Record::Paused { on, count, .. } => {
                 told.reports.push(say(newest, What::Paused(v1::Paused { on: *on, count: *count })));
@@ -192,6 +206,14 @@ fn story(run: RunId, here: &RunHere, stopped: bool, now_ms: i64) -> Option<(u32,
     if told.order.is_empty() {
         return None;
     }
+    told.reports.extend(owed.iter().filter_map(|owed| {
+        let tells = match &owed.what {
+            Some(What::StepEnded(step)) => !known.contains(&(step.path.clone(), step.attempt)),
+            Some(What::StepSkipped(_)) => true,
+            Some(_) | None => false,
+        };
+        tells.then(|| v1::Report { seq: 0, ..owed.clone() })
+    }));
     if here.tombstone && here.active.is_none() && stopped {
         let midway = |key: &AttemptKey| !over.contains(key) && may_have_acted(here, key);
         let interrupted = acted.filter(midway).map(|key| key.path).unwrap_or_default();

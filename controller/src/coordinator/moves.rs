@@ -349,9 +349,9 @@ impl Desk<'_> {
         self.over(run, host, how, barred, true);
     }
 
-    /// Its host has told again that it ended: people were told at the time.
-    pub(super) fn had_ended(&mut self, run: RunId, host: &Host, how: &Final) {
-        self.over(run, host, how, false, false);
+    /// Its host has told again that it ended: people were told at the time, unless it was `unheard`.
+    pub(super) fn had_ended(&mut self, run: RunId, host: &Host, how: &Final, unheard: bool) {
+        self.over(run, host, how, false, unheard);
     }
 
     fn over(&mut self, run: RunId, host: &Host, how: &Final, barred: bool, tell: bool) {

@@ -110,9 +110,6 @@ impl Desk<'_> {
         let pause = told.reports.iter().filter_map(pause_of).next_back();
         let (pause, resumption) = (pause.filter(|pause| pause.on), pause.filter(|pause| !pause.on));
         self.hear_pause(run, host, pause);
-        if pause.is_some() {
-            self.pause_elsewhere(run, host);
-        }
         if pause.is_none() && resumption.is_none() && self.machine(run, host).is_some_and(|it| it.pause.on) {
             self.host_event(run, host, Event::PauseTold { on: false, count: 0 });
         }
@@ -123,9 +120,11 @@ impl Desk<'_> {
         let Some(machine) = self.hear_again(run, host, &before, newest, told.looks, told.reports) else {
             return;
         };
-        // What was to come after its last order it was not sent, or has not taken on.
-        let gate = self.gate_before(run, host);
-        let machine = machine.unsent_after(content.segment, gate.as_deref());
+        // What was to be sent after its last order was done at the time, or was not: nobody knows.
+        let machine = match self.gate_before(run, host).filter(|_| machine.segment != before.segment) {
+            Some(gate) => machine.unsent_after(content.segment, &gate),
+            None => machine,
+        };
         let (moved, ended) = (machine != before, machine.ended().is_some());
         // An order that the host has not taken on yet is still what a run waits for that has not moved.
         if moved {
@@ -135,7 +134,7 @@ impl Desk<'_> {
             self.keep_order(run, host, &content, told.order);
         }
         if moved {
-            self.go_on(run, host, machine);
+            self.go_on(run, host, machine, told.unheard);
         }
         if cancelled && moved {
             self.cancel_elsewhere(run, host);
@@ -161,7 +160,7 @@ impl Desk<'_> {
         let next = machine.overtaken(accepted.looks, gate.as_deref());
         self.change(Change::OrderClosed { run, host: host.clone(), segment: report.segment });
         if next != machine {
-            self.go_on(run, host, next);
+            self.go_on(run, host, next, false);
         }
         true
     }
@@ -254,8 +253,8 @@ impl Desk<'_> {
         Some(machine)
     }
 
-    /// Does what there is to do where the run stands now.
-    fn go_on(&mut self, run: RunId, host: &Host, machine: HostRun) {
+    /// Does what there is to do where the run stands now. `unheard`: how it came there nobody was told.
+    fn go_on(&mut self, run: RunId, host: &Host, machine: HostRun, unheard: bool) {
         let Some(row) = self.model.host_runs.get(&(run, host.clone())) else { return };
         let gate =
             row.gate.and_then(|id| self.model.gates.get(&id)).filter(|gate| gate.state == GateState::Open);
@@ -293,7 +292,7 @@ impl Desk<'_> {
                 let (kind, run, host) = ("resolve-wanted", Some(run), Some(host));
                 self.notify(Notice { kind, title, run, host, text: &text, ..Notice::default() });
             }
-            State::Ended(how) => self.had_ended(run, host, &how),
+            State::Ended(how) => self.had_ended(run, host, &how, unheard),
             State::Waiting(Wait::Gate { .. } | Wait::Wave { .. } | Wait::Window { .. })
             | State::Created
             | State::Diagnosing
@@ -490,22 +489,6 @@ impl Desk<'_> {
         let reason = "it is to tell of the runs that were not taken in".to_owned();
         self.change(Change::AgentGone { host: host.clone(), epoch, reason });
         self.effect(Effect::Detach(host));
-    }
-
-    /// A host says that people paused the run: its hosts that have yet to tell of it are asked to pause as well. What they tell
-    /// then is what counts.
-    fn pause_elsewhere(&mut self, run: RunId, host: &Host) {
-        let of_run = self.model.runs.get(&run).map(|row| row.hosts.clone()).unwrap_or_default();
-        let others = of_run.into_iter().filter(|other| other != host).filter(|other| {
-            let row = self.model.host_runs.get(&(run, other.clone()));
-            row.is_some_and(|row| {
-                row.told == Some(false) && row.machine.ended().is_none() && !row.machine.pause.on
-            })
-        });
-        for other in others.collect::<Vec<Host>>() {
-            let reason = format!("it was paused before this controller was restored, as {host} tells it");
-            self.host_event(run, &other, Event::PauseAsked { reason });
-        }
     }
 
     /// A host says that people cancelled the run, or had it closed: what this store has lost of that is asked of its other hosts

@@ -57,11 +57,11 @@ impl HostRun {
     /// A host has told all that it knows up to the end of this segment, and its approved steps were to be sent it next: people are
     /// asked about these again, for nobody knows whether they were sent. `gate`: the step before which people were asked last.
     #[must_use]
-    pub fn unsent_after(&self, segment: u32, gate: Option<&str>) -> HostRun {
+    pub fn unsent_after(&self, segment: u32, gate: &str) -> HostRun {
         let mut next = self.clone();
-        if let (State::Remediating, true, Some(from)) = (&self.state, self.segment > segment, gate) {
+        if self.state == State::Remediating && self.segment > segment && self.again.is_none() {
             next.segment = segment;
-            next.state = State::Waiting(Wait::Gate { from: from.to_owned(), checking: None });
+            next.state = State::Waiting(Wait::Gate { from: gate.to_owned(), checking: None });
         }
         next
     }

@@ -1,6 +1,7 @@
 //! What a restored controller decides before a host has told it how far it had gone.
 
 use fettle_runbooks::id::RunId;
+use prost::Message as _;
 use v1::report::What;
 
 use super::restored::{Teller, halt, planned_and_paused, report};
@@ -54,6 +55,28 @@ fn failed_look(segment: u32) -> Vec<v1::Report> {
         report(segment, What::Accepted(v1::Accepted::default())),
         ended(segment, done, v1::Verification::Failed),
     ]
+}
+
+#[tokio::test]
+async fn how_a_run_ended_while_no_controller_heard_it_people_are_told_once() {
+    for unheard in [false, true] {
+        let (bench, mut host) = restored_at_the_gate().await;
+        let content = v1::OrderContent { host: "web-1".into(), ..its_order(&bench, 3, remediates()).await };
+        let failed = v1::SegmentFailed { path: "remediate/purge".into(), reason: "it broke".into() };
+        let reports = vec![
+            report(3, What::Accepted(v1::Accepted::default())),
+            ended(3, v1::segment_ended::How::Failed(failed), NOT_RUN),
+        ];
+        let told = v1::ToldAgain { reports, unheard, ..Default::default() };
+        host.tells_of_ours(&bench, &content.encode_to_vec(), told).await;
+        bench.until("ended failed").await;
+        if unheard {
+            eventually(|| bench.inbox.kinds().iter().any(|kind| kind == "run-ended")).await;
+        } else {
+            assert!(!bench.inbox.kinds().iter().any(|kind| kind == "run-ended"));
+        }
+        bench.check().await;
+    }
 }
 
 #[tokio::test]
