@@ -70,7 +70,7 @@ pub struct ToldAgain {
     pub reports: Vec<Report>,
     /// The segments that only looked whether the symptom is gone, so that their ends are not taken for that of a remediation.
     pub looks: Vec<u32>,
-    /// How its last segment ended, or that it was cancelled, no controller has acknowledged: nobody was told.
+    /// How its last segment ended, or that it was cancelled, no controller has acknowledged: perhaps nobody was told.
     pub unheard: bool,
 }
 

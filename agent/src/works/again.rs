@@ -35,11 +35,18 @@ pub(super) struct Telling {
     runs: VecDeque<RunId>,
     /// The report of the run that was told last; the next follows when this one is acknowledged.
     last: u64,
+    /// The runs of which no controller has acknowledged how they ended.
+    unheard: BTreeSet<RunId>,
 }
 
 impl Telling {
-    pub(super) fn new(after: u64, runs: Vec<RunId>) -> Telling {
-        Telling { after, runs: runs.into(), last: 0 }
+    pub(super) fn new(after: u64, runs: Vec<RunId>, unheard: BTreeSet<RunId>) -> Telling {
+        Telling { after, runs: runs.into(), last: 0, unheard }
+    }
+
+    /// How this run ends no controller has acknowledged.
+    pub(super) fn is_unheard(&mut self, run: RunId) {
+        self.unheard.insert(run);
     }
 
     /// A report tells of a run.
@@ -55,7 +62,8 @@ impl Telling {
 
     /// As it is journaled.
     pub(super) fn record(&self) -> Record {
-        Record::Forgotten { after: self.after, runs: self.runs.iter().copied().collect() }
+        let runs = self.runs.iter().copied().collect();
+        Record::Forgotten { after: self.after, runs, unheard: self.unheard.iter().copied().collect() }
     }
 }
 
@@ -80,23 +88,33 @@ impl Driver {
             "The controller has forgotten what it acknowledged; telling it again."
         );
         let runs: Vec<RunId> = runs.into_iter().map(|(_, Reverse(run))| run).collect();
-        let telling = Telling::new(self.spool.last(), runs);
+        let unheard = self.telling.take().map(|before| before.unheard).unwrap_or_default();
+        let mut telling = Telling::new(self.spool.last(), runs, unheard);
         // What it has not heard of these runs is part of what it is told. Before that, and alone, it would be misunderstood.
         let owed = self.spool.take_back();
         let is_told = |report: &v1::Report| report.run.parse().is_ok_and(|run| telling.owes(run));
         let (told, others): (Vec<_>, Vec<_>) = owed.into_iter().partition(is_told);
+        let mut by_run: BTreeMap<RunId, Vec<v1::Report>> = BTreeMap::new();
+        for report in told {
+            let Ok(run) = report.run.parse() else { continue };
+            match &report.what {
+                Some(What::SegmentEnded(_) | What::Cancelled(_)) => telling.is_unheard(run),
+                Some(What::ToldAgain(told)) if told.unheard => telling.is_unheard(run),
+                Some(_) | None => {}
+            }
+            by_run.entry(run).or_default().push(report);
+        }
         let mut records = vec![telling.record(), Record::Acked { upto: self.spool.last() }];
         records.extend(others.into_iter().map(|report| self.spool.add(report)));
         self.commit(records, Vec::new());
         self.telling = Some(telling);
-        let mut by_run: BTreeMap<RunId, Vec<v1::Report>> = BTreeMap::new();
-        for report in told {
-            if let Ok(run) = report.run.parse() {
-                by_run.entry(run).or_default().push(report);
-            }
-        }
         for (run, owed) in by_run {
-            if !self.tell_with(run, &owed) {
+            // What it was told before is told anew; only what steps have said is in there alone.
+            let flat = owed.iter().flat_map(|report| match &report.what {
+                Some(What::ToldAgain(told)) => told.reports.clone(),
+                Some(_) | None => vec![report.clone()],
+            });
+            if !self.tell_with(run, &flat.collect::<Vec<_>>()) {
                 let records = owed.into_iter().map(|report| self.spool.add(report)).collect();
                 self.commit(records, Vec::new());
             }
@@ -124,7 +142,8 @@ impl Driver {
         let told = self.runs.get(&run).and_then(|here| story(run, here, stopped, now_ms, owed));
         let Some(telling) = &mut self.telling else { return false };
         telling.runs.retain(|other| *other != run);
-        let Some((segment, told)) = told else { return false };
+        let Some((segment, mut told)) = told else { return false };
+        told.unheard = telling.unheard.contains(&run);
         let report = self.report(run, segment, now_ms, What::ToldAgain(told));
         if let Some(telling) = &mut self.telling {
             telling.last = self.spool.last();
@@ -150,8 +169,6 @@ fn story(
         .collect();
     let looks = here.segments.iter().filter(|(_, segment)| segment.looks).map(|(number, _)| *number);
     let mut told = v1::ToldAgain { looks: looks.collect(), ..v1::ToldAgain::default() };
-    told.unheard =
-        owed.iter().any(|owed| matches!(owed.what, Some(What::SegmentEnded(_) | What::Cancelled(_))));
     // As it was said at the time, with what it gave.
     let said = |key: &AttemptKey| {
         owed.iter().find(|owed| {
@@ -206,14 +223,21 @@ fn story(
     if told.order.is_empty() {
         return None;
     }
-    told.reports.extend(owed.iter().filter_map(|owed| {
+    let more = owed.iter().filter_map(|owed| {
         let tells = match &owed.what {
             Some(What::StepEnded(step)) => !known.contains(&(step.path.clone(), step.attempt)),
             Some(What::StepSkipped(_)) => true,
             Some(_) | None => false,
         };
         tells.then(|| v1::Report { seq: 0, ..owed.clone() })
-    }));
+    });
+    // As much of that as there is room for beside what may have changed something.
+    let mut room = (LONGEST / 2).saturating_sub(told.encoded_len());
+    for report in more.take(MOST / 2) {
+        let Some(left) = room.checked_sub(report.encoded_len()) else { break };
+        room = left;
+        told.reports.push(report);
+    }
     if here.tombstone && here.active.is_none() && stopped {
         let midway = |key: &AttemptKey| !over.contains(key) && may_have_acted(here, key);
         let interrupted = acted.filter(midway).map(|key| key.path).unwrap_or_default();

@@ -58,8 +58,11 @@ impl Driver {
 
     /// Of a run that a restored controller is still to be told of, that is told first: it would not hear of what was not known.
     fn confirm_cancelled(&mut self, run: RunId) {
-        if self.telling.as_ref().is_some_and(|telling| telling.owes(run)) && self.tell_of(run) {
-            return self.pump();
+        if let Some(telling) = self.telling.as_mut().filter(|telling| telling.owes(run)) {
+            telling.is_unheard(run);
+            if self.tell_of(run) {
+                return self.pump();
+            }
         }
         let segments = self.runs.get(&run).map(|here| &here.segments);
         let segment = segments.and_then(|all| all.keys().next_back()).copied().unwrap_or(0);

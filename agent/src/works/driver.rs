@@ -280,12 +280,12 @@ impl Driver {
                 let epochs_known = epoch <= self.epoch.saturating_add(1);
                 self.keep_epoch(epoch);
                 self.pauses_owed.clear();
-                if std::mem::take(&mut self.unconfirmed) {
+                let confirms = std::mem::take(&mut self.unconfirmed);
+                if confirms {
                     if acked > self.spool.last() {
                         return self.begin_anew(acked);
                     }
                     self.resume();
-                    self.forget_if_due();
                 }
                 let forgotten = self.has_forgotten(acked);
                 self.acked_at_connect(acked, epochs_known);
@@ -294,6 +294,9 @@ impl Driver {
                     self.tell_again();
                 }
                 self.tell_next();
+                if confirms {
+                    self.forget_if_due();
+                }
                 self.pump();
             }
             ToWorks::Disconnected => self.spool.disconnected(),

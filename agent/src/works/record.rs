@@ -127,6 +127,9 @@ pub enum Record {
         after: u64,
         /// The runs that are not told yet, in the order in which they will be.
         runs: Vec<RunId>,
+        /// Those of which no controller has acknowledged how they ended.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unheard: Vec<RunId>,
     },
     /// A segment is over; nothing of it runs.
     Ended {

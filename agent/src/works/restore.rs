@@ -41,8 +41,8 @@ impl Driver {
                 return self.spool.remember(*seq, bytes.clone());
             }
             Record::Acked { upto } => return self.spool.remember_acked(*upto),
-            Record::Forgotten { after, runs } => {
-                self.telling = Some(Telling::new(*after, runs.clone()));
+            Record::Forgotten { after, runs, unheard } => {
+                self.telling = Some(Telling::new(*after, runs.clone(), unheard.iter().copied().collect()));
                 return;
             }
             Record::Accepted { .. }

@@ -101,9 +101,12 @@ fn what_a_controller_that_forgot_a_run_has_not_heard_of_it_is_told_with_the_run(
     let What::ToldAgain(told) = what else { panic!("{what:?}") };
     let ends = told.reports.iter().filter(|report| matches!(report.what, Some(What::SegmentEnded(_))));
     assert_eq!((ends.count(), bench.heard.len()), (2, 1), "{}", bench.transcript());
-    // And what it does from now on follows.
-    bench.connect(0);
-    bench.until("the run", |what| matches!(what, What::ToldAgain(_)));
+    assert!(told.unheard, "nobody has acknowledged how it ended");
+    // As long as nobody has; and what it does from now on follows.
+    bench.tell(ToWorks::Acked { upto: bench.heard[0].seq });
+    again(&mut bench, 0);
+    let what = bench.until("the run", |what| matches!(what, What::ToldAgain(_)));
+    assert!(matches!(what, What::ToldAgain(told) if told.unheard), "{}", bench.transcript());
     assert_eq!(bench.heard.len(), 1, "{}", bench.transcript());
     bench.order(&content(&bench, 3, &text, remediate(&plan, "remediate/hard", None)));
     bench.ended();

@@ -102,8 +102,8 @@ impl Desk<'_> {
         match row.state {
             GateState::Open if self.now >= of_gate(self.model, row, row.decide_by) => {
                 let some = row.decisions.iter().any(|decision| decision.approves);
-                let who = if some { "not all that it needs" } else { "nobody" };
-                let reason = format!("{who} decided by {}", row.decide_by);
+                let who = if some { "too few approved" } else { "nobody decided" };
+                let reason = format!("{who} by {}", row.decide_by);
                 self.change(Change::GateClosed {
                     gate: id,
                     state: GateState::Expired,

@@ -353,7 +353,8 @@ fn one_of_each() -> Vec<Record> {
         Record::Report { seq: 9, bytes: vec![0, 1, 255] },
         acked(9),
         Record::Ended { run: run(), segment: 1 },
-        Record::Forgotten { after: 9, runs: vec![run()] },
+        Record::Forgotten { after: 9, runs: vec![run()], unheard: Vec::new() },
+        Record::Forgotten { after: 9, runs: vec![run()], unheard: vec![run()] },
     ]
 }
 
