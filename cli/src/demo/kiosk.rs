@@ -22,8 +22,9 @@ pub(super) fn pid_file(directory: &Path) -> PathBuf {
 pub(super) async fn run(directory: &Path, port: u16) -> io::Result<()> {
     let mut wedge = signal(SignalKind::user_defined1())?;
     let mut reload = signal(SignalKind::hangup())?;
-    let mut listener = Some(TcpListener::bind(("127.0.0.1", port)).await?);
+    // Whole before it answers: whoever has heard it may read this.
     fs::write(pid_file(directory), format!("{}\n", std::process::id()))?;
+    let mut listener = Some(TcpListener::bind(("127.0.0.1", port)).await?);
     say(&format!("INFO  answers on 127.0.0.1:{port}"));
 
     loop {
