@@ -118,11 +118,24 @@ mod armed {
 
     fn die(told: &str) -> ! {
         let disk = told.split_whitespace().find_map(|word| word.strip_prefix("power="));
+        if disk.is_some() {
+            stop_the_agent_above();
+        }
         if let Some(Err(error)) = disk.map(|disk| super::cut(Path::new(disk))) {
             eprintln!("fettle: the power does not fail: {error}");
         }
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         // SIGKILL has been delivered before the call returns; this is for readers of the types.
         std::process::abort();
+    }
+
+    /// With the power everybody stops. An agent that went on until it was killed was seen to tell its controller, as durable, what
+    /// was not on the disk afterwards: a sync that is under way when an ext4 is shut down may be told that all went well.
+    fn stop_the_agent_above() {
+        let Some(parent) = rustix::process::getppid() else { return };
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", parent.as_raw_nonzero()));
+        if name.is_ok_and(|name| name.trim_end() == "fettle-agent") {
+            let _ = rustix::process::kill_process(parent, rustix::process::Signal::KILL);
+        }
     }
 }
