@@ -18,21 +18,9 @@ impl Driver {
     /// Whether it knows of runs, and of none that was accepted in this boot: had one been, the controller would have been asked.
     pub(super) fn knows_only_earlier(&self) -> bool {
         let records = self.runs.values().flat_map(|here| &here.records);
-        let mut boots = records
-            .filter_map(|record| match record {
-                Record::Accepted { boot, .. } => Some(boot),
-                Record::Planned { .. }
-                | Record::Event { .. }
-                | Record::Intent { .. }
-                | Record::Exited { .. }
-                | Record::Tombstone { .. }
-                | Record::Paused { .. }
-                | Record::Report { .. }
-                | Record::Acked { .. }
-                | Record::Forgotten { .. }
-                | Record::Ended { .. } => None,
-            })
-            .peekable();
+        let boots = records
+            .filter_map(|record| if let Record::Accepted { boot, .. } = record { Some(boot) } else { None });
+        let mut boots = boots.peekable();
         boots.peek().is_some() && boots.all(|boot| *boot != self.boot)
     }
 

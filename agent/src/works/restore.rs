@@ -154,18 +154,8 @@ impl Driver {
     /// Its first order said so, and was believed.
     fn know_who_started(&mut self, run: RunId) {
         let Some(here) = self.runs.get_mut(&run) else { return };
-        let first = here.records.iter().find_map(|record| match record {
-            Record::Accepted { content, .. } => Some(content),
-            Record::Planned { .. }
-            | Record::Event { .. }
-            | Record::Intent { .. }
-            | Record::Exited { .. }
-            | Record::Tombstone { .. }
-            | Record::Paused { .. }
-            | Record::Report { .. }
-            | Record::Acked { .. }
-            | Record::Forgotten { .. }
-            | Record::Ended { .. } => None,
+        let first = here.records.iter().find_map(|record| {
+            if let Record::Accepted { content, .. } = record { Some(content) } else { None }
         });
         let Some(content) = first else { return };
         here.started = match orders::started_before(content) {
