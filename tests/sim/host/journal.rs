@@ -117,19 +117,15 @@ impl SimHost {
         let life = Life { machine: Arc::clone(&spare.machine), number };
         let disk: Arc<dyn Disk> = Arc::new(life.clone());
         let (opened, _writer) = Journal::open_on(&disk, &life, &Path::new(STATE).join("journal")).ok()?;
-        let numbers = opened.records.iter().map(|record| match record {
-            Record::Report { seq: number, .. } | Record::Acked { upto: number } => *number,
-            Record::Accepted { .. }
-            | Record::Planned { .. }
-            | Record::Event { .. }
-            | Record::Intent { .. }
-            | Record::Exited { .. }
-            | Record::Tombstone { .. }
-            | Record::Paused { .. }
-            | Record::Forgotten { .. }
-            | Record::Ended { .. } => 0,
-        });
-        Some((opened.journal.name().to_owned(), numbers.max().unwrap_or(0)))
+        let number = |record: &Record| {
+            if let Record::Report { seq: number, .. } | Record::Acked { upto: number } = record {
+                *number
+            } else {
+                0
+            }
+        };
+        let last = opened.records.iter().map(number).max().unwrap_or(0);
+        Some((opened.journal.name().to_owned(), last))
     }
 }
 
